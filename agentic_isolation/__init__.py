@@ -1,0 +1,152 @@
+"""Hardened workspaces for AI agents.
+
+async with AgenticWorkspace.create(provider="docker", security=SecurityConfig.production()) as ws:
+    result = await ws.execute("python3 script.py")
+    async for line in ws.stream(["python3", "-u", "agent.py"]):
+        print(line)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentic_isolation._version import __version__
+from agentic_isolation.errors import (
+    CapacityError,
+    ClosedError,
+    DeadlineError,
+    DirectoryNotEmptyError,
+    FileError,
+    FilePermissionError,
+    ImageUnavailableError,
+    InvalidArgumentError,
+    IsolationError,
+    IsolationUnavailableError,
+    NoSpaceError,
+    NotARegularFileError,
+    NotFoundError,
+    OffsetError,
+    PathEscapesError,
+    PreconditionError,
+    ProcessLimitError,
+    ProcessNotFoundError,
+    ProgramNotExecutableError,
+    ProgramNotFoundError,
+    ProviderUnavailableError,
+    ResultForgottenError,
+    StartError,
+    UnavailableError,
+    UnsupportedError,
+    UserUnavailableError,
+    WorkingDirNotFoundError,
+    WorkspaceFileExistsError,
+    WorkspaceFileNotFoundError,
+    WorkspaceIsADirectoryError,
+    WorkspaceLostError,
+    WorkspaceNotADirectoryError,
+    WorkspaceNotFoundError,
+)
+from agentic_isolation.models import (
+    CapturedOutput,
+    ExecuteResult,
+    Exited,
+    FileInfo,
+    FileType,
+    Gap,
+    Isolation,
+    NetworkMode,
+    Output,
+    OutputSource,
+    ProcessEvent,
+    ProviderInfo,
+    ResourceLimits,
+    ResourceUsage,
+    SecurityConfig,
+    ServerInfo,
+    Started,
+    Termination,
+    TerminationCause,
+    WorkspaceConfig,
+    WorkspaceInfo,
+    WorkspaceState,
+)
+from agentic_isolation.service import ServiceClient
+from agentic_isolation.stream import OutputStream
+from agentic_isolation.workspace import AgenticWorkspace
+
+if TYPE_CHECKING:
+    from agentic_isolation_service.direct import WorkspaceLocalProvider
+
+__all__ = [
+    "AgenticWorkspace",
+    "CapacityError",
+    "CapturedOutput",
+    "ClosedError",
+    "DeadlineError",
+    "DirectoryNotEmptyError",
+    "ExecuteResult",
+    "Exited",
+    "FileError",
+    "FileInfo",
+    "FilePermissionError",
+    "FileType",
+    "Gap",
+    "ImageUnavailableError",
+    "InvalidArgumentError",
+    "Isolation",
+    "IsolationError",
+    "IsolationUnavailableError",
+    "NetworkMode",
+    "NoSpaceError",
+    "NotARegularFileError",
+    "NotFoundError",
+    "OffsetError",
+    "Output",
+    "OutputSource",
+    "OutputStream",
+    "PathEscapesError",
+    "PreconditionError",
+    "ProcessEvent",
+    "ProcessLimitError",
+    "ProcessNotFoundError",
+    "ProgramNotExecutableError",
+    "ProgramNotFoundError",
+    "ProviderInfo",
+    "ProviderUnavailableError",
+    "ResourceLimits",
+    "ResourceUsage",
+    "ResultForgottenError",
+    "SecurityConfig",
+    "ServerInfo",
+    "ServiceClient",
+    "StartError",
+    "Started",
+    "Termination",
+    "TerminationCause",
+    "UnavailableError",
+    "UnsupportedError",
+    "UserUnavailableError",
+    "WorkingDirNotFoundError",
+    "WorkspaceConfig",
+    "WorkspaceFileExistsError",
+    "WorkspaceFileNotFoundError",
+    "WorkspaceInfo",
+    "WorkspaceIsADirectoryError",
+    "WorkspaceLocalProvider",
+    "WorkspaceLostError",
+    "WorkspaceNotADirectoryError",
+    "WorkspaceNotFoundError",
+    "WorkspaceState",
+    "__version__",
+]
+
+_DIRECT_PROVIDERS = frozenset({"WorkspaceLocalProvider"})
+
+
+def __getattr__(name: str) -> object:
+    """Loads the direct providers when they are first asked for (PEP 562): they bring the service with them."""
+    if name in _DIRECT_PROVIDERS:
+        from agentic_isolation_service import direct
+
+        return getattr(direct, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

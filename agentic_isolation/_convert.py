@@ -1,0 +1,409 @@
+"""Messages of the contract ↔ models, both ways, for client and server alike. Checks nothing: the server validates."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from enum import Enum
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from agentic_isolation.models import (
+    CapturedOutput,
+    Command,
+    Exited,
+    FileInfo,
+    FileType,
+    Gap,
+    Isolation,
+    KeepAlive,
+    NetworkMode,
+    Output,
+    OutputSource,
+    ProcessEvent,
+    ProviderInfo,
+    ResourceLimits,
+    ResourceUsage,
+    SecurityConfig,
+    ServerInfo,
+    Started,
+    Termination,
+    TerminationCause,
+    WorkspaceConfig,
+    WorkspaceInfo,
+    WorkspaceState,
+)
+from agentic_isolation.v1 import workspace_pb2 as pb
+
+_E = TypeVar("_E", bound=Enum)
+
+_STATES = {state: pb.WorkspaceState.Value(f"WORKSPACE_STATE_{state.name}") for state in WorkspaceState}
+_NETWORKS = {mode: pb.NetworkMode.Value(f"NETWORK_MODE_{mode.name}") for mode in NetworkMode}
+_SOURCES = {source: pb.OutputSource.Value(f"OUTPUT_SOURCE_{source.name}") for source in OutputSource}
+_CAUSES = {cause: pb.TerminationCause.Value(f"TERMINATION_CAUSE_{cause.name}") for cause in TerminationCause}
+_FILE_TYPES = {kind: pb.FileType.Value(f"FILE_TYPE_{kind.name}") for kind in FileType}
+
+
+def _named(numbers: Mapping[_E, int], number: int, default: _E) -> _E:
+    """Returns the enum member of a number; a newer server's unknown number is the default."""
+    return next((member for member, its_number in numbers.items() if its_number == number), default)
+
+
+def duration_to_pb(seconds: float) -> Duration:
+    """Seconds → Duration."""
+    nanos = round(seconds * 1e9)
+    return Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
+
+
+def duration_from_pb(duration: Duration) -> float:
+    """Duration → seconds."""
+    return float(duration.seconds + duration.nanos / 1e9)
+
+
+def timestamp_to_pb(time: dt.datetime) -> Timestamp:
+    """Aware datetime → Timestamp."""
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp
+
+
+def timestamp_from_pb(timestamp: Timestamp) -> dt.datetime:
+    """Timestamp → aware datetime."""
+    return timestamp.ToDatetime(dt.UTC)
+
+
+def config_to_pb(config: WorkspaceConfig) -> pb.CreateWorkspaceRequest:
+    """WorkspaceConfig → CreateWorkspaceRequest without a request_id."""
+    return pb.CreateWorkspaceRequest(
+        provider=config.provider,
+        image=config.image or "",
+        working_dir=config.working_dir,
+        environment=config.environment,
+        security=None if config.security is None else security_to_pb(config.security),
+        limits=None if config.limits is None else limits_to_pb(config.limits),
+        labels=config.labels,
+        lease_duration=duration_to_pb(config.lease),
+    )
+
+
+def config_from_pb(request: pb.CreateWorkspaceRequest) -> WorkspaceConfig:
+    """CreateWorkspaceRequest → WorkspaceConfig, with the contract's defaults for what is absent."""
+    default = WorkspaceConfig()
+    return WorkspaceConfig(
+        provider=request.provider,
+        image=request.image or None,
+        working_dir=request.working_dir or default.working_dir,
+        environment=dict(request.environment),
+        security=security_from_pb(request.security) if request.HasField("security") else None,
+        limits=limits_from_pb(request.limits) if request.HasField("limits") else None,
+        labels=dict(request.labels),
+        lease=duration_from_pb(request.lease_duration) if request.HasField("lease_duration") else default.lease,
+    )
+
+
+def security_to_pb(security: SecurityConfig) -> pb.SecurityConfig:
+    """SecurityConfig → message."""
+    return pb.SecurityConfig(
+        cap_drop_all=security.cap_drop_all,
+        no_new_privileges=security.no_new_privileges,
+        read_only_root=security.read_only_root,
+        tmpfs_tmp=security.tmpfs_tmp,
+        tmpfs_home=security.tmpfs_home,
+        pids_limit=security.pids_limit,
+        use_gvisor=security.use_gvisor,
+        user=security.user,
+    )
+
+
+def security_from_pb(message: pb.SecurityConfig) -> SecurityConfig:
+    """Message → SecurityConfig; absent fields have their production value."""
+    present = {field.name: value for field, value in message.ListFields()}
+    return SecurityConfig(**present)
+
+
+def limits_to_pb(limits: ResourceLimits) -> pb.ResourceLimits:
+    """ResourceLimits → message. Raises InvalidArgumentError where a limit is no number or size."""
+    network = {None: None, False: NetworkMode.NONE, True: NetworkMode.OUTBOUND}[limits.network]
+    return pb.ResourceLimits(
+        cpu_millis=limits.cpu_millis,
+        memory_bytes=limits.memory_bytes,
+        disk_bytes=limits.disk_bytes,
+        open_files_count=limits.open_files,
+        network=_network_to_pb(network),
+    )
+
+
+def limits_from_pb(message: pb.ResourceLimits) -> ResourceLimits:
+    """Message → ResourceLimits."""
+    return ResourceLimits(
+        cpu=message.cpu_millis / 1000 if message.HasField("cpu_millis") else None,
+        memory=message.memory_bytes if message.HasField("memory_bytes") else None,
+        disk=message.disk_bytes if message.HasField("disk_bytes") else None,
+        open_files=message.open_files_count if message.HasField("open_files_count") else None,
+        network={pb.NETWORK_MODE_NONE: False, pb.NETWORK_MODE_OUTBOUND: True}.get(message.network),
+    )
+
+
+def _network_to_pb(network: NetworkMode | None) -> pb.NetworkMode.ValueType:
+    return pb.NETWORK_MODE_UNSPECIFIED if network is None else _NETWORKS[network]
+
+
+def workspace_to_pb(info: WorkspaceInfo) -> pb.Workspace:
+    """WorkspaceInfo → Workspace."""
+    return pb.Workspace(
+        workspace_id=info.id,
+        provider=info.provider,
+        image=info.image,
+        state=_STATES[info.state],
+        working_dir=info.working_dir,
+        labels=info.labels,
+        create_time=timestamp_to_pb(info.created_at),
+        lease_expire_time=timestamp_to_pb(info.lease_expires_at),
+        isolation=isolation_to_pb(info.isolation),
+        usage=None if info.usage is None else _usage_to_pb(info.usage),
+        host_path=info.host_path,
+    )
+
+
+def workspace_from_pb(message: pb.Workspace) -> WorkspaceInfo:
+    """Workspace → WorkspaceInfo."""
+    return WorkspaceInfo(
+        id=message.workspace_id,
+        provider=message.provider,
+        image=message.image,
+        state=_named(_STATES, message.state, WorkspaceState.READY),
+        working_dir=message.working_dir,
+        labels=dict(message.labels),
+        created_at=timestamp_from_pb(message.create_time),
+        lease_expires_at=timestamp_from_pb(message.lease_expire_time),
+        isolation=isolation_from_pb(message.isolation),
+        usage=_usage_from_pb(message.usage) if message.HasField("usage") else None,
+        host_path=message.host_path,
+    )
+
+
+def _usage_to_pb(usage: ResourceUsage) -> pb.ResourceUsage:
+    return pb.ResourceUsage(
+        memory_bytes=usage.memory_bytes,
+        cpu_time=None if usage.cpu_seconds is None else duration_to_pb(usage.cpu_seconds),
+        pids_count=usage.pids,
+        disk_bytes=usage.disk_bytes,
+    )
+
+
+def _usage_from_pb(message: pb.ResourceUsage) -> ResourceUsage:
+    return ResourceUsage(
+        memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
+        cpu_seconds=duration_from_pb(message.cpu_time) if message.HasField("cpu_time") else None,
+        pids=message.pids_count if message.HasField("pids_count") else None,
+        disk_bytes=message.disk_bytes if message.HasField("disk_bytes") else None,
+    )
+
+
+def isolation_to_pb(isolation: Isolation) -> pb.Isolation:
+    """Isolation → message."""
+    return pb.Isolation(
+        runtime=isolation.runtime,
+        user=isolation.user,
+        capabilities=isolation.capabilities,
+        no_new_privileges=isolation.no_new_privileges,
+        seccomp=isolation.seccomp,
+        read_only_root=isolation.read_only_root,
+        network=_network_to_pb(isolation.network),
+        limits=pb.ResourceLimits(
+            cpu_millis=isolation.cpu_millis,
+            memory_bytes=isolation.memory_bytes,
+            disk_bytes=isolation.disk_bytes,
+            open_files_count=isolation.open_files,
+        ),
+        pids_limit=isolation.pids_limit,
+        kernel=isolation.kernel,
+    )
+
+
+def isolation_from_pb(message: pb.Isolation) -> Isolation:
+    """Message → Isolation."""
+    limits = message.limits
+    return Isolation(
+        runtime=message.runtime,
+        user=message.user,
+        capabilities=tuple(message.capabilities),
+        no_new_privileges=message.no_new_privileges if message.HasField("no_new_privileges") else None,
+        seccomp=message.seccomp,
+        read_only_root=message.read_only_root if message.HasField("read_only_root") else None,
+        network=_named(_NETWORKS, message.network, NetworkMode.NONE) if message.network else None,
+        cpu_millis=limits.cpu_millis if limits.HasField("cpu_millis") else None,
+        memory_bytes=limits.memory_bytes if limits.HasField("memory_bytes") else None,
+        disk_bytes=limits.disk_bytes if limits.HasField("disk_bytes") else None,
+        open_files=limits.open_files_count if limits.HasField("open_files_count") else None,
+        pids_limit=message.pids_limit if message.HasField("pids_limit") else None,
+        kernel=message.kernel,
+    )
+
+
+def command_to_pb(command: Command) -> pb.Command:
+    """Command → message."""
+    message = pb.Command(
+        working_dir=command.cwd or "",
+        environment=command.env,
+        stdin=command.stdin,
+        timeout=None if command.timeout is None else duration_to_pb(command.timeout),
+        kill_grace=duration_to_pb(command.kill_grace) if command.kill_grace else None,
+        user=command.user or "",
+    )
+    if isinstance(command.program, str):
+        message.shell = command.program
+    else:
+        message.argv.args.extend(command.program)
+        message.argv.SetInParent()
+    return message
+
+
+def command_from_pb(message: pb.Command) -> Command:
+    """Message → Command; one without a program has an empty argument list."""
+    return Command(
+        program=message.shell if message.WhichOneof("program") == "shell" else list(message.argv.args),
+        cwd=message.working_dir or None,
+        env=dict(message.environment),
+        stdin=message.stdin if message.HasField("stdin") else None,
+        timeout=duration_from_pb(message.timeout) if message.HasField("timeout") else None,
+        kill_grace=duration_from_pb(message.kill_grace),
+        user=message.user or None,
+    )
+
+
+def termination_to_pb(termination: Termination) -> pb.Termination:
+    """Termination → message."""
+    message = pb.Termination(
+        cause=_CAUSES[termination.cause],
+        cpu_time=duration_to_pb(termination.cpu_ms / 1000),
+        peak_memory_bytes=termination.peak_memory_bytes,
+        survivors=termination.survivors,
+        start_time=timestamp_to_pb(termination.started_at),
+        duration=duration_to_pb(termination.duration_ms / 1000),
+    )
+    if termination.exit_code is not None:
+        message.exit_code = termination.exit_code
+    elif termination.signal is not None:
+        message.signal = termination.signal
+    return message
+
+
+def termination_from_pb(message: pb.Termination) -> Termination:
+    """Message → Termination."""
+    status = message.WhichOneof("status")
+    return Termination(
+        cause=_named(_CAUSES, message.cause, TerminationCause.EXITED),
+        exit_code=message.exit_code if status == "exit_code" else None,
+        signal=message.signal if status == "signal" else None,
+        started_at=timestamp_from_pb(message.start_time),
+        duration_ms=duration_from_pb(message.duration) * 1000,
+        cpu_ms=duration_from_pb(message.cpu_time) * 1000,
+        peak_memory_bytes=message.peak_memory_bytes,
+        survivors=message.survivors,
+    )
+
+
+def captured_to_pb(output: CapturedOutput) -> pb.CapturedOutput:
+    """CapturedOutput → message."""
+    return pb.CapturedOutput(
+        head=output.head, tail=output.tail, omitted_bytes=output.omitted_bytes, total_bytes=output.total_bytes
+    )
+
+
+def captured_from_pb(message: pb.CapturedOutput) -> CapturedOutput:
+    """Message → CapturedOutput."""
+    return CapturedOutput(message.head, message.tail, message.omitted_bytes, message.total_bytes)
+
+
+def event_to_pb(event: ProcessEvent) -> pb.StreamResponse:
+    """ProcessEvent → StreamResponse."""
+    match event:
+        case Output(source, offset, data):
+            return pb.StreamResponse(output=pb.ProcessOutput(source=_SOURCES[source], offset=offset, data=data))
+        case Started(process_id, started_at):
+            started = pb.ProcessStarted(process_id=process_id, start_time=timestamp_to_pb(started_at))
+            return pb.StreamResponse(started=started)
+        case Gap(lost_bytes):
+            return pb.StreamResponse(gap=pb.OutputGap(lost_bytes=lost_bytes))
+        case Exited(termination):
+            exited = pb.ProcessExited(termination=termination_to_pb(termination))
+            return pb.StreamResponse(exited=exited)
+        case KeepAlive():
+            return pb.StreamResponse(keepalive=pb.KeepAlive())
+
+
+def event_from_pb(message: pb.StreamResponse) -> ProcessEvent | None:
+    """StreamResponse → ProcessEvent; None for one that a newer server sends."""
+    match message.WhichOneof("event"):
+        case "output":
+            output = message.output
+            return Output(_named(_SOURCES, output.source, OutputSource.STDOUT), output.offset, output.data)
+        case "started":
+            return Started(message.started.process_id, timestamp_from_pb(message.started.start_time))
+        case "gap":
+            return Gap(message.gap.lost_bytes)
+        case "exited":
+            return Exited(termination_from_pb(message.exited.termination))
+        case "keepalive":
+            return KeepAlive()
+        case _:
+            return None
+
+
+def file_to_pb(file: FileInfo) -> pb.FileInfo:
+    """FileInfo → message."""
+    return pb.FileInfo(
+        path=file.path,
+        name=file.name,
+        type=_FILE_TYPES[file.type],
+        size_bytes=file.size_bytes,
+        mode=file.mode,
+        modify_time=timestamp_to_pb(file.modified_at),
+        symlink_target=file.symlink_target,
+    )
+
+
+def file_from_pb(message: pb.FileInfo) -> FileInfo:
+    """Message → FileInfo."""
+    return FileInfo(
+        path=message.path,
+        name=message.name,
+        type=_named(_FILE_TYPES, message.type, FileType.OTHER),
+        size_bytes=message.size_bytes,
+        mode=message.mode,
+        modified_at=timestamp_from_pb(message.modify_time),
+        symlink_target=message.symlink_target,
+    )
+
+
+def provider_to_pb(provider: ProviderInfo) -> pb.ProviderInfo:
+    """ProviderInfo → message."""
+    return pb.ProviderInfo(
+        name=provider.name,
+        available=provider.available,
+        unavailable_reason=provider.unavailable_reason,
+        isolation=None if provider.isolation is None else isolation_to_pb(provider.isolation),
+    )
+
+
+def server_from_pb(message: pb.GetServerInfoResponse) -> ServerInfo:
+    """GetServerInfoResponse → ServerInfo."""
+    return ServerInfo(
+        version=message.version,
+        providers=[
+            ProviderInfo(
+                provider.name,
+                provider.available,
+                provider.unavailable_reason,
+                isolation_from_pb(provider.isolation) if provider.HasField("isolation") else None,
+            )
+            for provider in message.providers
+        ],
+        workspaces_limit=message.limits.workspaces_count,
+        lease_limit=duration_from_pb(message.limits.lease_duration),
+        output_limit_bytes=message.limits.output_limit_bytes,
+        message_bytes=message.limits.message_bytes,
+    )

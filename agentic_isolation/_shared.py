@@ -1,0 +1,48 @@
+"""A resource that several users share: opened by the first, closed by the last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Generic, TypeVar
+
+from agentic_isolation._cleanup import finish
+
+_T = TypeVar("_T")
+
+
+class Shared(Generic[_T]):
+    """Opens `resource` anew whenever it has its first user.
+
+    Args:
+        resource: Makes the context manager that opens and closes it.
+    """
+
+    def __init__(self, resource: Callable[[], AbstractAsyncContextManager[_T]]) -> None:
+        self._resource = resource
+        self._lock = asyncio.Lock()
+        self._users = 0
+        self._open = contextlib.AsyncExitStack()
+        self._value: _T | None = None
+
+    @contextlib.asynccontextmanager
+    async def use(self) -> AsyncIterator[_T]:
+        """Yields the open resource. Leaving it goes on to its end when cancelled."""
+        async with self._lock:
+            if self._value is None:
+                self._value = await self._open.enter_async_context(self._resource())
+            self._users += 1
+            value = self._value
+        try:
+            yield value
+        finally:
+            await finish(self._leave())
+
+    async def _leave(self) -> None:
+        async with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._value = None
+                await self._open.aclose()

@@ -1,0 +1,321 @@
+"""What can go wrong, as one tree.
+
+Every class has the `reason` that travels in google.rpc.ErrorInfo and the `code`, a gRPC status name. The server turns
+an error into a status by these two, the client turns a status into the error by its reason: there is no other table.
+
+    IsolationError                       INTERNAL
+    ├── InvalidArgumentError             INVALID_ARGUMENT     also a ValueError; `field` names the culprit
+    │   └── PathEscapesError             INVALID_ARGUMENT     a path leads out of the workspace
+    ├── UnsupportedError                 UNIMPLEMENTED        also a NotImplementedError
+    ├── UnavailableError                 UNAVAILABLE          retryable
+    │   └── ProviderUnavailableError     UNAVAILABLE          the engine cannot be reached
+    ├── DeadlineError                    DEADLINE_EXCEEDED    also a TimeoutError: the wait was over, not the command
+    ├── WorkspaceLostError               ABORTED              the place is gone
+    ├── CapacityError                    RESOURCE_EXHAUSTED   the server is full
+    ├── ProcessLimitError                RESOURCE_EXHAUSTED   the workspace is full
+    ├── NotFoundError                    NOT_FOUND            also a LookupError
+    │   ├── WorkspaceNotFoundError
+    │   └── ProcessNotFoundError
+    ├── OffsetError                      OUT_OF_RANGE         resume past the end of the output
+    ├── PreconditionError                FAILED_PRECONDITION
+    │   ├── IsolationUnavailableError                         a protection that was asked for cannot be had
+    │   ├── ImageUnavailableError
+    │   └── ResultForgottenError                              the run of a repeated request is no longer remembered
+    ├── StartError                       FAILED_PRECONDITION  the command could not start
+    │   ├── ProgramNotFoundError         NOT_FOUND
+    │   ├── WorkingDirNotFoundError      NOT_FOUND
+    │   ├── ProgramNotExecutableError
+    │   └── UserUnavailableError
+    ├── FileError                        FAILED_PRECONDITION  also an OSError
+    │   ├── WorkspaceFileNotFoundError   NOT_FOUND            also a FileNotFoundError
+    │   ├── WorkspaceFileExistsError     ALREADY_EXISTS       also a FileExistsError
+    │   ├── FilePermissionError          PERMISSION_DENIED    also a PermissionError
+    │   ├── WorkspaceNotADirectoryError                       also a NotADirectoryError
+    │   ├── WorkspaceIsADirectoryError                        also an IsADirectoryError
+    │   ├── NotARegularFileError
+    │   ├── DirectoryNotEmptyError
+    │   └── NoSpaceError                 RESOURCE_EXHAUSTED
+    └── ClosedError                      FAILED_PRECONDITION  a workspace object used before or after its life
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "CapacityError",
+    "ClosedError",
+    "DeadlineError",
+    "DirectoryNotEmptyError",
+    "FileError",
+    "FilePermissionError",
+    "ImageUnavailableError",
+    "InvalidArgumentError",
+    "IsolationError",
+    "IsolationUnavailableError",
+    "NoSpaceError",
+    "NotARegularFileError",
+    "NotFoundError",
+    "OffsetError",
+    "PathEscapesError",
+    "PreconditionError",
+    "ProcessLimitError",
+    "ProcessNotFoundError",
+    "ProgramNotExecutableError",
+    "ProgramNotFoundError",
+    "ProviderUnavailableError",
+    "ResultForgottenError",
+    "StartError",
+    "UnavailableError",
+    "UnsupportedError",
+    "UserUnavailableError",
+    "WorkingDirNotFoundError",
+    "WorkspaceFileExistsError",
+    "WorkspaceFileNotFoundError",
+    "WorkspaceIsADirectoryError",
+    "WorkspaceLostError",
+    "WorkspaceNotADirectoryError",
+    "WorkspaceNotFoundError",
+    "error_classes",
+]
+
+
+class IsolationError(Exception):
+    """The root of the tree; raised itself only for a defect of the server.
+
+    Attributes:
+        reason: The word in google.rpc.ErrorInfo.
+        code: The gRPC status name.
+        field: Path of the offending request field, for example "command.timeout"; None where no field is at fault.
+    """
+
+    reason: ClassVar[str] = "INTERNAL"
+    code: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+    def __str__(self) -> str:
+        # OSError's own __str__ would hide the message of the classes that are OSErrors too.
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class InvalidArgumentError(IsolationError, ValueError):
+    """A field is missing, malformed or out of its range."""
+
+    reason = "INVALID_ARGUMENT"
+    code = "INVALID_ARGUMENT"
+
+
+class PathEscapesError(InvalidArgumentError):
+    """A path, or a symlink on it, leads out of the workspace."""
+
+    reason = "PATH_ESCAPES"
+
+
+class UnsupportedError(IsolationError, NotImplementedError):
+    """The server does not have this yet."""
+
+    reason = "UNIMPLEMENTED"
+    code = "UNIMPLEMENTED"
+
+
+class UnavailableError(IsolationError):
+    """The server drains, or cannot reach the workspace for now. May be retried."""
+
+    reason = "UNAVAILABLE"
+    code = "UNAVAILABLE"
+
+
+class ProviderUnavailableError(UnavailableError):
+    """The provider's engine cannot be reached."""
+
+    reason = "PROVIDER_UNAVAILABLE"
+
+
+class DeadlineError(IsolationError, TimeoutError):
+    """The time to wait for an answer was over. It says nothing about the command."""
+
+    reason = "DEADLINE_EXCEEDED"
+    code = "DEADLINE_EXCEEDED"
+
+
+class WorkspaceLostError(IsolationError):
+    """The workspace's place is gone or broke the protocol; it can only be destroyed."""
+
+    reason = "WORKSPACE_LOST"
+    code = "ABORTED"
+
+
+class CapacityError(IsolationError):
+    """The server has as many workspaces as it may."""
+
+    reason = "CAPACITY"
+    code = "RESOURCE_EXHAUSTED"
+
+
+class ProcessLimitError(IsolationError):
+    """The workspace has no room for another process."""
+
+    reason = "PROCESS_LIMIT"
+    code = "RESOURCE_EXHAUSTED"
+
+
+class NotFoundError(IsolationError, LookupError):
+    """What a request names is not there."""
+
+    reason = "NOT_FOUND"
+    code = "NOT_FOUND"
+
+
+class WorkspaceNotFoundError(NotFoundError):
+    """The workspace never existed, was destroyed, or its lease has run out."""
+
+    reason = "WORKSPACE_NOT_FOUND"
+
+
+class ProcessNotFoundError(NotFoundError):
+    """There is no such process, or it is no longer remembered."""
+
+    reason = "PROCESS_NOT_FOUND"
+
+
+class OffsetError(IsolationError):
+    """The offset to resume from has not been written yet."""
+
+    reason = "OFFSET_OUT_OF_RANGE"
+    code = "OUT_OF_RANGE"
+
+
+class PreconditionError(IsolationError):
+    """The host, the server or the workspace is not in the state that the request needs."""
+
+    reason = "FAILED_PRECONDITION"
+    code = "FAILED_PRECONDITION"
+
+
+class IsolationUnavailableError(PreconditionError):
+    """A protection or limit that was asked for cannot be had there; nothing was created."""
+
+    reason = "ISOLATION_UNAVAILABLE"
+
+
+class ImageUnavailableError(PreconditionError):
+    """The image is not there and cannot be pulled."""
+
+    reason = "IMAGE_UNAVAILABLE"
+
+
+class ResultForgottenError(PreconditionError):
+    """The request was carried out before, and its result is no longer remembered. It is not carried out again."""
+
+    reason = "RESULT_FORGOTTEN"
+
+
+class StartError(IsolationError):
+    """The command could not start."""
+
+    reason = "START_FAILED"
+    code = "FAILED_PRECONDITION"
+
+
+class ProgramNotFoundError(StartError):
+    """No such program in the command's PATH."""
+
+    reason = "PROGRAM_NOT_FOUND"
+    code = "NOT_FOUND"
+
+
+class WorkingDirNotFoundError(StartError):
+    """The command's working directory is not there, or is no directory."""
+
+    reason = "WORKING_DIR_NOT_FOUND"
+    code = "NOT_FOUND"
+
+
+class ProgramNotExecutableError(StartError):
+    """The program is there and cannot be executed."""
+
+    reason = "PROGRAM_NOT_EXECUTABLE"
+
+
+class UserUnavailableError(StartError):
+    """The workspace's user may not run commands as the one that was asked for."""
+
+    reason = "USER_UNAVAILABLE"
+
+
+class FileError(IsolationError, OSError):
+    """A refusal of the workspace's file system, in its own words."""
+
+    reason = "FILE_SYSTEM"
+    code = "FAILED_PRECONDITION"
+
+
+class WorkspaceFileNotFoundError(FileError, FileNotFoundError):
+    """Nothing has that path."""
+
+    reason = "FILE_NOT_FOUND"
+    code = "NOT_FOUND"
+
+
+class WorkspaceFileExistsError(FileError, FileExistsError):
+    """The path is taken."""
+
+    reason = "FILE_EXISTS"
+    code = "ALREADY_EXISTS"
+
+
+class FilePermissionError(FileError, PermissionError):
+    """The workspace's user may not."""
+
+    reason = "PERMISSION_DENIED"
+    code = "PERMISSION_DENIED"
+
+
+class WorkspaceNotADirectoryError(FileError, NotADirectoryError):
+    """A parent of the path, or what should be a directory, is none."""
+
+    reason = "NOT_A_DIRECTORY"
+
+
+class WorkspaceIsADirectoryError(FileError, IsADirectoryError):
+    """The path is a directory."""
+
+    reason = "IS_A_DIRECTORY"
+
+
+class NotARegularFileError(FileError):
+    """The path is a directory, a device, a pipe or a socket."""
+
+    reason = "NOT_A_REGULAR_FILE"
+
+
+class DirectoryNotEmptyError(FileError):
+    """The directory has content."""
+
+    reason = "DIRECTORY_NOT_EMPTY"
+
+
+class NoSpaceError(FileError):
+    """The workspace's disk is full."""
+
+    reason = "NO_SPACE"
+    code = "RESOURCE_EXHAUSTED"
+
+
+class ClosedError(IsolationError):
+    """A workspace object was used before it was opened or after it was closed."""
+
+    reason = "CLOSED"
+    code = "FAILED_PRECONDITION"
+
+
+def error_classes(root: type[IsolationError] = IsolationError) -> dict[str, type[IsolationError]]:
+    """Returns every class of the tree by its reason."""
+    classes = {root.reason: root}
+    for child in root.__subclasses__():
+        classes.update(error_classes(child))
+    return classes

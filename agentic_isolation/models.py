@@ -1,0 +1,472 @@
+"""Values that go in and out: configuration, results, events.
+
+All are frozen. Times are seconds (float) where a person writes them and milliseconds where a name ends in `_ms`; sizes
+are bytes. `None` means "not said": the service's safe default applies, which the field's docstring states.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from agentic_isolation.errors import InvalidArgumentError
+
+__all__ = [
+    "CapturedOutput",
+    "Command",
+    "ExecuteResult",
+    "Exited",
+    "FileInfo",
+    "FileType",
+    "Gap",
+    "Isolation",
+    "KeepAlive",
+    "NetworkMode",
+    "Output",
+    "OutputSource",
+    "ProcessEvent",
+    "ProviderInfo",
+    "ResourceLimits",
+    "ResourceUsage",
+    "SecurityConfig",
+    "ServerInfo",
+    "Started",
+    "Termination",
+    "TerminationCause",
+    "WorkspaceConfig",
+    "WorkspaceInfo",
+    "WorkspaceState",
+    "command_of",
+    "parse_size",
+]
+
+TIMEOUT_EXIT_CODE = 124
+"""What `timeout(1)` exits with, and what ExecuteResult.exit_code is after a timeout."""
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_size(size: int | str, *, field: str) -> int:
+    """Returns a size in bytes, given as bytes or as a number with a binary unit ("512M", "4G", "1.5GiB").
+
+    Raises:
+        InvalidArgumentError: It is neither; the error names `field`.
+    """
+    if isinstance(size, int):
+        return size
+    match = _SIZE.fullmatch(size.strip())
+    if match is None:
+        raise InvalidArgumentError(f"{size!r} is no size; write for example 536870912 or '512M'", field=field)
+    return round(float(match[1]) * _SIZE_UNITS[match[2].upper()])
+
+
+class WorkspaceState(Enum):
+    """Where a workspace is in its life."""
+
+    CREATING = "creating"
+    READY = "ready"
+    LOST = "lost"
+    DESTROYING = "destroying"
+
+
+class NetworkMode(Enum):
+    """What a workspace can reach over the network."""
+
+    NONE = "none"
+    OUTBOUND = "outbound"
+
+
+class OutputSource(Enum):
+    """Which of a process's outputs bytes come from."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class TerminationCause(Enum):
+    """Why a process ended."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    TIMEOUT = "timeout"
+    KILLED = "killed"
+    OUT_OF_MEMORY = "out_of_memory"
+    PIDS_LIMIT = "pids_limit"
+    WORKSPACE_LOST = "workspace_lost"
+
+
+class FileType(Enum):
+    """What a directory entry is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityConfig:
+    """Protections of a workspace; the defaults are production's.
+
+    Asking for one that the provider cannot give is an IsolationUnavailableError. The local provider gives
+    `no_new_privileges` only, so leave `security` out there.
+    """
+
+    cap_drop_all: bool = True
+    """Drop all Linux capabilities."""
+    no_new_privileges: bool = True
+    """Setuid programs gain nothing (prctl(2), PR_SET_NO_NEW_PRIVS)."""
+    read_only_root: bool = True
+    """Mount the root file system read-only."""
+    tmpfs_tmp: bool = True
+    """A tmpfs (noexec, nosuid) on /tmp."""
+    tmpfs_home: bool = True
+    """A tmpfs (nosuid) on /home/agent."""
+    pids_limit: int = 256
+    """Processes and threads of the workspace, 16 to 32,768."""
+    use_gvisor: bool | None = None
+    """None: when the engine has it. True: required. False: never."""
+    user: str | None = None
+    """`UID` or `UID:GID` in numbers. None: 1000:1000 in a container."""
+
+    @classmethod
+    def production(cls) -> SecurityConfig:
+        """Everything on: for code that nobody has read."""
+        return cls()
+
+    @classmethod
+    def development(cls) -> SecurityConfig:
+        """A writable root file system and no gVisor: easier to debug, weaker. Not for production."""
+        return cls(read_only_root=False, use_gvisor=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceLimits:
+    """What a workspace may use. Asking for a limit that the provider cannot hold is an IsolationUnavailableError."""
+
+    cpu: float | str | None = None
+    """CPUs, for example 2, 0.5 or "1.5". None: 2."""
+    memory: int | str | None = None
+    """Bytes, or a number with a binary unit: "512M", "4G". None: 4 GiB."""
+    disk: int | str | None = None
+    """Size of the working directory's volume, like `memory`. None: 2 GiB."""
+    open_files: int | None = None
+    """Open files per process. None: 4,096."""
+    network: bool | None = None
+    """True: outward connections. False: loopback only. None: loopback only where the provider can hold it."""
+
+    @property
+    def cpu_millis(self) -> int | None:
+        """`cpu` in thousandths of a CPU. Raises InvalidArgumentError where it is no number."""
+        if self.cpu is None:
+            return None
+        try:
+            return round(float(self.cpu) * 1000)
+        except (ValueError, OverflowError):
+            raise InvalidArgumentError(
+                f"{self.cpu!r} is no number of CPUs; write for example 2 or 0.5", field="limits.cpu"
+            ) from None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` in bytes. Raises InvalidArgumentError where it is no size."""
+        return None if self.memory is None else parse_size(self.memory, field="limits.memory")
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """`disk` in bytes. Raises InvalidArgumentError where it is no size."""
+        return None if self.disk is None else parse_size(self.disk, field="limits.disk")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceConfig:
+    """How to make a workspace."""
+
+    provider: str = "docker"
+    """"docker", or "local": a plain directory, not isolated, for development."""
+    image: str | None = None
+    """Image for the docker provider. None: the service's default."""
+    working_dir: str = "/workspace"
+    """Absolute path of the directory that commands start in."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Environment of every command. Values are in no repr and in no log."""
+    security: SecurityConfig | None = None
+    """None: production, as far as the provider goes."""
+    limits: ResourceLimits | None = None
+    """None: the service's defaults."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """For finding workspaces again. No place for secrets."""
+    lease: float = 300.0
+    """Seconds after which the workspace ends by itself when it is not renewed; AgenticWorkspace renews it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """The isolation that a workspace has, read back from its place; None where the provider cannot tell."""
+
+    runtime: str
+    """What runs it: "local" (an ordinary process of the host), "runc", "runsc" (gVisor)."""
+    user: str = ""
+    """"UID:GID" of commands."""
+    capabilities: Sequence[str] = ()
+    """Names of the capabilities that commands have."""
+    no_new_privileges: bool | None = None
+    """Whether no_new_privs is set."""
+    seccomp: str = ""
+    """"disabled", "strict" or "filter"."""
+    read_only_root: bool | None = None
+    """Whether the root file system is read-only."""
+    network: NetworkMode | None = None
+    """What it can reach."""
+    cpu_millis: int | None = None
+    """Limit in thousandths of a CPU; None: not limited."""
+    memory_bytes: int | None = None
+    """Limit; None: not limited."""
+    disk_bytes: int | None = None
+    """Limit; None: not limited."""
+    open_files: int | None = None
+    """Limit per process; None: not limited."""
+    pids_limit: int | None = None
+    """Limit; None: not limited."""
+    kernel: str = ""
+    """Kernel release that commands see."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceUsage:
+    """What a workspace uses now; None where the provider cannot tell."""
+
+    memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+    pids: int | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceInfo:
+    """A workspace as the service describes it."""
+
+    id: str
+    provider: str
+    state: WorkspaceState
+    working_dir: str
+    created_at: datetime
+    lease_expires_at: datetime
+    isolation: Isolation
+    image: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    usage: ResourceUsage | None = None
+    """Only from a look at this one workspace."""
+    host_path: str = ""
+    """Where its files lie on the service's host; local provider only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run."""
+
+    program: Sequence[str] | str
+    """A list is the program and its arguments as they are; a string is a line for `/bin/sh -c`."""
+    cwd: str | None = None
+    """Absolute path. None: the workspace's working_dir."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Laid over the workspace's environment."""
+    stdin: bytes | None = field(default=None, repr=False)
+    """Standard input, then end-of-file. None: end-of-file at once."""
+    timeout: float | None = None
+    """Seconds until the whole process tree is killed. None: no limit."""
+    kill_grace: float = 0.0
+    """On timeout or kill the tree gets SIGTERM so many seconds before SIGKILL."""
+    user: str | None = None
+    """`UID` or `UID:GID`. None: the workspace's user."""
+
+
+def command_of(
+    program: str | Sequence[str],
+    *,
+    timeout: float | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | bytes | None = None,
+) -> Command:
+    """Returns a Command from the arguments that every `execute` and `stream` takes."""
+    return Command(
+        program=program if isinstance(program, str) else tuple(program),
+        cwd=cwd,
+        env=dict(env or {}),
+        stdin=stdin.encode() if isinstance(stdin, str) else stdin,
+        timeout=timeout,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """How a process ended."""
+
+    cause: TerminationCause
+    exit_code: int | None
+    """0 to 255; None when a signal ended it, or when that is not known."""
+    signal: int | None
+    """Number of the signal; None when it exited."""
+    started_at: datetime
+    duration_ms: float
+    cpu_ms: float = 0.0
+    """User and system time of its tree's ended processes."""
+    peak_memory_bytes: int = 0
+    """Largest resident set of any process of its tree."""
+    survivors: int = 0
+    """Processes of its tree that still run. 0: the tree is verified empty."""
+
+    @property
+    def returncode(self) -> int:
+        """One number as a shell gives it: the exit code, 124 after a timeout, 128+n for signal n, -1 if not known."""
+        if self.cause is TerminationCause.TIMEOUT:
+            return TIMEOUT_EXIT_CODE
+        if self.exit_code is not None:
+            return self.exit_code
+        return -1 if self.signal is None else 128 + self.signal
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedOutput:
+    """Output of one source: all of it in `head`, or its beginning and its end."""
+
+    head: bytes = b""
+    tail: bytes = b""
+    omitted_bytes: int = 0
+    total_bytes: int = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether bytes are left out between head and tail."""
+        return self.omitted_bytes > 0
+
+    def text(self) -> str:
+        """The output as text: invalid UTF-8 replaced, and a line that says how much was left out, where any was."""
+        if not self.truncated:
+            return (self.head + self.tail).decode("utf-8", "replace")
+        note = f"\n[... {self.omitted_bytes} bytes left out ...]\n"
+        return self.head.decode("utf-8", "replace") + note + self.tail.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteResult:
+    """The result of a command. A non-zero exit, a signal and a timeout are results, not errors."""
+
+    exit_code: int
+    """0 to 255; 128+n when signal n ended it; 124 after a timeout."""
+    stdout: str
+    """Text; invalid UTF-8 is replaced. `output` has the bytes."""
+    stderr: str
+    """Likewise."""
+    success: bool
+    """Whether the exit code is 0."""
+    duration_ms: float
+    """From start to end, in milliseconds."""
+    timed_out: bool = False
+    """Whether the command's timeout ended it. stdout and stderr hold what was printed until then."""
+    truncated: bool = False
+    """Whether stdout or stderr was longer than the limit and has a part left out."""
+    termination: Termination | None = field(default=None, repr=False)
+    """Cause, CPU time, peak memory, survivors."""
+    output: tuple[CapturedOutput, CapturedOutput] = field(default=(CapturedOutput(), CapturedOutput()), repr=False)
+    """stdout and stderr as bytes."""
+
+    @classmethod
+    def of(cls, termination: Termination, stdout: CapturedOutput, stderr: CapturedOutput) -> ExecuteResult:
+        """Builds the result of a run that ended in this way with this output."""
+        return cls(
+            exit_code=termination.returncode,
+            stdout=stdout.text(),
+            stderr=stderr.text(),
+            success=termination.returncode == 0,
+            duration_ms=termination.duration_ms,
+            timed_out=termination.cause is TerminationCause.TIMEOUT,
+            truncated=stdout.truncated or stderr.truncated,
+            termination=termination,
+            output=(stdout, stderr),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event: the process runs."""
+
+    process_id: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes that the process wrote."""
+
+    source: OutputSource
+    offset: int
+    """Place of the first byte in the process's output, both sources in one sequence."""
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Output was lost here, because nobody read it in time."""
+
+    lost_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The last event: the process has ended and all its output was sent."""
+
+    termination: Termination
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """Nothing happened for a while."""
+
+
+ProcessEvent = Started | Output | Gap | Exited | KeepAlive
+"""What a stream of a process consists of."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file or directory."""
+
+    path: str
+    """Absolute, as seen in the workspace."""
+    name: str
+    type: FileType
+    size_bytes: int
+    mode: int
+    """Permission bits, 0 to 0o7777."""
+    modified_at: datetime
+    symlink_target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderInfo:
+    """A provider and what it can give on the service's host."""
+
+    name: str
+    available: bool
+    unavailable_reason: str = ""
+    isolation: Isolation | None = None
+    """Of a workspace that asks for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A service's description."""
+
+    version: str
+    providers: Sequence[ProviderInfo]
+    workspaces_limit: int
+    lease_limit: float
+    """Seconds."""
+    output_limit_bytes: int
+    message_bytes: int

@@ -1,0 +1,119 @@
+"""A command's output while it is printed: stdout's lines, or every event."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from types import TracebackType
+from typing import Self
+
+from agentic_isolation.errors import ClosedError, UnavailableError
+from agentic_isolation.models import Exited, KeepAlive, Output, OutputSource, ProcessEvent, Termination
+
+MAX_LINE = 16 << 20
+"""Bytes after which a line without an end is given out in pieces."""
+
+EventSource = Callable[[bool], AsyncGenerator[ProcessEvent, None]]
+"""Starts the command and yields its events; told whether output must not be cut inside lines. Closed, it kills."""
+
+
+class OutputStream:
+    """A command that runs as it is read. Iterate over it once: over itself for stdout's lines, or over `events()`.
+
+    A line comes as soon as it is printed, as text without its newline; invalid UTF-8 is replaced. When iteration ends,
+    `termination` and `exit_code` tell how the command ended: a non-zero exit raises nothing. Leaving iteration early,
+    or cancelling it, kills the command's process tree; `async with` around it does that at a definite moment.
+
+    Args:
+        source: The command's events.
+    """
+
+    def __init__(self, source: EventSource) -> None:
+        self._source = source
+        self._running: AsyncGenerator[ProcessEvent, None] | None = None
+        self._lines: deque[str] = deque()
+        self._partial = bytearray()
+        self._termination: Termination | None = None
+        self._closed = False
+
+    @property
+    def termination(self) -> Termination | None:
+        """How the command ended; None while it has not."""
+        return self._termination
+
+    @property
+    def exit_code(self) -> int | None:
+        """0 to 255, 128+n for signal n, 124 after a timeout; None while the command has not ended."""
+        return None if self._termination is None else self._termination.returncode
+
+    def events(self) -> AsyncIterator[ProcessEvent]:
+        """Yields every event: Started, Output of both sources in the order of arrival, Gap, Exited.
+
+        Output comes as bytes, as they were written, cut at arbitrary places.
+
+        Raises:
+            IsolationError: As AgenticWorkspace.execute.
+        """
+        return self._start(lines=False)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        running = self._running or self._start(lines=True)
+        while not self._lines:
+            event = await anext(running, None)
+            if event is None:
+                raise StopAsyncIteration
+            if isinstance(event, Output) and event.source is OutputSource.STDOUT:
+                self._split(event.data)
+            elif isinstance(event, Exited) and self._partial:
+                self._take_line()
+        return self._lines.popleft()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stops reading and kills the process tree if it still runs. May be called twice."""
+        self._closed = True
+        if self._running is not None:
+            await self._running.aclose()
+
+    def _start(self, *, lines: bool) -> AsyncGenerator[ProcessEvent, None]:
+        if self._running is not None or self._closed:
+            raise ClosedError("a stream is iterated over once; call stream() again for another run")
+        self._running = self._run(lines)
+        return self._running
+
+    async def _run(self, lines: bool) -> AsyncGenerator[ProcessEvent, None]:
+        source = self._source(lines)
+        try:
+            async for event in source:
+                if isinstance(event, KeepAlive):
+                    continue
+                if isinstance(event, Exited):
+                    self._termination = event.termination
+                yield event
+        finally:
+            await source.aclose()
+        if self._termination is None:
+            raise UnavailableError("the stream ended before the command did")
+
+    def _split(self, data: bytes) -> None:
+        *complete, rest = data.split(b"\n")
+        for line in complete:
+            self._partial += line
+            self._take_line()
+        self._partial += rest
+        if len(self._partial) >= MAX_LINE:
+            self._take_line()
+
+    def _take_line(self) -> None:
+        self._lines.append(self._partial.decode("utf-8", "replace"))
+        self._partial.clear()

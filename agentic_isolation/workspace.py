@@ -1,0 +1,372 @@
+"""AgenticWorkspace: the way in for Python programs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from agentic_isolation import _convert as convert
+from agentic_isolation._cleanup import finish
+from agentic_isolation._connection import CALL_TIMEOUT, Connection
+from agentic_isolation._embedded import embedded_target
+from agentic_isolation._lease import RENEWALS_PER_LEASE, end, keep_renewed
+from agentic_isolation.errors import ClosedError, WorkspaceNotFoundError
+from agentic_isolation.models import (
+    ExecuteResult,
+    FileInfo,
+    ProcessEvent,
+    ResourceLimits,
+    SecurityConfig,
+    WorkspaceConfig,
+    WorkspaceInfo,
+    command_of,
+)
+from agentic_isolation.stream import OutputStream
+from agentic_isolation.v1 import workspace_pb2 as pb
+
+TARGET_VARIABLE = "AGENTIC_ISOLATION_TARGET"
+"""Environment variable with the address of the service to use; unset or empty: an embedded one."""
+_CREATE_TIMEOUT = 600.0
+_UPLOAD_CHUNK = 256 << 10
+
+
+class AgenticWorkspace:
+    """A workspace of its own for an agent: commands run in it, files lie in it, and it goes away when it is closed.
+
+    Use it in either way; both make the workspace and see to its lease:
+
+        async with AgenticWorkspace.create(provider="docker") as ws:
+            result = await ws.execute("python3 script.py")
+
+        ws = await AgenticWorkspace.create(provider="docker")
+        ...
+        await ws.close()
+
+    Without a `target`, and without AGENTIC_ISOLATION_TARGET, the service runs embedded in this process.
+
+    Args:
+        config: How to make it.
+        target: The service's address, `host:port` or `unix:PATH`.
+    """
+
+    def __init__(self, config: WorkspaceConfig, *, target: str | None = None) -> None:
+        self.config = config
+        self._target = target if target is not None else os.environ.get(TARGET_VARIABLE, "")
+        self._resources = contextlib.AsyncExitStack()
+        self._connection: Connection | None = None
+        self._info: WorkspaceInfo | None = None
+        self._closed = False
+        self._existing: str | None = None
+
+    @classmethod
+    def create(
+        cls,
+        provider: str = "docker",
+        image: str | None = None,
+        working_dir: str = "/workspace",
+        environment: Mapping[str, str] | None = None,
+        security: SecurityConfig | None = None,
+        *,
+        limits: ResourceLimits | None = None,
+        labels: Mapping[str, str] | None = None,
+        lease: float = 300.0,
+        target: str | None = None,
+    ) -> AgenticWorkspace:
+        """Describes a workspace; enter or await the result to make it.
+
+        Args:
+            provider: "docker", or "local" for a plain directory without isolation.
+            image: Image for the docker provider; None: the service's default.
+            working_dir: Absolute path of the directory that commands start in.
+            environment: Environment of every command.
+            security: Protections; None: production, as far as the provider goes.
+            limits: Limits; None: the service's defaults.
+            labels: For finding it again.
+            lease: Seconds after which it ends by itself when this program is gone; renewed in the background.
+            target: The service's address, `host:port` or `unix:PATH`.
+        """
+        config = WorkspaceConfig(
+            provider=provider,
+            image=image,
+            working_dir=working_dir,
+            environment=dict(environment or {}),
+            security=security,
+            limits=limits,
+            labels=dict(labels or {}),
+            lease=lease,
+        )
+        return cls(config, target=target)
+
+    @classmethod
+    def connect(cls, workspace_id: str, *, target: str | None = None) -> AgenticWorkspace:
+        """Describes a workspace that is there; enter or await the result to use it.
+
+        Closing it leaves the workspace as it is, and its lease is not renewed: both are its maker's.
+
+        Args:
+            workspace_id: Its id.
+            target: The service's address, `host:port` or `unix:PATH`; None: AGENTIC_ISOLATION_TARGET.
+
+        Raises:
+            WorkspaceNotFoundError: On entering: there is none of that id.
+        """
+        workspace = cls(WorkspaceConfig(), target=target)
+        workspace._existing = workspace_id
+        return workspace
+
+    def __await__(self) -> Generator[object, None, Self]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def id(self) -> str:
+        """The workspace's id on its service."""
+        return self.info.id
+
+    @property
+    def info(self) -> WorkspaceInfo:
+        """The workspace as it was made; its `isolation` is what is in force.
+
+        Raises:
+            ClosedError: It was not opened.
+        """
+        if self._info is None:
+            raise ClosedError("the workspace is not open; use `async with` or `await` on AgenticWorkspace.create(...)")
+        return self._info
+
+    async def execute(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        output_limit: int | None = None,
+    ) -> ExecuteResult:
+        """Runs a command to its end.
+
+        Cancelled, it kills the command's whole process tree.
+
+        Args:
+            command: A line for `/bin/sh -c`, or a program with its arguments.
+            timeout: Seconds until the whole process tree is killed; the result is then `timed_out`.
+            cwd: Absolute path; None: the workspace's working_dir.
+            env: Laid over the workspace's environment.
+            stdin: Standard input; None: empty.
+            output_limit: Bytes to keep of each of stdout and stderr, at most 16 MiB; None: 1 MiB. Of more, head and
+                tail are kept and the result is `truncated`.
+
+        Raises:
+            InvalidArgumentError: Something about the command makes no sense; the error names it.
+            StartError: It could not start: no such program, not executable, no such directory.
+            WorkspaceNotFoundError, WorkspaceLostError: The workspace is gone.
+            UnavailableError: The service cannot be reached.
+        """
+        request = pb.ExecuteRequest(
+            workspace_id=self.id,
+            command=convert.command_to_pb(command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin)),
+            output_limit_bytes=output_limit,
+        )
+        connection = self._connected()
+        wait = None if timeout is None else timeout + CALL_TIMEOUT
+        response = await connection.call(connection.stub.Execute, request, timeout=wait)
+        return ExecuteResult.of(
+            convert.termination_from_pb(response.termination),
+            convert.captured_from_pb(response.stdout),
+            convert.captured_from_pb(response.stderr),
+        )
+
+    def stream(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+    ) -> OutputStream:
+        """Runs a command and gives its output as it is printed: iterate over the result for stdout's lines.
+
+        The command starts with the first step. Its process tree is killed when iteration is left or cancelled.
+
+        Args:
+            command: A line for `/bin/sh -c`, or a program with its arguments.
+            timeout: Seconds until the whole process tree is killed.
+            cwd: Absolute path; None: the workspace's working_dir.
+            env: Laid over the workspace's environment.
+            stdin: Standard input; None: empty.
+
+        Raises:
+            IsolationError: While iterating, as `execute`.
+        """
+        connection, workspace_id = self._connected(), self.id
+        message = convert.command_to_pb(command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin))
+
+        async def events(lines: bool) -> AsyncGenerator[ProcessEvent, None]:
+            start = pb.ProcessStart(command=message, line_mode=lines)
+            call = connection.stub.Stream(pb.StreamRequest(workspace_id=workspace_id, start=start))
+            try:
+                async for response in connection.iterate(call):
+                    if (event := convert.event_from_pb(response)) is not None:
+                        yield event
+            finally:
+                call.cancel()
+
+        return OutputStream(events)
+
+    async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo:
+        """Writes a file atomically: readers see the old content or the whole of the new. Missing parents are made.
+
+        Args:
+            path: Absolute, or relative to the working_dir.
+            content: Bytes, or text that is written as UTF-8.
+            mode: Permission bits; None: those of the file that is replaced, else 0o644.
+
+        Raises:
+            FileError, PathEscapesError: The file cannot be written, or leads out of the workspace.
+        """
+        data = content.encode() if isinstance(content, str) else content
+        header = pb.WriteFileHeader(workspace_id=self.id, path=path, mode=mode)
+
+        async def requests() -> AsyncIterator[pb.WriteFileRequest]:
+            yield pb.WriteFileRequest(header=header)
+            for start in range(0, len(data), _UPLOAD_CHUNK):
+                yield pb.WriteFileRequest(data=data[start : start + _UPLOAD_CHUNK])
+
+        connection = self._connected()
+        response = await connection.call(connection.stub.WriteFile, requests(), timeout=None)
+        return convert.file_from_pb(response.file)
+
+    async def read_file(self, path: str) -> bytes:
+        """Returns a file's content.
+
+        Raises:
+            WorkspaceFileNotFoundError: It is not there (also a FileNotFoundError).
+            FileError, PathEscapesError: It cannot be read, or leads out of the workspace.
+        """
+        content = bytearray()
+        request = pb.ReadFileRequest(workspace_id=self.id, path=path)
+        connection = self._connected()
+        async for response in connection.iterate(connection.stub.ReadFile(request)):
+            content += response.data
+        return bytes(content)
+
+    async def file_exists(self, path: str) -> bool:
+        """Returns whether anything has that path.
+
+        Raises:
+            FileError, PathEscapesError: It cannot be looked at, or leads out of the workspace.
+        """
+        try:
+            await self.stat_file(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    async def stat_file(self, path: str) -> FileInfo:
+        """Describes a file or directory.
+
+        Raises:
+            FileError, PathEscapesError: It is not there, or leads out of the workspace.
+        """
+        connection = self._connected()
+        request = pb.StatFileRequest(workspace_id=self.id, path=path)
+        return convert.file_from_pb((await connection.call(connection.stub.StatFile, request)).file)
+
+    async def list_directory(self, path: str = ".") -> list[FileInfo]:
+        """Returns a directory's entries, sorted by name.
+
+        Raises:
+            FileError, PathEscapesError: It is no directory, or leads out of the workspace.
+        """
+        connection = self._connected()
+        request = pb.ListDirectoryRequest(workspace_id=self.id, path=path)
+        files: list[FileInfo] = []
+        while True:
+            page = await connection.call(connection.stub.ListDirectory, request)
+            files += [convert.file_from_pb(file) for file in page.files]
+            if not page.next_page_token:
+                return files
+            request.page_token = page.next_page_token
+
+    async def make_directory(self, path: str, *, parents: bool = True) -> FileInfo:
+        """Makes a directory; with `parents` missing ones are made, and one that is there is fine.
+
+        Raises:
+            FileError, PathEscapesError: It cannot be made, or leads out of the workspace.
+        """
+        connection = self._connected()
+        request = pb.MakeDirectoryRequest(workspace_id=self.id, path=path, parents=parents)
+        return convert.file_from_pb((await connection.call(connection.stub.MakeDirectory, request)).file)
+
+    async def remove_file(self, path: str, *, recursive: bool = False) -> None:
+        """Removes a file, a symlink itself, or a directory; with `recursive` all that it holds.
+
+        Raises:
+            FileError, PathEscapesError: It cannot be removed, or leads out of the workspace.
+        """
+        connection = self._connected()
+        request = pb.RemoveFileRequest(workspace_id=self.id, path=path, recursive=recursive)
+        await connection.call(connection.stub.RemoveFile, request)
+
+    async def close(self) -> None:
+        """Kills everything in the workspace and removes it. May be called twice; goes on when cancelled."""
+        if not self._closed:
+            self._closed = True
+            await finish(self._resources.aclose())
+
+    async def _open(self) -> Self:
+        if self._connection is not None or self._closed:
+            raise ClosedError("the workspace was opened before; create another one")
+        try:
+            target = self._target or await self._resources.enter_async_context(embedded_target())
+            connection = self._connection = Connection(target)
+            self._resources.push_async_callback(connection.aclose)
+            if self._existing is None:
+                await self._make(connection)
+            else:
+                request = pb.GetWorkspaceRequest(workspace_id=self._existing)
+                response = await connection.call(connection.stub.GetWorkspace, request)
+                self._info = convert.workspace_from_pb(response.workspace)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _make(self, connection: Connection) -> None:
+        request = convert.config_to_pb(self.config)
+        response = await connection.call(connection.stub.CreateWorkspace, request, timeout=_CREATE_TIMEOUT)
+        self._info = convert.workspace_from_pb(response.workspace)
+        self._resources.push_async_callback(self._destroy)
+        renewal = asyncio.create_task(keep_renewed(self.config.lease, self._renew), name=f"renew:{self.id}")
+        self._resources.push_async_callback(end, renewal)
+
+    def _connected(self) -> Connection:
+        if self._connection is None or self._closed:
+            raise ClosedError("the workspace is not open; use `async with` or `await` on AgenticWorkspace.create(...)")
+        return self._connection
+
+    async def _destroy(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        request = pb.DestroyWorkspaceRequest(workspace_id=self.id)
+        with contextlib.suppress(WorkspaceNotFoundError):
+            await connection.call(connection.stub.DestroyWorkspace, request)
+
+    async def _renew(self) -> None:
+        connection = self._connected()
+        request = pb.RenewWorkspaceRequest(workspace_id=self.id)
+        await connection.call(connection.stub.RenewWorkspace, request, timeout=self.config.lease / RENEWALS_PER_LEASE)
