@@ -1,0 +1,67 @@
+"""The composition root: the only place that knows which providers there are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from agentic_isolation_service.config import ServiceConfig
+from agentic_isolation_service.core.ports import Provider
+from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.providers.local import LocalProvider
+from agentic_isolation_service.rpc.server import RpcServer
+from agentic_isolation_service.state import StateDirectory
+
+
+@contextlib.asynccontextmanager
+async def open_workspaces(config: ServiceConfig) -> AsyncIterator[Workspaces]:
+    """Opens a service's workspaces without any way in over the network; on the way out destroys what it made.
+
+    Raises:
+        OSError: The state directory cannot be used, or another service uses it.
+    """
+    async with StateDirectory.open(config.state_dir) as state, _workspaces(state, config) as workspaces:
+        yield workspaces
+
+
+@contextlib.asynccontextmanager
+async def serve(config: ServiceConfig) -> AsyncIterator[str]:
+    """Runs a service and yields the address that it listens on, with the port that it got.
+
+    On the way out it refuses new calls, gives running ones `config.grace` seconds, and destroys its workspaces.
+
+    Raises:
+        OSError: The state directory or the address cannot be used.
+    """
+    async with (
+        open_workspaces(config) as workspaces,
+        _listening(workspaces, config.address, config.grace) as address,
+    ):
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def serve_embedded() -> AsyncIterator[str]:
+    """Runs a service on a unix socket in a private temporary directory and yields its address."""
+    config = ServiceConfig()
+    async with (
+        StateDirectory.open(None) as state,
+        _workspaces(state, config) as workspaces,
+        _listening(workspaces, f"unix:{state.path / 'grpc.sock'}", grace=0) as address,
+    ):
+        yield address
+
+
+def _workspaces(state: StateDirectory, config: ServiceConfig) -> Workspaces:
+    providers: list[Provider] = [LocalProvider(state.path, sweep=state.temporary)]
+    return Workspaces(providers, max_workspaces=config.max_workspaces)
+
+
+@contextlib.asynccontextmanager
+async def _listening(workspaces: Workspaces, address: str, grace: float) -> AsyncIterator[str]:
+    server = RpcServer(workspaces)
+    try:
+        port = await server.start(address)
+        yield f"{address.rpartition(':')[0]}:{port}" if port else address
+    finally:
+        await server.stop(grace)

@@ -1,0 +1,69 @@
+"""What several commands share: options, and running a coroutine that signals end cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+import click
+
+from agentic_isolation.workspace import TARGET_VARIABLE
+from agentic_isolation_service.config import DEFAULT_ADDRESS
+
+_T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., object])
+
+_TARGET_HELP = "Address of the service, host:port or unix:PATH."
+
+
+def optional_target(command: _F) -> _F:
+    """Adds --target, without which a command embeds a service."""
+    return click.option(
+        "--target", envvar=TARGET_VARIABLE, help=f"{_TARGET_HELP} Without it, one is embedded in this program."
+    )(command)
+
+
+def required_target(command: _F) -> _F:
+    """Adds --target for commands that make sense only with a running service."""
+    return click.option(
+        "--target", envvar=TARGET_VARIABLE, default=DEFAULT_ADDRESS, show_default=True, help=_TARGET_HELP
+    )(command)
+
+
+json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def run_to_end(program: Coroutine[object, object, _T]) -> _T:
+    """Runs a coroutine. SIGINT and SIGTERM cancel it, so that it cleans up; then exits with 128 + the signal."""
+    received: list[int] = []
+
+    async def cancellable() -> _T:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(program)
+
+        def stop(number: int) -> None:
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+        return await task
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        sys.exit(128 + received[0] if received else 1)
+
+
+def parse_pairs(pairs: tuple[str, ...], what: str) -> dict[str, str]:
+    """Returns NAME=VALUE arguments as a dictionary. Raises click.BadParameter where there is no '='."""
+    parsed = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise click.BadParameter(f"{pair!r} is not {what}")
+        parsed[name] = value
+    return parsed

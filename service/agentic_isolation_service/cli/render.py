@@ -1,0 +1,138 @@
+"""Tables for people and JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import json
+import sys
+from collections.abc import Iterable
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from agentic_isolation import Isolation, ServerInfo, WorkspaceInfo
+
+
+def as_dict(value: object) -> object:
+    """Returns a model as plain JSON values: times in ISO 8601, enums by their value."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(key): as_dict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_dict(item) for item in value]
+    return value
+
+
+def print_json(value: object) -> None:
+    """Prints plain values as JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_workspaces(workspaces: list[WorkspaceInfo]) -> None:
+    """Prints a table of workspaces."""
+    table = _table("WORKSPACE", "PROVIDER", "STATE", "RUNTIME", "AGE", "LEASE", "LABELS")
+    now = dt.datetime.now(dt.UTC)
+    for workspace in workspaces:
+        table.add_row(
+            workspace.id,
+            workspace.provider,
+            workspace.state.value,
+            workspace.isolation.runtime,
+            _span(now - workspace.created_at),
+            _span(workspace.lease_expires_at - now),
+            " ".join(f"{name}={value}" for name, value in sorted(workspace.labels.items())),
+        )
+    _print(table)
+
+
+def print_workspace(workspace: WorkspaceInfo) -> None:
+    """Prints one workspace, field by field, with the isolation that it has."""
+    rows = [
+        ("workspace", workspace.id),
+        ("provider", workspace.provider),
+        ("image", workspace.image or "–"),
+        ("state", workspace.state.value),
+        ("working dir", workspace.working_dir),
+        ("host path", workspace.host_path or "–"),
+        ("created", workspace.created_at.isoformat(timespec="seconds")),
+        ("lease ends", workspace.lease_expires_at.isoformat(timespec="seconds")),
+        *((f"label {name}", value) for name, value in sorted(workspace.labels.items())),
+        *_isolation_rows(workspace.isolation),
+    ]
+    _print_rows(rows)
+
+
+def print_server(server: ServerInfo) -> None:
+    """Prints a service's description and the isolation that each of its providers gives."""
+    _print_rows(
+        [
+            ("version", server.version),
+            ("workspaces", f"at most {server.workspaces_limit}"),
+            ("lease", f"at most {_span(dt.timedelta(seconds=server.lease_limit))}"),
+        ]
+    )
+    for provider in server.providers:
+        click.echo(f"\n{provider.name}: " + ("available" if provider.available else provider.unavailable_reason))
+        if provider.isolation is not None:
+            _print_rows(_isolation_rows(provider.isolation))
+
+
+def _isolation_rows(isolation: Isolation) -> list[tuple[str, str]]:
+    known = {
+        "runtime": isolation.runtime,
+        "user": isolation.user or None,
+        "capabilities": " ".join(isolation.capabilities) or "none" if isolation.user else None,
+        "no_new_privs": _yes_no(isolation.no_new_privileges),
+        "seccomp": isolation.seccomp or None,
+        "read-only root": _yes_no(isolation.read_only_root),
+        "network": None if isolation.network is None else isolation.network.value,
+        "cpu": None if isolation.cpu_millis is None else f"{isolation.cpu_millis / 1000:g}",
+        "memory": None if isolation.memory_bytes is None else f"{isolation.memory_bytes >> 20} MiB",
+        "disk": None if isolation.disk_bytes is None else f"{isolation.disk_bytes >> 20} MiB",
+        "open files": None if isolation.open_files is None else str(isolation.open_files),
+        "pids": None if isolation.pids_limit is None else str(isolation.pids_limit),
+        "kernel": isolation.kernel or None,
+    }
+    return [(name, value) for name, value in known.items() if value is not None]
+
+
+def _yes_no(flag: bool | None) -> str | None:
+    return None if flag is None else "yes" if flag else "no"
+
+
+def _span(span: dt.timedelta) -> str:
+    seconds = max(0, round(span.total_seconds()))
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    # Ids must come out whole where a program reads them from a pipe.
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console.print(table)

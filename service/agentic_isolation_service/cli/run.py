@@ -1,0 +1,112 @@
+"""`run` and `exec`: a command in a workspace, its output live."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import click
+
+from agentic_isolation import AgenticWorkspace, Exited, Output, OutputSource
+from agentic_isolation_service.cli.options import optional_target, parse_pairs, required_target, run_to_end
+
+_PASSTHROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.command(context_settings=_PASSTHROUGH)
+@optional_target
+@click.option("--provider", default="docker", show_default=True, help="docker, or local: a directory, not isolated.")
+@click.option("--image", help="Image for the docker provider.")
+@click.option("--workdir", default="/workspace", show_default=True, help="Directory that the command starts in.")
+@click.option("--env", "-e", multiple=True, metavar="NAME=VALUE", help="Variable for the command; repeatable.")
+@click.option("--file", "-f", "files", multiple=True, metavar="FILE[:PATH]", help="File to put in; repeatable.")
+@click.option("--timeout", type=float, help="Seconds until the command's process tree is killed.")
+@click.option("--stdin", "with_stdin", is_flag=True, help="Pass standard input on, read to its end (at most 1 MiB).")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(
+    target: str | None,
+    provider: str,
+    image: str | None,
+    workdir: str,
+    env: tuple[str, ...],
+    files: tuple[str, ...],
+    timeout: float | None,
+    with_stdin: bool,
+    command: tuple[str, ...],
+) -> None:
+    """Make a workspace, run COMMAND in it, and destroy it.
+
+    The command's output goes to standard output and standard error as it is printed; its exit code is this program's
+    (125: this program failed, 124: timeout, 128+n: signal n).
+    """
+    environment = parse_pairs(env, "NAME=VALUE")
+    uploads = [_upload(file) for file in files]
+
+    async def program() -> int:
+        async with AgenticWorkspace.create(
+            provider, image, workdir, environment=environment, target=target or ""
+        ) as workspace:
+            for path, content in uploads:
+                await workspace.write_file(path, content)
+            return await _follow(workspace, command, timeout, with_stdin)
+
+    sys.exit(run_to_end(program()))
+
+
+@click.command("exec", context_settings=_PASSTHROUGH)
+@required_target
+@click.option("--workdir", help="Directory that the command starts in.")
+@click.option("--env", "-e", multiple=True, metavar="NAME=VALUE", help="Variable for the command; repeatable.")
+@click.option("--timeout", type=float, help="Seconds until the command's process tree is killed.")
+@click.option("--stdin", "with_stdin", is_flag=True, help="Pass standard input on, read to its end (at most 1 MiB).")
+@click.argument("workspace_id")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(
+    target: str,
+    workdir: str | None,
+    env: tuple[str, ...],
+    timeout: float | None,
+    with_stdin: bool,
+    workspace_id: str,
+    command: tuple[str, ...],
+) -> None:
+    """Run COMMAND in a workspace that is there; otherwise like `run`."""
+    environment = parse_pairs(env, "NAME=VALUE")
+
+    async def program() -> int:
+        async with AgenticWorkspace.connect(workspace_id, target=target) as workspace:
+            return await _follow(workspace, command, timeout, with_stdin, cwd=workdir, env=environment)
+
+    sys.exit(run_to_end(program()))
+
+
+async def _follow(
+    workspace: AgenticWorkspace,
+    command: Sequence[str],
+    timeout: float | None,
+    with_stdin: bool,
+    cwd: str | None = None,
+    env: dict[str, str] | None = None,
+) -> int:
+    """Runs a command, passes its output on, and returns its exit code."""
+    stdin = sys.stdin.buffer.read() if with_stdin else None
+    outputs = {OutputSource.STDOUT: sys.stdout.buffer, OutputSource.STDERR: sys.stderr.buffer}
+    async with workspace.stream(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin) as stream:
+        async for event in stream.events():
+            if isinstance(event, Output):
+                outputs[event.source].write(event.data)
+                outputs[event.source].flush()
+            elif isinstance(event, Exited):
+                return event.termination.returncode
+    raise AssertionError("a stream ends with Exited")
+
+
+def _upload(argument: str) -> tuple[str, bytes]:
+    """Returns where in the workspace a file goes, and its content, from FILE or FILE:PATH."""
+    source, _, path = argument.partition(":")
+    try:
+        content = Path(source).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {source}: {error.strerror}", param_hint="--file") from error
+    return path or PurePosixPath(source).name, content

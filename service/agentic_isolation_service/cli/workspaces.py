@@ -1,0 +1,79 @@
+"""`ls`, `rm` and `info`: looking at a service and its workspaces."""
+
+from __future__ import annotations
+
+import click
+
+from agentic_isolation import AgenticWorkspace, ServerInfo, WorkspaceInfo
+from agentic_isolation._embedded import embedded_target
+from agentic_isolation.service import ServiceClient
+from agentic_isolation_service.cli import render
+from agentic_isolation_service.cli.options import (
+    json_output,
+    optional_target,
+    parse_pairs,
+    required_target,
+    run_to_end,
+)
+
+
+@click.command("ls")
+@required_target
+@click.option("--label", "-l", multiple=True, metavar="NAME=VALUE", help="Only those with this label; repeatable.")
+@json_output
+def list_workspaces(target: str, label: tuple[str, ...], as_json: bool) -> None:
+    """List a service's workspaces, oldest first."""
+    labels = parse_pairs(label, "NAME=VALUE")
+
+    async def program() -> list[WorkspaceInfo]:
+        async with ServiceClient(target) as service:
+            return [workspace async for workspace in service.list_workspaces(labels)]
+
+    workspaces = run_to_end(program())
+    if as_json:
+        render.print_json([render.as_dict(workspace) for workspace in workspaces])
+    else:
+        render.print_workspaces(workspaces)
+
+
+@click.command("rm")
+@required_target
+@click.argument("workspace_ids", nargs=-1, required=True, metavar="WORKSPACE…")
+def remove(target: str, workspace_ids: tuple[str, ...]) -> None:
+    """Kill everything in workspaces and remove them."""
+
+    async def program() -> None:
+        async with ServiceClient(target) as service:
+            for workspace_id in workspace_ids:
+                await service.destroy_workspace(workspace_id)
+                click.echo(workspace_id)
+
+    run_to_end(program())
+
+
+@click.command()
+@optional_target
+@click.argument("workspace_id", required=False)
+@json_output
+def info(target: str | None, workspace_id: str | None, as_json: bool) -> None:
+    """Describe a service and what it can isolate, or one workspace and the isolation it has."""
+    if workspace_id is not None and not target:
+        raise click.UsageError("a workspace is a running service's: name that by --target")
+
+    async def workspace() -> WorkspaceInfo:
+        async with AgenticWorkspace.connect(workspace_id or "", target=target) as found:
+            return found.info
+
+    async def server() -> ServerInfo:
+        if target:
+            async with ServiceClient(target) as service:
+                return await service.info()
+        async with embedded_target() as embedded, ServiceClient(embedded) as service:
+            return await service.info()
+
+    if workspace_id is None:
+        described = run_to_end(server())
+        render.print_json(render.as_dict(described)) if as_json else render.print_server(described)
+    else:
+        found = run_to_end(workspace())
+        render.print_json(render.as_dict(found)) if as_json else render.print_workspace(found)

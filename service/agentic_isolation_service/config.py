@@ -1,0 +1,60 @@
+"""Settings of the service, checked."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentic_isolation.errors import InvalidArgumentError
+from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceConfig:
+    """How to run a service.
+
+    Raises:
+        InvalidArgumentError: A setting makes no sense; the error names it.
+    """
+
+    address: str = DEFAULT_ADDRESS
+    """`host:port` (port 0: any free one) or `unix:PATH`. Only loopback: there is no authentication yet."""
+    state_dir: Path | None = None
+    """Where it keeps what it needs to know. None: a private temporary directory, which nothing survives."""
+    max_workspaces: int = DEFAULT_MAX_WORKSPACES
+    """Workspaces at a time."""
+    grace: float = 10.0
+    """Seconds that running calls have when the service stops."""
+
+    def __post_init__(self) -> None:
+        _check_address(self.address)
+        if self.max_workspaces < 1:
+            raise InvalidArgumentError(f"{self.max_workspaces} is not 1 or more", field="max_workspaces")
+        if not 0 <= self.grace <= 3600:
+            raise InvalidArgumentError(f"{self.grace:g} s is not from 0 to 3600 s", field="grace")
+
+
+def _check_address(address: str) -> None:
+    if address.startswith("unix:"):
+        if len(address.removeprefix("unix:").encode()) not in range(1, 108):
+            raise InvalidArgumentError("a unix socket's path has 1 to 107 bytes", field="address")
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise InvalidArgumentError(f"{address!r} is neither host:port nor unix:PATH", field="address")
+    if not _is_loopback(host.strip("[]")):
+        raise InvalidArgumentError(
+            f"{host} is reachable from other machines and this service has no authentication yet; "
+            "listen on 127.0.0.1, [::1] or unix:PATH",
+            field="address",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

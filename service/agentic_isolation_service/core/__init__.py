@@ -1,0 +1,1 @@
+"""Policy: workspaces, leases, commands, files. Knows neither gRPC nor any provider by name."""

@@ -1,0 +1,78 @@
+"""What the core asks of a provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agentic_isolation.models import Isolation, ProviderInfo, ResourceUsage, WorkspaceConfig
+from agentic_isolation_service.guest.link import ByteStream
+
+__all__ = ["ByteStream", "Place", "PlaceSpec", "Provider"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceSpec:
+    """A place to make: where one guest will run."""
+
+    workspace_id: str
+    config: WorkspaceConfig
+    key: bytes = field(repr=False)
+    """The secret of the guest's handshake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place that was made, with a guest that answers."""
+
+    workspace_id: str
+    runtime: str
+    """What runs it, as Isolation.runtime."""
+    host_path: str = ""
+    """Where its files lie on this host, where they do."""
+
+
+class Provider(Protocol):
+    """Makes places and opens byte streams to the guests in them. Everything else happens inside, through the guest."""
+
+    @property
+    def name(self) -> str:
+        """The name that clients ask for it by."""
+
+    def check(self, config: WorkspaceConfig) -> None:
+        """Raises IsolationUnavailableError or InvalidArgumentError where this provider cannot do what is asked.
+
+        Does no I/O: it is asked before anything is created.
+        """
+
+    async def create(self, spec: PlaceSpec) -> Place:
+        """Makes a place and returns when its guest listens.
+
+        Leaves nothing behind when it fails or is cancelled.
+
+        Raises:
+            ProviderUnavailableError: The engine cannot be reached.
+            IsolationUnavailableError: What was asked for turned out not to be had.
+        """
+
+    async def connect(self, place: Place) -> ByteStream:
+        """Opens a byte stream to the guest.
+
+        Raises:
+            OSError: The guest is gone.
+        """
+
+    async def destroy(self, place: Place) -> None:
+        """Removes the place with everything in it; returns when nothing of it is left. May be called twice."""
+
+    async def isolation(self, place: Place, measured: Isolation) -> Isolation:
+        """Returns the isolation of a place: what the guest measured, with what only the engine knows."""
+
+    async def usage(self, place: Place) -> ResourceUsage:
+        """Returns what a place uses now."""
+
+    async def describe(self) -> ProviderInfo:
+        """Returns what this provider can give on this host. Raises nothing: being unavailable is an answer."""
+
+    async def aclose(self) -> None:
+        """Lets go of the engine. Places stay. May be called twice."""

@@ -1,0 +1,296 @@
+"""Running commands through a guest: to their end, or as a stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from agentic_isolation.errors import ProcessNotFoundError, ResultForgottenError
+from agentic_isolation.models import (
+    CapturedOutput,
+    Command,
+    Exited,
+    Gap,
+    KeepAlive,
+    Output,
+    OutputSource,
+    ProcessEvent,
+    Started,
+    Termination,
+)
+from agentic_isolation_service.core import validation
+from agentic_isolation_service.guest import payloads
+from agentic_isolation_service.guest.channel import Channel
+from agentic_isolation_service.guest.frames import FrameType, ProtocolError
+from agentic_isolation_service.guest.link import LinkLostError
+from agentic_isolation_service.guest.session import GuestSession, ProcessExistsError, guest_error
+
+_SOURCES = {FrameType.STDOUT: OutputSource.STDOUT, FrameType.STDERR: OutputSource.STDERR}
+_FOR_EVER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a command that ran to its end."""
+
+    process_id: str
+    termination: Termination
+    stdout: CapturedOutput
+    stderr: CapturedOutput
+
+
+@dataclass(frozen=True, slots=True)
+class OutputMode:
+    """What happens to a process's output."""
+
+    capture_bytes: int | None = None
+    """Keep head and tail of each source, together so long; None: a log that is read while it is written."""
+    lines: bool = False
+    """A log whose pieces end where lines end."""
+    detached: bool = False
+    """A log that loses its oldest bytes when nobody reads it, of a process that no stream holds."""
+
+
+class ProcessRun:
+    """One command to be run, once, however often it is asked for.
+
+    Args:
+        process_id: Its id in the workspace.
+        operation: The guest's `run`.
+        stdin: Standard input, where it has any.
+    """
+
+    def __init__(self, process_id: str, operation: dict[str, object], stdin: bytes | None) -> None:
+        self.process_id = process_id
+        self._operation = operation
+        self._stdin = stdin
+        self._started = False
+
+    @classmethod
+    def of(
+        cls, command: Command, environment: Mapping[str, str], output: OutputMode, *, linger: float = 0
+    ) -> ProcessRun:
+        """Returns the run of a command under a new id.
+
+        Args:
+            command: What to run.
+            environment: The workspace's environment, which the command's is laid over.
+            output: What happens to its output.
+            linger: Seconds that the process lives when its last reader has gone.
+        """
+        process_id = "p-" + secrets.token_hex(8)
+        operation = _run_operation(process_id, command, environment, output, linger)
+        return cls(process_id, operation, command.stdin)
+
+    async def open(self, session: GuestSession) -> ProcessStream:
+        """Starts the process, or where it was started before, reads it from its beginning.
+
+        Raises:
+            IsolationError: As GuestSession.open.
+        """
+        if self._started:
+            return await ProcessStream.resume(session, self.process_id, 0, unknown=self._forgotten)
+        channel = await session.open(self._operation)
+        return ProcessStream(session, channel, run=self)
+
+    async def reopen(self, session: GuestSession) -> Channel:
+        """Opens a channel to the process, which the guest says exists."""
+        return await session.open(_attach_operation(self.process_id, 0))
+
+    def mark_started(self) -> None:
+        """Notes that the guest has started it: from now on it is only ever attached to."""
+        self._started = True
+
+    async def feed(self, channel: Channel) -> None:
+        """Writes the command's standard input, as fast as it is read."""
+        if self._stdin is not None:
+            await channel.send(self._stdin)
+            channel.finish()
+
+    @property
+    def has_stdin(self) -> bool:
+        """Whether there is anything to feed."""
+        return self._stdin is not None
+
+    def _forgotten(self, error: ProcessNotFoundError) -> ResultForgottenError:
+        return ResultForgottenError(
+            f"the request was carried out as process {self.process_id}, whose result is no longer remembered; "
+            "give requests that are repeated a linger"
+        )
+
+
+class ProcessStream:
+    """Events of one process, from Started to Exited, and what was captured of its output.
+
+    Left, it tells the guest that this reader has gone: a process whose last reader has gone dies after its linger.
+    """
+
+    def __init__(
+        self,
+        session: GuestSession,
+        channel: Channel,
+        *,
+        run: ProcessRun | None = None,
+        unknown: Callable[[ProcessNotFoundError], Exception] | None = None,
+    ) -> None:
+        self._session = session
+        self._channel = channel
+        self._run = run
+        self._unknown = unknown
+        self._feeder = asyncio.create_task(run.feed(channel)) if run is not None and run.has_stdin else None
+        self._offset = 0
+        self._ended = False
+        self.result: dict[str, object] = {}
+        """The guest's RESULT, after Exited."""
+
+    @classmethod
+    async def resume(
+        cls,
+        session: GuestSession,
+        process_id: str,
+        offset: int,
+        *,
+        unknown: Callable[[ProcessNotFoundError], Exception] | None = None,
+    ) -> ProcessStream:
+        """Continues reading a process from an offset.
+
+        Args:
+            session: The tie to its guest.
+            process_id: Its id.
+            offset: First byte wanted.
+            unknown: Makes the error to raise in place of ProcessNotFoundError.
+
+        Raises:
+            IsolationError: As GuestSession.open.
+        """
+        return cls(session, await session.open(_attach_operation(process_id, offset)), unknown=unknown)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._channel.abandon()
+        if self._feeder is not None:
+            self._feeder.cancel()
+            await asyncio.gather(self._feeder, return_exceptions=True)
+
+    async def next(self, keepalive: float | None = None) -> ProcessEvent | None:
+        """Waits for the next event; None after Exited.
+
+        Args:
+            keepalive: Seconds after which KeepAlive is returned when nothing happened.
+
+        Raises:
+            IsolationError: It could not start, or the workspace was lost meanwhile.
+        """
+        if self._ended:
+            return None
+        try:
+            async with asyncio.timeout(keepalive):
+                event = await self._receive()
+        except TimeoutError:
+            return KeepAlive()
+        except (LinkLostError, ProtocolError) as error:
+            self._session.raise_lost(error)
+        self._ended = isinstance(event, Exited)
+        return event
+
+    async def _receive(self) -> ProcessEvent:
+        while True:
+            kind, data, value, number = await self._channel.receive()
+            source = _SOURCES.get(kind)
+            if source is not None:
+                offset = self._offset
+                self._offset += len(data)
+                return Output(source, offset, bytes(data))
+            if kind is FrameType.EVENT:
+                return self._started(value)
+            if kind is FrameType.GAP:
+                self._offset += number
+                return Gap(number)
+            if kind is FrameType.RESULT:
+                self.result = value
+                return Exited(payloads.termination(value))
+            if kind is FrameType.ERROR:
+                await self._refused(value)
+
+    def _started(self, value: dict[str, object]) -> Started:
+        if self._run is not None:
+            self._run.mark_started()
+        if value.get("event") == "attached":
+            self._offset = payloads.member(value, "offset", int)
+        return Started(payloads.member(value, "process_id", str), payloads.timestamp(value, "started_unix_ns"))
+
+    async def _refused(self, value: dict[str, object]) -> None:
+        error = guest_error(value)
+        if isinstance(error, ProcessExistsError) and self._run is not None:
+            self._channel = await self._run.reopen(self._session)
+        elif isinstance(error, ProcessNotFoundError) and self._unknown is not None:
+            raise self._unknown(error)
+        else:
+            raise error
+
+
+async def execute(session: GuestSession, run: ProcessRun) -> Outcome:
+    """Runs a command to its end. When cancelled, the process tree dies after the run's linger.
+
+    Raises:
+        IsolationError: It could not start, or the workspace was lost meanwhile.
+    """
+    kept = {OutputSource.STDOUT: bytearray(), OutputSource.STDERR: bytearray()}
+    async with await run.open(session) as stream:
+        while event := await stream.next():
+            if isinstance(event, Output):
+                kept[event.source] += event.data
+                if len(kept[event.source]) > validation.MAX_OUTPUT_LIMIT:
+                    session.raise_lost(ProtocolError("the guest sent more output than was asked for"))
+            elif isinstance(event, Exited):
+                try:
+                    stdout = payloads.captured(stream.result, "stdout", bytes(kept[OutputSource.STDOUT]))
+                    stderr = payloads.captured(stream.result, "stderr", bytes(kept[OutputSource.STDERR]))
+                except ProtocolError as error:
+                    session.raise_lost(error)
+                return Outcome(run.process_id, event.termination, stdout, stderr)
+    raise AssertionError("a stream ends with Exited")
+
+
+def _run_operation(
+    process_id: str, command: Command, environment: Mapping[str, str], output: OutputMode, linger: float
+) -> dict[str, object]:
+    program = command.program
+    operation: dict[str, object] = {
+        "op": "run",
+        "process_id": process_id,
+        "argv": ["/bin/sh", "-c", program] if isinstance(program, str) else list(program),
+        "env": {**environment, **command.env},
+        "stdin": command.stdin is not None,
+        "linger_ms": _FOR_EVER if output.detached else _milliseconds(linger),
+    }
+    if command.cwd is not None:
+        operation["cwd"] = command.cwd
+    if command.timeout is not None:
+        operation["timeout_ms"] = _milliseconds(command.timeout)
+    if command.kill_grace:
+        operation["kill_grace_ms"] = _milliseconds(command.kill_grace)
+    if command.user is not None:
+        operation["user"] = command.user
+    if output.capture_bytes is not None:
+        operation |= {"output": "capture", "capture_bytes": output.capture_bytes}
+    else:
+        operation |= {"output": "log", "lines": output.lines, "overflow": "drop" if output.detached else "hold"}
+    return operation
+
+
+def _attach_operation(process_id: str, offset: int) -> dict[str, object]:
+    return {"op": "attach", "process_id": process_id, "offset": offset}
+
+
+def _milliseconds(seconds: float) -> int:
+    return math.ceil(seconds * 1000)

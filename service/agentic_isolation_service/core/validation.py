@@ -1,0 +1,187 @@
+"""What is refused before anything is created. Every refusal names the field and the way out.
+
+Field paths are those of the contract, which Python's own names follow: `command.timeout`, `config.working_dir`.
+"""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from collections.abc import Mapping
+
+from agentic_isolation.errors import InvalidArgumentError
+from agentic_isolation.models import Command, ResourceLimits, SecurityConfig, WorkspaceConfig
+
+MAX_LEASE = 24 * 3600.0
+"""Seconds."""
+MIN_LEASE = 1.0
+"""Seconds."""
+MAX_LINGER = 24 * 3600.0
+"""Seconds."""
+MAX_KILL_GRACE = 60.0
+"""Seconds."""
+MAX_OUTPUT_LIMIT = 16 << 20
+"""Bytes of each of stdout and stderr that Execute returns at most."""
+DEFAULT_OUTPUT_LIMIT = 1 << 20
+"""Bytes."""
+MAX_STDIN = 1 << 20
+"""Bytes of Command.stdin."""
+MAX_COMMAND = 512 << 10
+"""Bytes of a command's arguments and environment together."""
+MAX_PATH = 4096
+"""Bytes of a path, as PATH_MAX of Linux."""
+_LABEL_NAME = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?")
+_USER = re.compile(r"\d{1,10}(:\d{1,10})?")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_SIGNALS = range(1, 65)
+
+
+def refuse(field: str, message: str) -> InvalidArgumentError:
+    """Returns the error for a field."""
+    return InvalidArgumentError(message, field=field)
+
+
+def check_config(config: WorkspaceConfig) -> None:
+    """Raises InvalidArgumentError where a workspace is asked for with a field that no provider could accept."""
+    check_absolute_path(config.working_dir, "working_dir")
+    check_environment(config.environment, "environment")
+    check_labels(config.labels)
+    check_lease(config.lease)
+    if config.security is not None:
+        _check_security(config.security)
+    if config.limits is not None:
+        _check_limits(config.limits)
+
+
+def check_command(command: Command) -> None:
+    """Raises InvalidArgumentError where a command has a field that cannot be carried out."""
+    if isinstance(command.program, str):
+        if not command.program.strip():
+            raise refuse("command.shell", "the command is empty; give a line for /bin/sh or a list of arguments")
+        _refuse_nul(command.program, "command.shell")
+    else:
+        if not command.program or not command.program[0]:
+            raise refuse("command.argv", "the command is empty; its first argument is the program to run")
+        for position, argument in enumerate(command.program):
+            _refuse_nul(argument, f"command.argv.args[{position}]")
+    if command.cwd is not None:
+        check_absolute_path(command.cwd, "command.working_dir")
+    check_environment(command.env, "command.environment")
+    _check_size(command)
+    if command.stdin is not None and len(command.stdin) > MAX_STDIN:
+        raise refuse("command.stdin", f"{len(command.stdin)} bytes, more than {MAX_STDIN}; pass it as a file")
+    if command.timeout is not None:
+        check_seconds(command.timeout, "command.timeout", 0.001, math.inf)
+    check_seconds(command.kill_grace, "command.kill_grace", 0, MAX_KILL_GRACE)
+    if command.user is not None:
+        _check_user(command.user, "command.user")
+
+
+def check_absolute_path(path: str, field: str) -> None:
+    """Raises InvalidArgumentError where a path is not absolute, holds `..` or NUL, or is too long."""
+    check_path(path, field)
+    if not path.startswith("/"):
+        raise refuse(field, f"{path!r} is relative; give an absolute path such as /workspace/{path}")
+    if ".." in path.split("/"):
+        raise refuse(field, f"{path!r} holds '..'; give {posixpath.normpath(path)!r} if that is meant")
+
+
+def check_path(path: str, field: str) -> None:
+    """Raises InvalidArgumentError where a path is empty, holds NUL or is too long."""
+    if not path:
+        raise refuse(field, "the path is empty")
+    _refuse_nul(path, field)
+    if len(path.encode("utf-8", "surrogateescape")) > MAX_PATH:
+        raise refuse(field, f"the path is longer than {MAX_PATH} bytes")
+
+
+def check_environment(environment: Mapping[str, str], field: str) -> None:
+    """Raises InvalidArgumentError where a variable cannot be passed on. Never shows values: they may be secrets."""
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name:
+            raise refuse(field, f"{name!r} is no name for a variable: it is empty or holds '=' or NUL")
+        if "\0" in value:
+            raise refuse(f'{field}["{name}"]', "the value holds NUL, which no variable can")
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raises InvalidArgumentError where there are too many labels or one of them is malformed."""
+    if len(labels) > 64:
+        raise refuse("labels", f"{len(labels)} labels, more than 64")
+    for name, value in labels.items():
+        if not _LABEL_NAME.fullmatch(name):
+            raise refuse("labels", f"{name!r} is no label name: use at most 63 of a-z, 0-9, '.', '_', '/' and '-'")
+        if len(value) > 256:
+            raise refuse(f'labels["{name}"]', "the value is longer than 256 characters")
+
+
+def check_lease(seconds: float, field: str = "lease_duration") -> None:
+    """Raises InvalidArgumentError where a lease is out of range."""
+    check_seconds(seconds, field, MIN_LEASE, MAX_LEASE)
+
+
+def check_linger(seconds: float) -> None:
+    """Raises InvalidArgumentError where a linger is out of range."""
+    check_seconds(seconds, "linger", 0, MAX_LINGER)
+
+
+def check_output_limit(limit: int) -> None:
+    """Raises InvalidArgumentError where an output limit is out of range."""
+    if not 0 <= limit <= MAX_OUTPUT_LIMIT:
+        raise refuse("output_limit_bytes", f"{limit} is not from 0 to {MAX_OUTPUT_LIMIT}; stream larger outputs")
+
+
+def check_signal(number: int) -> None:
+    """Raises InvalidArgumentError where there is no signal of that number."""
+    if number not in _SIGNALS:
+        raise refuse("signal", f"{number} is no signal; they are numbered from 1 to 64")
+
+
+def check_request_id(request_id: str) -> None:
+    """Raises InvalidArgumentError where a request id is not printable ASCII of 1 to 128 characters."""
+    if not _REQUEST_ID.fullmatch(request_id):
+        raise refuse("request_id", "it must have 1 to 128 printable ASCII characters, no spaces; a UUID is fine")
+
+
+def check_seconds(seconds: float, field: str, least: float, most: float) -> None:
+    """Raises InvalidArgumentError where a time is not between two bounds, both included."""
+    if math.isnan(seconds) or not least <= seconds <= most or math.isinf(seconds):
+        bound = f"{least:g} s or more" if math.isinf(most) else f"from {least:g} s to {most:g} s"
+        raise refuse(field, f"{seconds:g} s is out of range; it must be {bound}")
+
+
+def _check_size(command: Command) -> None:
+    program = [command.program] if isinstance(command.program, str) else command.program
+    size = sum(len(argument.encode("utf-8", "surrogateescape")) + 1 for argument in program)
+    size += sum(len((name + value).encode("utf-8", "surrogateescape")) + 2 for name, value in command.env.items())
+    if size > MAX_COMMAND:
+        raise refuse("command", f"arguments and environment take {size} bytes, more than {MAX_COMMAND}; use a file")
+
+
+def _check_security(security: SecurityConfig) -> None:
+    if not 16 <= security.pids_limit <= 32768:
+        raise refuse("security.pids_limit", f"{security.pids_limit} is not from 16 to 32768")
+    if security.user is not None:
+        _check_user(security.user, "security.user")
+
+
+def _check_limits(limits: ResourceLimits) -> None:
+    for field, value, least in (
+        ("limits.cpu_millis", limits.cpu_millis, 10),
+        ("limits.memory_bytes", limits.memory_bytes, 16 << 20),
+        ("limits.disk_bytes", limits.disk_bytes, 1 << 20),
+        ("limits.open_files_count", limits.open_files, 64),
+    ):
+        if value is not None and not least <= value < 1 << 63:
+            raise refuse(field, f"{value} is below the least that works, {least}" if value < least else "too large")
+
+
+def _check_user(user: str, field: str) -> None:
+    if not _USER.fullmatch(user):
+        raise refuse(field, f"{user!r} is not UID or UID:GID in numbers, for example 1000:1000")
+
+
+def _refuse_nul(text: str, field: str) -> None:
+    if "\0" in text:
+        raise refuse(field, "it holds a NUL character, which no argument or path can")

@@ -1,0 +1,286 @@
+"""The workspaces of a service: made, found, renewed and removed here, by whichever way in they are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import datetime as dt
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from agentic_isolation._cleanup import finish
+from agentic_isolation.errors import (
+    CapacityError,
+    InvalidArgumentError,
+    IsolationError,
+    UnavailableError,
+    WorkspaceNotFoundError,
+)
+from agentic_isolation.models import Command, Isolation, ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation_service.core import processes, validation
+from agentic_isolation_service.core.ports import Place, PlaceSpec, Provider
+from agentic_isolation_service.core.processes import Outcome, OutputMode, ProcessRun, ProcessStream
+from agentic_isolation_service.core.requests import RequestLog, SharedCall
+from agentic_isolation_service.core.workspace import HeldWorkspace
+from agentic_isolation_service.guest import payloads
+from agentic_isolation_service.guest.session import GuestSession
+
+DEFAULT_MAX_WORKSPACES = 1000
+_log = logging.getLogger(__name__)
+
+
+class Workspaces:
+    """All workspaces of one service. Entered, it watches leases; left, it destroys what it holds.
+
+    Args:
+        providers: What workspaces can be made from, by name.
+        max_workspaces: How many there may be at a time.
+    """
+
+    def __init__(self, providers: Sequence[Provider], *, max_workspaces: int = DEFAULT_MAX_WORKSPACES) -> None:
+        self.max_workspaces = max_workspaces
+        self._providers = {provider.name: provider for provider in providers}
+        self._held: dict[str, HeldWorkspace] = {}
+        self._creating = 0
+        self._creates: RequestLog[SharedCall[WorkspaceInfo]] = RequestLog()
+        self._runs: RequestLog[ProcessRun] = RequestLog()
+        self._removals: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._closed = True
+        removals = [asyncio.create_task(self._remove(held)) for held in self._held.values()]
+        await asyncio.gather(*removals, *self._removals)
+        await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
+
+    async def create(self, config: WorkspaceConfig, request_id: str = "") -> WorkspaceInfo:
+        """Makes a workspace and returns when it runs commands. Cancelled, it leaves nothing behind.
+
+        Args:
+            config: How to make it.
+            request_id: A repeat returns the first call's workspace.
+
+        Raises:
+            InvalidArgumentError, IsolationUnavailableError: What is asked for makes no sense, or cannot be had.
+            ProviderUnavailableError, CapacityError, UnavailableError: Not now.
+        """
+        validation.check_config(config)
+        provider = self._providers.get(config.provider)
+        if provider is None:
+            known = " or ".join(repr(name) for name in self._providers)
+            raise InvalidArgumentError(f"there is no provider {config.provider!r}; use {known}", field="provider")
+        provider.check(config)
+        content = (config, sorted(config.environment.items()), sorted(config.labels.items()))
+        call = self._creates.get("", request_id, content, lambda: SharedCall(lambda: self._create(provider, config)))
+        try:
+            return await call.wait()
+        except BaseException:
+            self._creates.forget("", request_id)
+            raise
+
+    def get(self, workspace_id: str) -> HeldWorkspace:
+        """Returns a workspace.
+
+        Raises:
+            InvalidArgumentError: The id is empty.
+            WorkspaceNotFoundError: There is none of that id, or none any more.
+        """
+        if not workspace_id:
+            raise InvalidArgumentError("name the workspace", field="workspace_id")
+        held = self._held.get(workspace_id)
+        if held is None:
+            raise WorkspaceNotFoundError(
+                f"there is no workspace {workspace_id!r}: it was destroyed, its lease has run out, or it never existed"
+            )
+        return held
+
+    def page(self, labels: Mapping[str, str], limit: int, after: str) -> tuple[list[WorkspaceInfo], str]:
+        """Returns a page of the workspaces that have all of `labels`, oldest first, and the next page's token.
+
+        Raises:
+            InvalidArgumentError: The limit is not from 1 to 1,000, or the token is none that was given out.
+        """
+        if not 1 <= limit <= 1000:
+            raise InvalidArgumentError(f"{limit} is not from 1 to 1000", field="page_size")
+        matching = [held.info for held in self._held.values() if labels.items() <= held.info.labels.items()]
+        # Creation order and ids make the order total, so a page goes on where the last ended whatever has ended since.
+        matching.sort(key=lambda info: (info.created_at, info.id))
+        if after:
+            last = _parse_page_token(after)
+            matching = [
+                info for info in matching if (info.created_at.isoformat(timespec="microseconds"), info.id) > last
+            ]
+        page = matching[:limit]
+        return page, _page_token(page[-1]) if len(matching) > limit else ""
+
+    async def destroy(self, workspace_id: str) -> None:
+        """Kills everything in a workspace and removes it. Goes on in the background when cancelled.
+
+        Raises:
+            WorkspaceNotFoundError: There is none of that id.
+        """
+        await self._destroy(self.get(workspace_id))
+
+    async def execute(
+        self, workspace_id: str, command: Command, *, output_limit: int, linger: float = 0, request_id: str = ""
+    ) -> Outcome:
+        """Runs a command to its end; see processes.execute.
+
+        Args:
+            workspace_id: Where.
+            command: What.
+            output_limit: How many bytes of each of stdout and stderr to keep.
+            linger: Seconds that the process lives when the call was cancelled, to be joined by a repeat.
+            request_id: A repeat joins or replays the first run.
+
+        Raises:
+            IsolationError: The workspace is not there, the command makes no sense or could not start.
+        """
+        validation.check_output_limit(output_limit)
+        output = OutputMode(capture_bytes=output_limit)
+        held, run = self._run(workspace_id, command, output, linger, request_id)
+        return await processes.execute(held.session, run)
+
+    async def stream(
+        self, workspace_id: str, command: Command, output: OutputMode, *, linger: float = 0, request_id: str = ""
+    ) -> ProcessStream:
+        """Starts a command and returns its events, to be entered at once.
+
+        Args:
+            workspace_id: Where.
+            command: What.
+            output: What happens to its output.
+            linger: Seconds that the process lives when its stream was left.
+            request_id: A repeat reads the first run from its beginning.
+
+        Raises:
+            IsolationError: The workspace is not there or the command makes no sense.
+        """
+        held, run = self._run(workspace_id, command, output, linger, request_id)
+        return await run.open(held.session)
+
+    async def resume(self, workspace_id: str, process_id: str, offset: int) -> ProcessStream:
+        """Returns the events of a process from an offset, to be entered at once.
+
+        Raises:
+            IsolationError: The workspace is not there, or no process is named.
+        """
+        if not process_id:
+            raise InvalidArgumentError("name the process", field="resume.process_id")
+        return await ProcessStream.resume(self.get(workspace_id).session, process_id, offset)
+
+    async def describe_providers(self) -> list[ProviderInfo]:
+        """Returns what each provider can give on this host."""
+        return [await provider.describe() for provider in self._providers.values()]
+
+    def _run(
+        self, workspace_id: str, command: Command, output: OutputMode, linger: float, request_id: str
+    ) -> tuple[HeldWorkspace, ProcessRun]:
+        held = self.get(workspace_id)
+        validation.check_command(command)
+        validation.check_linger(linger)
+        content = (command, sorted(command.env.items()), command.stdin, output, linger)
+        environment = held.config.environment
+        run = self._runs.get(
+            workspace_id, request_id, content, lambda: ProcessRun.of(command, environment, output, linger=linger)
+        )
+        return held, run
+
+    async def _create(self, provider: Provider, config: WorkspaceConfig) -> WorkspaceInfo:
+        self._refuse_when_closing()
+        if len(self._held) + self._creating >= self.max_workspaces:
+            raise CapacityError(f"the service has {self.max_workspaces} workspaces, as many as it may; destroy some")
+        self._creating += 1
+        try:
+            held = await self._hold(provider, config)
+        finally:
+            self._creating -= 1
+        held.watch(lambda: self._expire(held))
+        _log.info("workspace created", extra={"workspace_id": held.info.id, "provider": provider.name})
+        return held.info
+
+    def _refuse_when_closing(self) -> None:
+        if self._closed:
+            raise UnavailableError("the service is closing")
+
+    async def _hold(self, provider: Provider, config: WorkspaceConfig) -> HeldWorkspace:
+        """Makes a place and connects to its guest, or leaves nothing of it."""
+        spec = PlaceSpec(_new_workspace_id(), config, secrets.token_bytes(32))
+        created_at = dt.datetime.now(dt.UTC)
+        place = await provider.create(spec)
+        session = GuestSession(spec.workspace_id, spec.key, lambda: provider.connect(place))
+        try:
+            measured = await session.call_for({"op": "info"}, lambda value: payloads.isolation(value, place.runtime))
+            isolation = await provider.isolation(place, measured)
+            self._refuse_when_closing()
+            held = HeldWorkspace(provider, place, config, session, _describe(config, place, isolation, created_at))
+        except BaseException:
+            await finish(_discard(provider, place, session))
+            raise
+        self._held[spec.workspace_id] = held
+        return held
+
+    async def _destroy(self, held: HeldWorkspace) -> None:
+        await held.destroy(lambda: self._forget(held))
+
+    def _forget(self, held: HeldWorkspace) -> None:
+        self._held.pop(held.info.id, None)
+
+    def _expire(self, held: HeldWorkspace) -> None:
+        _log.info("lease ended", extra={"workspace_id": held.info.id})
+        removal = asyncio.create_task(self._remove(held))
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+
+    async def _remove(self, held: HeldWorkspace) -> None:
+        """Removes a workspace that nobody waits for. A reaper: whatever happens, it reports it and goes on."""
+        try:
+            await self._destroy(held)
+        except Exception:  # noqa: BLE001  a reaper
+            _log.exception("a workspace could not be removed", extra={"workspace_id": held.info.id})
+
+
+async def _discard(provider: Provider, place: Place, session: GuestSession) -> None:
+    await session.aclose()
+    with contextlib.suppress(IsolationError):
+        await provider.destroy(place)
+
+
+def _describe(config: WorkspaceConfig, place: Place, isolation: Isolation, created_at: dt.datetime) -> WorkspaceInfo:
+    return WorkspaceInfo(
+        id=place.workspace_id,
+        provider=config.provider,
+        state=WorkspaceState.READY,
+        working_dir=config.working_dir,
+        created_at=created_at,
+        lease_expires_at=created_at + dt.timedelta(seconds=config.lease),
+        isolation=isolation,
+        image=config.image or "",
+        labels=dict(config.labels),
+        host_path=place.host_path,
+    )
+
+
+def _new_workspace_id() -> str:
+    return "ws-" + base64.b32encode(secrets.token_bytes(13)).decode().lower()[:20]
+
+
+def _page_token(info: WorkspaceInfo) -> str:
+    return base64.urlsafe_b64encode(f"{info.created_at.isoformat(timespec='microseconds')} {info.id}".encode()).decode()
+
+
+def _parse_page_token(token: str) -> tuple[str, str]:
+    try:
+        created_at, workspace_id = base64.urlsafe_b64decode(token.encode()).decode().split(" ")
+    except ValueError:
+        raise InvalidArgumentError("not a token that this service gave out", field="page_token") from None
+    return created_at, workspace_id

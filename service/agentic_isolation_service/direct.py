@@ -1,0 +1,164 @@
+"""Providers used directly: the service's own core without gRPC between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from agentic_isolation._cleanup import finish
+from agentic_isolation._lease import end, keep_renewed
+from agentic_isolation._shared import Shared
+from agentic_isolation.errors import InvalidArgumentError, WorkspaceNotFoundError
+from agentic_isolation.models import ExecuteResult, FileInfo, ProcessEvent, WorkspaceConfig, WorkspaceInfo, command_of
+from agentic_isolation.stream import OutputStream
+from agentic_isolation_service.app import open_workspaces
+from agentic_isolation_service.config import ServiceConfig
+from agentic_isolation_service.core import files, validation
+from agentic_isolation_service.core.processes import OutputMode
+from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.guest.session import GuestSession
+
+
+class DirectProvider:
+    """Makes workspaces in this process and renews their leases until they are destroyed.
+
+    What it keeps open it opens with its first workspace and closes with its last.
+    """
+
+    name: str
+
+    def __init__(self) -> None:
+        self._shared = Shared(lambda: open_workspaces(ServiceConfig()))
+        self._open: dict[str, tuple[Workspaces, contextlib.AsyncExitStack]] = {}
+
+    async def create(self, config: WorkspaceConfig) -> WorkspaceInfo:
+        """Makes a workspace. Cancelled, it leaves nothing behind.
+
+        Raises:
+            InvalidArgumentError, IsolationUnavailableError: What is asked for makes no sense, or cannot be had.
+            ProviderUnavailableError: The provider cannot make workspaces.
+        """
+        if config.provider != self.name:
+            raise InvalidArgumentError(
+                f"{config.provider!r} is not this provider, which is {self.name!r}", field="provider"
+            )
+        async with contextlib.AsyncExitStack() as resources:
+            workspaces = await resources.enter_async_context(self._shared.use())
+            info = await workspaces.create(config)
+            resources.push_async_callback(_destroy, workspaces, info.id)
+            renewal = keep_renewed(config.lease, lambda: workspaces.get(info.id).renew())
+            resources.push_async_callback(end, asyncio.create_task(renewal, name=f"renew:{info.id}"))
+            self._open[info.id] = workspaces, resources.pop_all()
+        return info
+
+    async def destroy(self, workspace: WorkspaceInfo) -> None:
+        """Kills everything in a workspace and removes it. May be called twice; goes on when cancelled."""
+        found = self._open.pop(workspace.id, None)
+        if found is not None:
+            await finish(found[1].aclose())
+
+    async def execute(
+        self,
+        workspace: WorkspaceInfo,
+        command: str | Sequence[str],
+        *,
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        output_limit: int | None = None,
+    ) -> ExecuteResult:
+        """Runs a command to its end; everything as AgenticWorkspace.execute."""
+        outcome = await self._opened(workspace).execute(
+            workspace.id,
+            command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin),
+            output_limit=validation.DEFAULT_OUTPUT_LIMIT if output_limit is None else output_limit,
+        )
+        return ExecuteResult.of(outcome.termination, outcome.stdout, outcome.stderr)
+
+    def stream(
+        self,
+        workspace: WorkspaceInfo,
+        command: str | Sequence[str],
+        *,
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+    ) -> OutputStream:
+        """Runs a command and gives its output as it is printed; everything as AgenticWorkspace.stream."""
+        workspaces = self._opened(workspace)
+        parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin)
+
+        async def events(lines: bool) -> AsyncGenerator[ProcessEvent, None]:
+            async with await workspaces.stream(workspace.id, parsed, OutputMode(lines=lines)) as stream:
+                while event := await stream.next():
+                    yield event
+
+        return OutputStream(events)
+
+    async def write_file(
+        self, workspace: WorkspaceInfo, path: str, content: str | bytes, *, mode: int | None = None
+    ) -> FileInfo:
+        """Writes a file; everything as AgenticWorkspace.write_file."""
+        async with await files.write(self._session(workspace), path, mode) as writer:
+            await writer.write(content.encode() if isinstance(content, str) else content)
+            return await writer.finish()
+
+    async def read_file(self, workspace: WorkspaceInfo, path: str) -> bytes:
+        """Returns a file's content; everything as AgenticWorkspace.read_file."""
+        content = bytearray()
+        async with await files.read(self._session(workspace), path, 0, None) as reader:
+            await reader.info()
+            async for data in reader.chunks():
+                content += data
+        return bytes(content)
+
+    async def file_exists(self, workspace: WorkspaceInfo, path: str) -> bool:
+        """Returns whether anything has that path; everything as AgenticWorkspace.file_exists."""
+        try:
+            await self.stat_file(workspace, path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    async def stat_file(self, workspace: WorkspaceInfo, path: str) -> FileInfo:
+        """Describes a file; everything as AgenticWorkspace.stat_file."""
+        return await files.stat(self._session(workspace), path)
+
+    async def list_directory(self, workspace: WorkspaceInfo, path: str = ".") -> list[FileInfo]:
+        """Returns a directory's entries; everything as AgenticWorkspace.list_directory."""
+        entries, after = await files.list_directory(self._session(workspace), path, files.MAX_PAGE, "")
+        while after:
+            page, after = await files.list_directory(self._session(workspace), path, files.MAX_PAGE, after)
+            entries += page
+        return entries
+
+    async def make_directory(self, workspace: WorkspaceInfo, path: str, *, parents: bool = True) -> FileInfo:
+        """Makes a directory; everything as AgenticWorkspace.make_directory."""
+        return await files.make_directory(self._session(workspace), path, parents=parents)
+
+    async def remove_file(self, workspace: WorkspaceInfo, path: str, *, recursive: bool = False) -> None:
+        """Removes a file or directory; everything as AgenticWorkspace.remove_file."""
+        await files.remove(self._session(workspace), path, recursive=recursive)
+
+    def _opened(self, workspace: WorkspaceInfo) -> Workspaces:
+        found = self._open.get(workspace.id)
+        if found is None:
+            raise WorkspaceNotFoundError(f"there is no workspace {workspace.id!r}: this provider has destroyed it")
+        return found[0]
+
+    def _session(self, workspace: WorkspaceInfo) -> GuestSession:
+        return self._opened(workspace).get(workspace.id).session
+
+
+async def _destroy(workspaces: Workspaces, workspace_id: str) -> None:
+    with contextlib.suppress(WorkspaceNotFoundError):
+        await workspaces.destroy(workspace_id)
+
+
+class WorkspaceLocalProvider(DirectProvider):
+    """Workspaces that are plain directories of this host, without isolation. For development and tests."""
+
+    name = "local"

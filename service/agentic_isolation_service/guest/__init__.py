@@ -1,0 +1,1 @@
+"""The guest protocol's Python side; docs/guest-protocol.md is its specification."""

@@ -1,0 +1,174 @@
+"""One channel of a link: one operation, with credit in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from agentic_isolation_service.guest.frames import (
+    DATA_TYPES,
+    MAX_DATA,
+    WINDOW,
+    FrameType,
+    ProtocolError,
+    decode_json,
+    decode_uint32,
+    decode_uint64,
+    encode,
+    encode_credit,
+)
+
+_GRANT_AT = WINDOW // 4
+_MAX_UNCREDITED = 1024
+_MAX_CREDIT = 1 << 31
+
+
+class Message(NamedTuple):
+    """What a channel received: `data` of data frames, `value` of JSON frames, `number` of GAP."""
+
+    type: FrameType
+    data: bytes | bytearray = b""
+    value: dict[str, object] = {}  # noqa: RUF012  never written to
+    number: int = 0
+
+
+class Channel:
+    """An open operation. One coroutine receives, another may send."""
+
+    def __init__(self, channel_id: int, post: Callable[[bytes], None]) -> None:
+        self.id = channel_id
+        self.ended = False
+        """Whether the guest has closed the channel, or the link is lost. What was received can still be read."""
+        self._post = post
+        self._inbox: deque[Message] = deque()
+        self._uncredited = 0
+        self._changed = asyncio.Event()
+        self._loss: Exception | None = None
+        self._receive_credit = WINDOW
+        self._consumed = 0
+        self._send_credit = WINDOW
+        self._sendable = asyncio.Event()
+        self._sendable.set()
+        self._abandoned = False
+
+    async def receive(self) -> Message:
+        """Waits for the channel's next message; RESULT or ERROR is the last one.
+
+        Raises:
+            LinkLostError: The link was lost before the channel ended.
+        """
+        while not self._inbox:
+            if self._loss is not None:
+                raise self._loss
+            self._changed.clear()
+            await self._changed.wait()
+        message = self._inbox.popleft()
+        if message.type in DATA_TYPES:
+            self._consume(len(message.data))
+        else:
+            self._uncredited -= 1
+        return message
+
+    async def send(self, data: bytes) -> bool:
+        """Sends data as credit allows. Returns whether all was sent: the guest may end the channel before."""
+        view = memoryview(data)
+        while view and not self.ended:
+            if self._send_credit <= 0:
+                self._sendable.clear()
+                await self._sendable.wait()
+                continue
+            piece = bytes(view[:MAX_DATA])
+            view = view[MAX_DATA:]
+            self._send_credit -= len(piece)
+            self._post(encode(FrameType.DATA, self.id, piece))
+            if self._send_credit > 0:
+                # Let the link's writer run, so that a large upload does not fill memory with frames of many channels.
+                await asyncio.sleep(0)
+        return not view
+
+    def finish(self) -> None:
+        """Says that no more data will be sent."""
+        if not self.ended:
+            self._post(encode(FrameType.END, self.id))
+
+    def abandon(self) -> None:
+        """Tells the guest that nobody is interested any more. The channel lives on until the guest ends it."""
+        if not self.ended and not self._abandoned:
+            self._abandoned = True
+            self._post(encode(FrameType.CLOSE, self.id))
+            for message in self._inbox:
+                self._consume(len(message.data))
+            self._inbox.clear()
+            self._uncredited = 0
+
+    def accept(self, kind: FrameType, payload: bytes) -> None:
+        """Takes a frame from the link.
+
+        Raises:
+            ProtocolError: The frame is malformed, of a type that guests do not send, or exceeds the credit.
+        """
+        if kind in DATA_TYPES:
+            if not payload or self._receive_credit <= 0:
+                raise ProtocolError("a data frame without credit or content")
+            self._receive_credit -= len(payload)
+            if self._abandoned:
+                self._consume(len(payload))
+                return
+            self._deliver_data(kind, payload)
+            return
+        if kind is FrameType.CREDIT:
+            self._send_credit = min(self._send_credit + decode_uint32(payload), _MAX_CREDIT)
+            if self._send_credit > 0:
+                self._sendable.set()
+            return
+        self._deliver_uncredited(kind, payload)
+
+    def lose(self, reason: Exception) -> None:
+        """Ends the channel because the link is lost."""
+        self.ended = True
+        self._loss = reason
+        self._changed.set()
+        self._sendable.set()
+
+    def _deliver_uncredited(self, kind: FrameType, payload: bytes) -> None:
+        if kind in (FrameType.RESULT, FrameType.ERROR):
+            message = Message(kind, value=decode_json(payload))
+            self.ended = True
+            self._sendable.set()
+        elif kind is FrameType.EVENT:
+            message = Message(kind, value=decode_json(payload))
+        elif kind is FrameType.GAP:
+            message = Message(kind, number=decode_uint64(payload))
+        elif kind is FrameType.END and not payload:
+            message = Message(kind)
+        else:
+            raise ProtocolError(f"{kind.name} frame from a guest")
+        if self._abandoned:
+            return
+        self._uncredited += 1
+        if self._uncredited > _MAX_UNCREDITED:
+            raise ProtocolError("too many frames that nobody has read")
+        self._deliver(message)
+
+    def _deliver_data(self, kind: FrameType, payload: bytes) -> None:
+        # Small frames that wait are merged: a slow reader gets them batched, and they don't cost an object each.
+        last = self._inbox[-1] if self._inbox else None
+        if last is None or last.type is not kind or len(last.data) + len(payload) > MAX_DATA:
+            self._deliver(Message(kind, data=payload))
+        elif isinstance(last.data, bytearray):
+            last.data.extend(payload)
+        else:
+            self._inbox[-1] = Message(kind, data=bytearray(last.data + payload))
+
+    def _deliver(self, message: Message) -> None:
+        self._inbox.append(message)
+        self._changed.set()
+
+    def _consume(self, length: int) -> None:
+        self._consumed += length
+        if self._consumed >= _GRANT_AT and not self.ended:
+            self._post(encode_credit(self.id, self._consumed))
+            self._receive_credit += self._consumed
+            self._consumed = 0

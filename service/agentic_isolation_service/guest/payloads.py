@@ -1,0 +1,130 @@
+"""JSON payloads of the guest ↔ models. Every member is checked: the guest is not trusted."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TypeVar
+
+from agentic_isolation.models import (
+    CapturedOutput,
+    FileInfo,
+    FileType,
+    Isolation,
+    Termination,
+    TerminationCause,
+)
+from agentic_isolation_service.guest.frames import ProtocolError
+
+_T = TypeVar("_T", int, str, bool)
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MAX_INT = (1 << 63) - 1
+_MAX_NS = 253_402_300_799 * 10**9  # the year 9999, where datetime ends
+_CAUSES = {
+    "exited": TerminationCause.EXITED,
+    "signaled": TerminationCause.SIGNALED,
+    "timeout": TerminationCause.TIMEOUT,
+    "killed": TerminationCause.KILLED,
+    "out_of_memory": TerminationCause.OUT_OF_MEMORY,
+    "pids_limit": TerminationCause.PIDS_LIMIT,
+}
+_FILE_TYPES = {kind.value: kind for kind in FileType}
+_SECCOMP_MODES = {0: "disabled", 1: "strict", 2: "filter"}
+# Bit numbers of linux/capability.h.
+_CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
+    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
+    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+).split()
+
+
+def member(value: dict[str, object], name: str, kind: type[_T], default: _T | None = None) -> _T:
+    """Returns a member of a payload, which must be of the type; numbers must be from 0 to 2^63-1.
+
+    Raises:
+        ProtocolError: It is of another type, out of range, or missing without a default.
+    """
+    found = value.get(name, default)
+    if type(found) is not kind or (kind is int and not 0 <= int(found) <= _MAX_INT):
+        raise ProtocolError(f"malformed member {name!r} from the guest")
+    if isinstance(found, str) and not _is_unicode(found):
+        raise ProtocolError(f"malformed member {name!r} from the guest")
+    return found
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text has no lone surrogates, which JSON can smuggle in and protobuf refuses."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def timestamp(value: dict[str, object], name: str) -> dt.datetime:
+    """Returns a member of nanoseconds since 1970 as a time."""
+    return _EPOCH + dt.timedelta(microseconds=min(member(value, name, int), _MAX_NS) // 1000)
+
+
+def termination(value: dict[str, object]) -> Termination:
+    """Returns how a process ended, from a RESULT of `run` or `attach`."""
+    cause = _CAUSES.get(member(value, "cause", str))
+    exit_code = member(value, "exit_code", int) if "exit_code" in value else None
+    signal = member(value, "signal", int) if "signal" in value else None
+    if cause is None or (exit_code is None) == (signal is None) or (exit_code or 0) > 255 or (signal or 0) > 64:
+        raise ProtocolError("malformed termination from the guest")
+    return Termination(
+        cause=cause,
+        exit_code=exit_code,
+        signal=signal,
+        started_at=timestamp(value, "started_unix_ns"),
+        duration_ms=member(value, "duration_us", int) / 1000,
+        cpu_ms=member(value, "cpu_us", int, 0) / 1000,
+        peak_memory_bytes=member(value, "peak_memory_bytes", int, 0),
+        survivors=min(member(value, "survivors", int, 0), 2**32 - 1),
+    )
+
+
+def captured(value: dict[str, object], source: str, kept: bytes) -> CapturedOutput:
+    """Returns one source's captured output, from a RESULT and the bytes that came before it."""
+    counts = value.get(source)
+    if not isinstance(counts, dict):
+        raise ProtocolError(f"malformed member {source!r} from the guest")
+    omitted = member(counts, "omitted", int)
+    if omitted == 0:
+        return CapturedOutput(head=kept, total_bytes=len(kept))
+    cut = member(counts, "head", int)
+    return CapturedOutput(
+        head=kept[:cut], tail=kept[cut:], omitted_bytes=omitted, total_bytes=member(counts, "total", int)
+    )
+
+
+def file_info(value: object) -> FileInfo:
+    """Returns a file entry."""
+    if not isinstance(value, dict):
+        raise ProtocolError("malformed file entry from the guest")
+    kind = _FILE_TYPES.get(member(value, "type", str))
+    if kind is None:
+        raise ProtocolError("malformed file entry from the guest")
+    return FileInfo(
+        path=member(value, "path", str),
+        name=member(value, "name", str),
+        type=kind,
+        size_bytes=member(value, "size", int),
+        mode=member(value, "mode", int) & 0o7777,
+        modified_at=timestamp(value, "mtime_unix_ns"),
+        symlink_target=member(value, "target", str, ""),
+    )
+
+
+def isolation(value: dict[str, object], runtime: str) -> Isolation:
+    """Returns what a RESULT of `info` says that commands have."""
+    try:
+        mask = int(member(value, "capabilities", str), 16)
+    except ValueError:
+        raise ProtocolError("malformed member 'capabilities' from the guest") from None
+    return Isolation(
+        runtime=runtime,
+        user=f"{member(value, 'uid', int)}:{member(value, 'gid', int)}",
+        capabilities=[f"CAP_{name}" for bit, name in enumerate(_CAPABILITIES) if mask >> bit & 1],
+        no_new_privileges=member(value, "no_new_privs", bool),
+        seccomp=_SECCOMP_MODES.get(member(value, "seccomp", int), ""),
+        read_only_root=member(value, "root_read_only", bool),
+        kernel=member(value, "kernel", str)[:128],
+    )

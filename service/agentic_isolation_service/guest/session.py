@@ -1,0 +1,183 @@
+"""A workspace's lasting tie to its guest: links come and go, the session reconnects and tells apart what is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar
+
+from agentic_isolation.errors import (
+    FileError,
+    InvalidArgumentError,
+    IsolationError,
+    OffsetError,
+    PathEscapesError,
+    ProcessLimitError,
+    ProcessNotFoundError,
+    StartError,
+    UnavailableError,
+    WorkspaceLostError,
+    error_classes,
+)
+from agentic_isolation_service.guest.channel import Channel
+from agentic_isolation_service.guest.frames import FrameType, ProtocolError
+from agentic_isolation_service.guest.link import ByteStream, GuestLink, LinkLostError
+
+_T = TypeVar("_T")
+
+
+class ProcessExistsError(IsolationError):
+    """A process of that id was started before. Never leaves the service: it is how a repeated request is found out."""
+
+    reason = "PROCESS_EXISTS"
+
+
+# What a guest may say. Anything else from it is a fault of its own, whatever word it uses.
+_GUEST_ERRORS: dict[str, type[IsolationError]] = {
+    **error_classes(StartError),
+    **error_classes(FileError),
+    **error_classes(PathEscapesError),
+    ProcessLimitError.reason: ProcessLimitError,
+    ProcessNotFoundError.reason: ProcessNotFoundError,
+    OffsetError.reason: OffsetError,
+    "BAD_REQUEST": InvalidArgumentError,
+    "SHUTTING_DOWN": WorkspaceLostError,
+    ProcessExistsError.reason: ProcessExistsError,
+}
+_MAX_GUEST_MESSAGE = 1000
+
+
+class GuestSession:
+    """Opens channels to one guest, over whichever link is up.
+
+    Args:
+        workspace_id: The workspace that the guest must belong to.
+        key: The secret of the handshake.
+        connect: Opens a byte stream to the guest. Raises OSError where nothing answers there any more.
+    """
+
+    def __init__(self, workspace_id: str, key: bytes, connect: Callable[[], Awaitable[ByteStream]]) -> None:
+        self._workspace_id = workspace_id
+        self._key = key
+        self._connect = connect
+        self._link: GuestLink | None = None
+        self._connecting = asyncio.Lock()
+        self._lost: WorkspaceLostError | None = None
+
+    @property
+    def lost(self) -> WorkspaceLostError | None:
+        """Why the workspace is lost for good; None while it is not."""
+        return self._lost
+
+    async def open(self, operation: dict[str, object]) -> Channel:
+        """Opens a channel for an operation, on a new link where the last one has ended.
+
+        Raises:
+            WorkspaceLostError: The guest is gone, or broke the protocol.
+            UnavailableError: The guest could not be reached in time.
+            InvalidArgumentError: The operation is too large.
+        """
+        link = self._link
+        if link is None or link.lost is not None:
+            link = await self._reconnect()
+        try:
+            return link.open_channel(operation)
+        except ValueError:
+            raise InvalidArgumentError(
+                "the command with its environment is too large; pass the bulk as a file or as standard input"
+            ) from None
+        except LinkLostError as error:
+            raise self._lost_link(error) from error
+
+    async def call(self, operation: dict[str, object]) -> dict[str, object]:
+        """Carries out an operation that answers with one RESULT and returns it.
+
+        Raises:
+            IsolationError: What the guest answered instead, or what `open` raises.
+        """
+        channel = await self.open(operation)
+        try:
+            while True:
+                kind, _, value, _ = await channel.receive()
+                if kind is FrameType.RESULT:
+                    return value
+                if kind is FrameType.ERROR:
+                    raise guest_error(value)
+        except LinkLostError as error:
+            raise self._lost_link(error) from error
+        finally:
+            channel.abandon()
+
+    async def call_for(self, operation: dict[str, object], parse: Callable[[dict[str, object]], _T]) -> _T:
+        """Carries out an operation like `call` and returns its RESULT as `parse` makes of it.
+
+        Raises:
+            IsolationError: As `call`; WorkspaceLostError where `parse` finds the RESULT malformed.
+        """
+        value = await self.call(operation)
+        try:
+            return parse(value)
+        except ProtocolError as error:
+            self.raise_lost(error)
+
+    async def wait_lost(self) -> WorkspaceLostError:
+        """Waits until the workspace is lost and returns why. Reconnects meanwhile, so that it notices."""
+        while self._lost is None:
+            try:
+                link = self._link
+                if link is None or link.lost is not None:
+                    link = await self._reconnect()
+                self._lost_link(await link.wait_lost())
+            except UnavailableError:
+                await asyncio.sleep(1)
+            except WorkspaceLostError:
+                break
+        if self._lost is None:
+            raise AssertionError("wait_lost ends with a reason")
+        return self._lost
+
+    def raise_lost(self, error: LinkLostError | ProtocolError) -> NoReturn:
+        """Raises what a failure of a channel means to its user: WorkspaceLostError or UnavailableError."""
+        if isinstance(error, ProtocolError):
+            raise self._lost_link(LinkLostError(str(error), protocol_error=True)) from error
+        raise self._lost_link(error) from error
+
+    async def aclose(self) -> None:
+        """Closes the link. Processes with a linger go on in the guest."""
+        if self._link is not None:
+            await self._link.aclose()
+
+    def _lost_link(self, error: LinkLostError) -> IsolationError:
+        if error.protocol_error:
+            self._lost = self._lost or WorkspaceLostError(f"workspace {self._workspace_id} is lost: {error}")
+        return self._lost or UnavailableError(f"the connection into workspace {self._workspace_id} ended: {error}")
+
+    async def _reconnect(self) -> GuestLink:
+        async with self._connecting:
+            if self._lost is not None:
+                raise self._lost
+            if self._link is not None and self._link.lost is None:
+                return self._link
+            if self._link is not None:
+                await self._link.aclose()
+            try:
+                link = await GuestLink.open(await self._connect(), self._key)
+            except LinkLostError as error:
+                raise self._lost_link(error) from error
+            except OSError as error:
+                self._lost = WorkspaceLostError(f"workspace {self._workspace_id} is gone: {error}")
+                raise self._lost from error
+            if link.workspace_id != self._workspace_id:
+                await link.aclose()
+                raise self._lost_link(LinkLostError("the guest is another workspace's", protocol_error=True))
+            self._link = link
+            return link
+
+
+def guest_error(value: dict[str, object]) -> IsolationError:
+    """Returns the error that a guest's ERROR payload stands for."""
+    reason, message = value.get("reason"), str(value.get("message", ""))[:_MAX_GUEST_MESSAGE]
+    kind = _GUEST_ERRORS.get(str(reason))
+    if kind is None:
+        return IsolationError(f"the guest answered {str(reason)[:64]}: {message}")
+    return kind(message)

@@ -1,0 +1,1 @@
+"""The gRPC face: protobuf ↔ core, nothing else."""

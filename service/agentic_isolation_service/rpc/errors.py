@@ -1,0 +1,102 @@
+"""The error boundary: what the core raises leaves as google.rpc.Status, whichever RPC it came from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from agentic_isolation.errors import IsolationError
+
+DOMAIN = "agentic-isolation"
+_DETAILS_KEY = "grpc-status-details-bin"
+_log = logging.getLogger(__name__)
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Wraps every handler: IsolationError becomes its status, anything else INTERNAL, logged here and not told."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Returns the method's handler, wrapped."""
+        # The stubs know neither that an unknown method has no handler nor that an aio server's handlers are coroutines.
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            return None  # type: ignore[return-value]
+        codecs = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(_guard(handler.unary_unary), **codecs)
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(_guard(handler.stream_unary), **codecs)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream), **codecs)
+        return grpc.stream_stream_rpc_method_handler(_guard_stream(handler.stream_stream), **codecs)
+
+
+def _guard(method: Callable[[Any, _Context], Awaitable[Any]]) -> Callable[[Any, _Context], Awaitable[Any]]:
+    async def guarded(request: Any, context: _Context) -> Any:
+        try:
+            return await method(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
+            await _abort(context, error)
+
+    return guarded
+
+
+def _guard_stream(
+    method: Callable[[Any, _Context], AsyncIterator[Any]],
+) -> Callable[[Any, _Context], AsyncIterator[Any]]:
+    async def guarded(request: Any, context: _Context) -> AsyncIterator[Any]:
+        try:
+            async for response in method(request, context):
+                yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
+            await _abort(context, error)
+
+    return guarded
+
+
+async def _abort(context: _Context, error: Exception) -> NoReturn:
+    if not isinstance(error, IsolationError):
+        _log.error("a defect of the service", exc_info=error)
+        error = IsolationError("a defect of the service; its log has the details")
+    status = status_of(error)
+    details = ((_DETAILS_KEY, status.SerializeToString()),)
+    code = grpc.StatusCode[error.code]
+    await context.abort(code, status.message, trailing_metadata=details)
+
+
+def status_of(error: IsolationError) -> Status:
+    """Returns the google.rpc.Status of an error: ErrorInfo, and BadRequest where a field is at fault (AIP-193)."""
+    message = str(error).encode("utf-8", "replace").decode()
+    status = Status(code=grpc.StatusCode[error.code].value[0], message=message)
+    details = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    status.details.extend(_pack(detail) for detail in details)
+    if error.field is not None:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message)
+        status.details.append(_pack(BadRequest(field_violations=[violation])))
+    return status
+
+
+def _pack(message: ErrorInfo | BadRequest) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed

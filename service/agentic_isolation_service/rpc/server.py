@@ -1,0 +1,53 @@
+"""The grpc.aio server: the service, standard health and reflection, and the error boundary around them."""
+
+from __future__ import annotations
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from agentic_isolation.v1 import workspace_pb2 as pb
+from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
+from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.rpc.errors import ErrorBoundary
+from agentic_isolation_service.rpc.servicer import MESSAGE_BYTES, WorkspaceServicer
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    # A second server must fail to bind a taken port instead of sharing its connections.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class RpcServer:
+    """A server for `workspaces`. Made, it listens nowhere yet."""
+
+    def __init__(self, workspaces: Workspaces) -> None:
+        self._server = grpc.aio.server(interceptors=[ErrorBoundary()], options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        pb_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceServicer(workspaces), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+
+    async def start(self, address: str) -> int:
+        """Listens on `host:port` or `unix:PATH` and begins to serve; returns the port (0 for a unix socket).
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from error
+        await self._server.start()
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return port if not address.startswith("unix:") else 0
+
+    async def stop(self, grace: float) -> None:
+        """Tells health checks, refuses new calls, gives running ones `grace` seconds and cancels the rest."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)

@@ -1,0 +1,198 @@
+"""WorkspaceService: each RPC unpacks its request, asks the core, packs the answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from agentic_isolation import _convert as convert
+from agentic_isolation._version import __version__
+from agentic_isolation.errors import InvalidArgumentError, UnsupportedError
+from agentic_isolation.v1 import workspace_pb2 as pb
+from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
+from agentic_isolation_service.core import files, validation
+from agentic_isolation_service.core.processes import OutputMode, ProcessStream
+from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.guest.session import GuestSession
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+MESSAGE_BYTES = 4 << 20
+"""Largest request message; gRPC's own default."""
+DEFAULT_KEEPALIVE = 30.0
+"""Seconds."""
+_DEFAULT_PAGE = 100
+_UPLOAD_ORDER = "the first message must be the header and all others data"
+
+
+class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
+    """The service. RPCs that are not here answer UNIMPLEMENTED."""
+
+    def __init__(self, workspaces: Workspaces) -> None:
+        self._workspaces = workspaces
+
+    async def CreateWorkspace(
+        self, request: pb.CreateWorkspaceRequest, context: _Context
+    ) -> pb.CreateWorkspaceResponse:
+        """Makes a workspace."""
+        info = await self._workspaces.create(convert.config_from_pb(request), request.request_id)
+        return pb.CreateWorkspaceResponse(workspace=convert.workspace_to_pb(info))
+
+    async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: _Context) -> pb.GetWorkspaceResponse:
+        """Describes a workspace."""
+        info = await self._workspaces.get(request.workspace_id).info_with_usage()
+        return pb.GetWorkspaceResponse(workspace=convert.workspace_to_pb(info))
+
+    async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: _Context) -> pb.ListWorkspacesResponse:
+        """Lists workspaces."""
+        limit = request.page_size or _DEFAULT_PAGE
+        page, token = self._workspaces.page(dict(request.labels), limit, request.page_token)
+        workspaces = [convert.workspace_to_pb(info) for info in page]
+        return pb.ListWorkspacesResponse(workspaces=workspaces, next_page_token=token)
+
+    async def RenewWorkspace(self, request: pb.RenewWorkspaceRequest, context: _Context) -> pb.RenewWorkspaceResponse:
+        """Extends a lease."""
+        held = self._workspaces.get(request.workspace_id)
+        seconds = convert.duration_from_pb(request.lease_duration) if request.HasField("lease_duration") else None
+        expires_at = await held.renew(seconds)
+        return pb.RenewWorkspaceResponse(lease_expire_time=convert.timestamp_to_pb(expires_at))
+
+    async def DestroyWorkspace(
+        self, request: pb.DestroyWorkspaceRequest, context: _Context
+    ) -> pb.DestroyWorkspaceResponse:
+        """Removes a workspace."""
+        await self._workspaces.destroy(request.workspace_id)
+        return pb.DestroyWorkspaceResponse()
+
+    async def Execute(self, request: pb.ExecuteRequest, context: _Context) -> pb.ExecuteResponse:
+        """Runs a command to its end."""
+        limited = request.HasField("output_limit_bytes")
+        outcome = await self._workspaces.execute(
+            request.workspace_id,
+            convert.command_from_pb(request.command),
+            output_limit=request.output_limit_bytes if limited else validation.DEFAULT_OUTPUT_LIMIT,
+            linger=convert.duration_from_pb(request.linger),
+            request_id=request.request_id,
+        )
+        return pb.ExecuteResponse(
+            process_id=outcome.process_id,
+            termination=convert.termination_to_pb(outcome.termination),
+            stdout=convert.captured_to_pb(outcome.stdout),
+            stderr=convert.captured_to_pb(outcome.stderr),
+        )
+
+    async def Stream(self, request: pb.StreamRequest, context: _Context) -> AsyncIterator[pb.StreamResponse]:
+        """Runs a command, or resumes reading one, and streams its events."""
+        keepalive = DEFAULT_KEEPALIVE
+        if request.HasField("keepalive_interval"):
+            keepalive = convert.duration_from_pb(request.keepalive_interval)
+            validation.check_seconds(keepalive, "keepalive_interval", 1, validation.MAX_LINGER)
+        async with await self._open_stream(request) as stream:
+            while event := await stream.next(keepalive):
+                yield convert.event_to_pb(event)
+
+    def Attach(
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: _Context
+    ) -> AsyncIterator[pb.AttachResponse]:
+        """Not there yet."""
+        raise UnsupportedError("this server cannot attach yet; use Stream")
+
+    async def ListProcesses(self, request: pb.ListProcessesRequest, context: _Context) -> pb.ListProcessesResponse:
+        """Not there yet."""
+        raise UnsupportedError("this server cannot list processes yet")
+
+    async def SignalProcess(self, request: pb.SignalProcessRequest, context: _Context) -> pb.SignalProcessResponse:
+        """Not there yet."""
+        raise UnsupportedError("this server cannot signal processes yet; cancelling a call kills its process tree")
+
+    async def WriteFile(
+        self, request_iterator: AsyncIterator[pb.WriteFileRequest], context: _Context
+    ) -> pb.WriteFileResponse:
+        """Writes a file."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None or first.WhichOneof("content") != "header":
+            raise InvalidArgumentError(_UPLOAD_ORDER, field="header")
+        header = first.header
+        session = self._session(header.workspace_id)
+        mode = header.mode if header.HasField("mode") else None
+        async with await files.write(session, header.path, mode) as writer:
+            async for request in request_iterator:
+                if request.WhichOneof("content") != "data":
+                    raise InvalidArgumentError(_UPLOAD_ORDER, field="content")
+                await writer.write(request.data)
+            return pb.WriteFileResponse(file=convert.file_to_pb(await writer.finish()))
+
+    async def ReadFile(self, request: pb.ReadFileRequest, context: _Context) -> AsyncIterator[pb.ReadFileResponse]:
+        """Reads a file."""
+        session = self._session(request.workspace_id)
+        length = request.length_bytes if request.HasField("length_bytes") else None
+        async with await files.read(session, request.path, request.offset_bytes, length) as reader:
+            yield pb.ReadFileResponse(file=convert.file_to_pb(await reader.info()))
+            async for data in reader.chunks():
+                yield pb.ReadFileResponse(data=data)
+
+    async def StatFile(self, request: pb.StatFileRequest, context: _Context) -> pb.StatFileResponse:
+        """Describes a file."""
+        file = await files.stat(self._session(request.workspace_id), request.path, follow=not request.no_follow)
+        return pb.StatFileResponse(file=convert.file_to_pb(file))
+
+    async def ListDirectory(self, request: pb.ListDirectoryRequest, context: _Context) -> pb.ListDirectoryResponse:
+        """Lists a directory."""
+        limit = request.page_size or files.MAX_PAGE
+        session = self._session(request.workspace_id)
+        entries, token = await files.list_directory(session, request.path or ".", limit, request.page_token)
+        return pb.ListDirectoryResponse(files=[convert.file_to_pb(entry) for entry in entries], next_page_token=token)
+
+    async def MakeDirectory(self, request: pb.MakeDirectoryRequest, context: _Context) -> pb.MakeDirectoryResponse:
+        """Makes a directory."""
+        mode = request.mode if request.HasField("mode") else 0o755
+        session = self._session(request.workspace_id)
+        file = await files.make_directory(session, request.path, mode=mode, parents=request.parents)
+        return pb.MakeDirectoryResponse(file=convert.file_to_pb(file))
+
+    async def MoveFile(self, request: pb.MoveFileRequest, context: _Context) -> pb.MoveFileResponse:
+        """Moves a file."""
+        session = self._session(request.workspace_id)
+        file = await files.move(session, request.source_path, request.destination_path, overwrite=request.overwrite)
+        return pb.MoveFileResponse(file=convert.file_to_pb(file))
+
+    async def RemoveFile(self, request: pb.RemoveFileRequest, context: _Context) -> pb.RemoveFileResponse:
+        """Removes a file."""
+        await files.remove(self._session(request.workspace_id), request.path, recursive=request.recursive)
+        return pb.RemoveFileResponse()
+
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: _Context) -> pb.GetServerInfoResponse:
+        """Describes the server."""
+        providers = await self._workspaces.describe_providers()
+        return pb.GetServerInfoResponse(
+            version=__version__,
+            providers=[convert.provider_to_pb(provider) for provider in providers],
+            limits=pb.ServerLimits(
+                workspaces_count=self._workspaces.max_workspaces,
+                lease_duration=convert.duration_to_pb(validation.MAX_LEASE),
+                output_limit_bytes=validation.MAX_OUTPUT_LIMIT,
+                message_bytes=MESSAGE_BYTES,
+            ),
+        )
+
+    def _session(self, workspace_id: str) -> GuestSession:
+        return self._workspaces.get(workspace_id).session
+
+    async def _open_stream(self, request: pb.StreamRequest) -> ProcessStream:
+        match request.WhichOneof("target"):
+            case "start":
+                start = request.start
+                return await self._workspaces.stream(
+                    request.workspace_id,
+                    convert.command_from_pb(start.command),
+                    OutputMode(lines=start.line_mode, detached=start.detached),
+                    linger=convert.duration_from_pb(request.linger),
+                    request_id=request.request_id,
+                )
+            case "resume":
+                resume = request.resume
+                return await self._workspaces.resume(request.workspace_id, resume.process_id, resume.offset)
+            case _:
+                raise InvalidArgumentError("set start or resume", field="target")
