@@ -1,0 +1,3 @@
+module agentic-isolation/guest
+
+go 1.25

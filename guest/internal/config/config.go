@@ -1,0 +1,115 @@
+// Package config reads the guest's settings.
+package config
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+)
+
+// Variable is the environment variable that holds the settings.
+const Variable = "AGENTIC_GUEST_CONFIG"
+
+const keySize = 32
+
+// Config is the guest's settings, checked and with defaults filled in.
+type Config struct {
+	WorkspaceID     string
+	Key             []byte
+	Socket          string
+	Root            string
+	Mount           string
+	WorkingDir      string
+	Lease           time.Duration
+	NoNewPrivileges bool
+	Cleanup         string
+	Sweep           string
+}
+
+type settings struct {
+	WorkspaceID     string `json:"workspace_id"`
+	Key             string `json:"key"`
+	Socket          string `json:"socket"`
+	Root            string `json:"root"`
+	Mount           string `json:"mount"`
+	WorkingDir      string `json:"working_dir"`
+	LeaseMS         int64  `json:"lease_ms"`
+	NoNewPrivileges *bool  `json:"no_new_privileges"`
+	Cleanup         string `json:"cleanup"`
+	Sweep           string `json:"sweep"`
+}
+
+// FromEnvironment reads the settings from Variable and removes it.
+func FromEnvironment() (*Config, error) {
+	raw, ok := os.LookupEnv(Variable)
+	if !ok {
+		return nil, errors.New(Variable + " is not set: it must hold the settings as a JSON object")
+	}
+	if err := os.Unsetenv(Variable); err != nil {
+		return nil, err
+	}
+	return Parse([]byte(raw))
+}
+
+// Parse checks raw settings and fills in the defaults.
+func Parse(raw []byte) (*Config, error) {
+	var s settings
+	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(&s); err != nil {
+		// The decoder's message may quote the input, which holds the key.
+		return nil, errors.New(Variable + " is not a JSON object of the documented shape")
+	}
+	key, err := hex.DecodeString(s.Key)
+	if err != nil || len(key) != keySize {
+		return nil, fmt.Errorf("key: want %d bytes in hex", keySize)
+	}
+	c := &Config{
+		WorkspaceID: s.WorkspaceID, Key: key, Socket: s.Socket,
+		Root: orDefault(s.Root, "/"), Mount: path.Clean(orDefault(s.Mount, "/")),
+		Lease:           time.Duration(min(s.LeaseMS, maxLeaseMS)) * time.Millisecond,
+		NoNewPrivileges: s.NoNewPrivileges == nil || *s.NoNewPrivileges,
+		Cleanup:         s.Cleanup, Sweep: s.Sweep,
+	}
+	c.WorkingDir = orDefault(s.WorkingDir, c.Mount)
+	return c, c.check()
+}
+
+const maxLeaseMS = int64(1) << 40
+
+func (c *Config) check() error {
+	switch {
+	case c.WorkspaceID == "":
+		return errors.New("workspace_id: required")
+	case c.Socket == "":
+		return errors.New("socket: required")
+	case c.Lease <= 0:
+		return errors.New("lease_ms: must be positive")
+	case !filepath.IsAbs(c.Root):
+		return fmt.Errorf("root: %q is not absolute", c.Root)
+	case !path.IsAbs(c.Mount):
+		return fmt.Errorf("mount: %q is not absolute", c.Mount)
+	case !path.IsAbs(c.WorkingDir):
+		return fmt.Errorf("working_dir: %q is not absolute", c.WorkingDir)
+	case c.Root == "/" && c.Mount != "/":
+		return fmt.Errorf("mount: %q needs a root other than /", c.Mount)
+	case c.Cleanup != "" && !filepath.IsAbs(c.Cleanup):
+		return fmt.Errorf("cleanup: %q is not absolute", c.Cleanup)
+	case c.Cleanup != "" && filepath.Clean(c.Cleanup) == "/", c.Sweep != "" && filepath.Clean(c.Sweep) == "/":
+		return errors.New("cleanup, sweep: must not be /")
+	case c.Sweep != "" && !filepath.IsAbs(c.Sweep):
+		return fmt.Errorf("sweep: %q is not absolute", c.Sweep)
+	}
+	return nil
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

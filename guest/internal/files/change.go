@@ -1,0 +1,137 @@
+package files
+
+import (
+	"errors"
+	"os"
+
+	"agentic-isolation/guest/internal/fault"
+)
+
+// MaxMode is the highest mode that can be set: permission bits only.
+const MaxMode = 0o777
+
+// parent locates p and pins the directory that it is an entry of; the caller closes it.
+func (s *Space) parent(p string) (at place, dir *os.Root, base string, err error) {
+	at, err = s.locate(p)
+	if err != nil {
+		return at, nil, "", err
+	}
+	dirName, base, err := split(at)
+	if err != nil {
+		return at, nil, "", err
+	}
+	dir, err = s.tree.OpenDir(dirName)
+	if err != nil {
+		return at, nil, "", problem(at, err)
+	}
+	return at, dir, base, nil
+}
+
+// Mkdir makes a directory. With parents, missing ones are made and one that exists is no error.
+func (s *Space) Mkdir(p string, mode os.FileMode, parents bool) (Entry, error) {
+	defer s.acquire()()
+	if parents {
+		if err := s.makeParents(p); err != nil {
+			return Entry{}, err
+		}
+		at, _ := s.locate(p)
+		if e, err := s.stat(at, true); err == nil && e.Type == "directory" {
+			return e, nil
+		}
+	}
+	at, dir, base, err := s.parent(p)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer dir.Close()
+	if err := dir.Mkdir(base, mode); err != nil {
+		return Entry{}, problem(at, err)
+	}
+	// The umask has taken bits away.
+	if err := dir.Chmod(base, mode); err != nil {
+		return Entry{}, problem(at, err)
+	}
+	info, err := dir.Lstat(base)
+	if err != nil {
+		return Entry{}, problem(at, err)
+	}
+	return entryOf(at.shown, info), nil
+}
+
+// makeParents makes the directories above p.
+func (s *Space) makeParents(p string) error {
+	at, err := s.locate(p)
+	if err != nil {
+		return err
+	}
+	dir, _, err := split(at)
+	if fault.Is(err, fault.BadRequest) {
+		return nil // the root has no parent to make
+	}
+	if err := s.tree.MkdirAll(dir, 0o755); err != nil {
+		return problem(at, err)
+	}
+	return nil
+}
+
+// Remove removes a file or an empty directory, or with recursive a directory and all that it holds.
+func (s *Space) Remove(p string, recursive bool) error {
+	defer s.acquire()()
+	at, dir, base, err := s.parent(p)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if recursive {
+		if _, err := dir.Lstat(base); err != nil {
+			return problem(at, err)
+		}
+		if err := dir.RemoveAll(base); err != nil {
+			return problem(at, err)
+		}
+		return nil
+	}
+	if err := dir.Remove(base); err != nil {
+		return problem(at, err)
+	}
+	return nil
+}
+
+// Move renames an entry. Without overwrite, what exists at the target is left alone.
+func (s *Space) Move(from, to string, overwrite bool) (Entry, error) {
+	defer s.acquire()()
+	source, sourceDir, sourceBase, err := s.parent(from)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer sourceDir.Close()
+	target, targetDir, targetBase, err := s.parent(to)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer targetDir.Close()
+	if _, err := sourceDir.Lstat(sourceBase); err != nil {
+		return Entry{}, problem(source, err)
+	}
+	err = rename(sourceDir, sourceBase, targetDir, targetBase, overwrite)
+	if err != nil {
+		return Entry{}, problem(target, err)
+	}
+	info, err := targetDir.Lstat(targetBase)
+	if err != nil {
+		return Entry{}, problem(target, err)
+	}
+	e := entryOf(target.shown, info)
+	if e.Type == "symlink" {
+		e.Target, _ = targetDir.Readlink(targetBase)
+	}
+	return e, nil
+}
+
+// openSelf opens a pinned directory itself.
+func openSelf(dir *os.Root) (*os.File, error) { return dir.OpenFile(".", openDirectory, 0) }
+
+func exists(dir *os.Root, base string) bool {
+	_, err := dir.Lstat(base)
+	return !errors.Is(err, os.ErrNotExist)
+}

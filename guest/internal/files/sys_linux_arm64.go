@@ -1,0 +1,4 @@
+package files
+
+// sysRenameat2 is missing from package syscall.
+const sysRenameat2 = 276

@@ -1,0 +1,10 @@
+//go:build !race
+
+package guesttest
+
+const canDropPrivileges = true
+
+var (
+	buildFlags []string
+	buildEnv   = []string{"CGO_ENABLED=0"}
+)

@@ -1,0 +1,96 @@
+// Package kernel asks the operating system for the protections a guest needs and tells what it has.
+package kernel
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const (
+	prSetDumpable       = 4
+	prSetChildSubreaper = 36
+	prSetNoNewPrivs     = 38
+)
+
+// BecomeSubreaper makes orphaned descendants of this process its children.
+func BecomeSubreaper() error { return prctl(prSetChildSubreaper, 1) }
+
+// ForbidTracing makes this process non-dumpable: processes of the same user can neither trace it nor read its memory.
+func ForbidTracing() error { return prctl(prSetDumpable, 0) }
+
+// DropNewPrivileges sets no-new-privileges on all threads, hence for everything started from now on.
+func DropNewPrivileges() error {
+	_, _, errno := syscall.AllThreadsSyscall6(syscall.SYS_PRCTL, prSetNoNewPrivs, 1, 0, 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func prctl(option, value uintptr) error {
+	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, option, value, 0, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// Describe reads the confinement of this process back from the kernel.
+func Describe() Info {
+	status := readStatus("/proc/self/status")
+	info := Info{
+		UID: os.Getuid(), GID: os.Getgid(), Groups: []int{},
+		Capabilities: status["CapEff"],
+		NoNewPrivs:   status["NoNewPrivs"] == "1",
+		RootReadOnly: rootReadOnly(),
+	}
+	info.Seccomp, _ = strconv.Atoi(status["Seccomp"])
+	for _, g := range strings.Fields(status["Groups"]) {
+		if n, err := strconv.Atoi(g); err == nil {
+			info.Groups = append(info.Groups, n)
+		}
+	}
+	var u syscall.Utsname
+	if syscall.Uname(&u) == nil {
+		info.Kernel = text(u.Sysname[:]) + " " + text(u.Release[:]) + " " + text(u.Version[:]) + " " + text(u.Machine[:])
+	}
+	return info
+}
+
+func readStatus(name string) map[string]string {
+	raw, _ := os.ReadFile(name)
+	fields := map[string]string{}
+	for _, line := range strings.Split(string(raw), "\n") {
+		if key, value, ok := strings.Cut(line, ":"); ok {
+			fields[key] = strings.TrimSpace(value)
+		}
+	}
+	return fields
+}
+
+// rootReadOnly trusts the mount table, as a sandboxed kernel's statfs need not tell flags.
+func rootReadOnly() bool {
+	raw, _ := os.ReadFile("/proc/self/mountinfo")
+	readOnly := false
+	for _, line := range strings.Split(string(raw), "\n") {
+		f := strings.Fields(line)
+		if len(f) > 5 && f[4] == "/" {
+			options := strings.Split(f[5], ",")
+			readOnly = options[0] == "ro"
+		}
+	}
+	return readOnly
+}
+
+// text works on both signednesses that Utsname has between architectures.
+func text[T int8 | uint8](field []T) string {
+	var b strings.Builder
+	for _, c := range field {
+		if c == 0 {
+			break
+		}
+		b.WriteByte(byte(c))
+	}
+	return b.String()
+}

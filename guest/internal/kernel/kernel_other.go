@@ -1,0 +1,27 @@
+//go:build !linux
+
+// Package kernel asks the operating system for the protections a guest needs and tells what it has.
+package kernel
+
+import (
+	"os"
+	"runtime"
+)
+
+// BecomeSubreaper does nothing: only Linux re-parents orphans to a process of our choice.
+func BecomeSubreaper() error { return nil }
+
+// ForbidTracing does nothing on this platform.
+func ForbidTracing() error { return nil }
+
+// DropNewPrivileges does nothing on this platform.
+func DropNewPrivileges() error { return nil }
+
+// Describe tells what is known about the confinement of this process.
+func Describe() Info {
+	groups, _ := os.Getgroups()
+	if groups == nil {
+		groups = []int{}
+	}
+	return Info{UID: os.Getuid(), GID: os.Getgid(), Groups: groups, Kernel: runtime.GOOS}
+}

@@ -1,0 +1,119 @@
+package link
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// softLimit makes whoever can wait do so while as much is queued; hardLimit ends the link.
+	softLimit = 256 << 10
+	hardLimit = 4 << 20
+	// keepBuffer is the largest buffer worth keeping while a link is idle.
+	keepBuffer = 1 << 20
+)
+
+var errEnded = errors.New("the link has ended")
+
+// writer coalesces frames: while one batch is being written, the next gathers.
+type writer struct {
+	mu    sync.Mutex
+	room  *sync.Cond // there is room, or the link has ended
+	work  *sync.Cond // there is something to write, or the link has ended
+	queue []byte
+	spare []byte
+	busy  bool
+	ended bool
+}
+
+func newWriter() *writer {
+	w := &writer{}
+	w.room, w.work = sync.NewCond(&w.mu), sync.NewCond(&w.mu)
+	return w
+}
+
+// append queues what fill appends, and waits for room before.
+func (w *writer) append(fill func(queue []byte) []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.queue) >= softLimit && !w.ended {
+		w.room.Wait()
+	}
+	return w.fill(fill)
+}
+
+// appendNow queues without waiting. A peer that does not read while it makes us answer loses its link.
+func (w *writer) appendNow(fill func(queue []byte) []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) >= hardLimit {
+		return errors.New("the peer does not read")
+	}
+	return w.fill(fill)
+}
+
+func (w *writer) fill(fill func(queue []byte) []byte) error {
+	if w.ended {
+		return errEnded
+	}
+	w.queue = fill(w.queue)
+	w.work.Signal()
+	return nil
+}
+
+// run writes until the link ends or writing fails.
+func (w *writer) run(conn net.Conn) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		for len(w.queue) == 0 && !w.ended {
+			w.work.Wait()
+		}
+		if w.ended {
+			return nil
+		}
+		batch := w.queue
+		w.queue = w.spare[:0]
+		w.busy = true
+		w.room.Broadcast()
+		w.mu.Unlock()
+		_, err := conn.Write(batch)
+		w.mu.Lock()
+		w.busy = false
+		w.room.Broadcast()
+		if err != nil {
+			return err
+		}
+		if w.spare = batch[:0]; cap(batch) > keepBuffer {
+			w.spare = nil
+		}
+	}
+}
+
+// end wakes everybody.
+func (w *writer) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	w.room.Broadcast()
+	w.work.Broadcast()
+}
+
+// flush returns when all that is queued has been written, or has no chance to be.
+func (w *writer) flush(limit time.Duration) {
+	late := false
+	timer := time.AfterFunc(limit, func() {
+		w.mu.Lock()
+		late = true
+		w.mu.Unlock()
+		w.room.Broadcast()
+	})
+	defer timer.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for (len(w.queue) > 0 || w.busy) && !w.ended && !late {
+		w.room.Wait()
+	}
+}

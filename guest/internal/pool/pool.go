@@ -1,0 +1,229 @@
+// Package pool keeps the guest's shims: it starts them, binds one to each running command, and reaps.
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"agentic-isolation/guest/internal/fault"
+)
+
+const (
+	// keepIdle shims stay for good; more than that only briefly, as the next burst may want them.
+	keepIdle = 4
+	overIdle = time.Second
+	// patience is how long a shim may take to answer. One that is stopped or starved loses its command.
+	patience = 10 * time.Second
+	exitWait = 7 * time.Second
+)
+
+// Pool owns every child of the guest.
+type Pool struct {
+	program string
+
+	// forks is held while a child is started and entered in shims, so that the reaper and the sweeper never take a
+	// shim that is not entered yet for a stranger.
+	forks  sync.Mutex
+	shims  map[int]*worker
+	ending bool
+
+	mu     sync.Mutex
+	idle   []*worker
+	bound  map[*worker]struct{}
+	closed bool
+	// empty is signalled when the last shim has been reaped.
+	empty *sync.Cond
+
+	low    chan struct{}
+	strays chan struct{}
+	quit   chan struct{}
+	tasks  sync.WaitGroup
+}
+
+// New starts reaping, and one shim in advance.
+func New() *Pool {
+	p := &Pool{
+		program: selfProgram(),
+		shims:   map[int]*worker{},
+		bound:   map[*worker]struct{}{},
+		low:     make(chan struct{}, 1),
+		strays:  make(chan struct{}, 1),
+		quit:    make(chan struct{}),
+	}
+	p.empty = sync.NewCond(&p.forks)
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
+	p.tasks.Go(func() { p.reap(children) })
+	p.tasks.Go(func() { p.onDemand(p.strays, func() { p.sweep() }) })
+	p.tasks.Go(func() { p.onDemand(p.low, p.warm) })
+	demand(p.low)
+	return p
+}
+
+func (p *Pool) onDemand(signalled <-chan struct{}, act func()) {
+	for {
+		select {
+		case <-signalled:
+			act()
+		case <-p.quit:
+			return
+		}
+	}
+}
+
+func demand(signalled chan<- struct{}) {
+	select {
+	case signalled <- struct{}{}:
+	default:
+	}
+}
+
+// warm adds an idle shim if there is none.
+func (p *Pool) warm() {
+	p.mu.Lock()
+	needed := len(p.idle) == 0 && !p.closed
+	p.mu.Unlock()
+	if !needed {
+		return
+	}
+	w, err := p.spawn()
+	if err != nil && err != errClosed {
+		fmt.Fprintf(os.Stderr, "agentic-guest: cannot start a shim in advance: %v\n", err)
+	}
+	if err == nil {
+		p.release(w)
+	}
+}
+
+// take binds an idle shim, or a new one.
+func (p *Pool) take() (*worker, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, errClosed
+	}
+	if n := len(p.idle); n > 0 {
+		w := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.bound[w] = struct{}{}
+		p.mu.Unlock()
+		if n == 1 {
+			demand(p.low)
+		}
+		return w, nil
+	}
+	p.mu.Unlock()
+	w, err := p.spawn()
+	if err != nil {
+		if err == errClosed {
+			return nil, err
+		}
+		if errors.Is(err, syscall.EAGAIN) {
+			return nil, fault.New(fault.ProcessLimit, "no more processes can be started: %v", err)
+		}
+		return nil, fault.New(fault.StartFailed, "cannot start a shim: %v", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		w.dismiss()
+		return nil, errClosed
+	}
+	p.bound[w] = struct{}{}
+	return w, nil
+}
+
+var errClosed error = fault.New(fault.ShuttingDown, "the guest is ending")
+
+// release takes a shim whose tree is empty back.
+func (p *Pool) release(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.bound, w)
+	if p.closed || w.lost() {
+		w.dismiss()
+		return
+	}
+	p.idle = append(p.idle, w)
+	if len(p.idle) == keepIdle+1 {
+		time.AfterFunc(overIdle, p.thin)
+	}
+}
+
+// thin dismisses the shims idle for longest, beyond those that stay.
+func (p *Pool) thin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	extra := len(p.idle) - keepIdle
+	if extra <= 0 {
+		return
+	}
+	for _, w := range p.idle[:extra] {
+		w.dismiss()
+	}
+	p.idle = append([]*worker(nil), p.idle[extra:]...)
+}
+
+// forget drops a shim that has died.
+func (p *Pool) forget(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.bound, w)
+	for i, other := range p.idle {
+		if other == w {
+			p.idle = append(p.idle[:i], p.idle[i+1:]...)
+			return
+		}
+	}
+}
+
+// Close kills every tree, ends every shim, and returns when all are reaped or when it has waited long enough.
+func (p *Pool) Close() {
+	p.forks.Lock()
+	p.ending = true
+	p.forks.Unlock()
+	p.mu.Lock()
+	p.closed = true
+	for _, w := range p.idle {
+		w.dismiss()
+	}
+	p.idle = nil
+	for w := range p.bound {
+		// A shim whose guest hangs up kills its tree.
+		w.dismiss()
+	}
+	p.mu.Unlock()
+	if !p.awaitNoShims(exitWait) {
+		p.forks.Lock()
+		for pid := range p.shims {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		p.forks.Unlock()
+		p.awaitNoShims(time.Second)
+	}
+	p.sweep()
+	close(p.quit)
+	p.tasks.Wait()
+}
+
+func (p *Pool) awaitNoShims(limit time.Duration) bool {
+	late := false
+	timer := time.AfterFunc(limit, func() {
+		p.forks.Lock()
+		late = true
+		p.forks.Unlock()
+		p.empty.Broadcast()
+	})
+	defer timer.Stop()
+	p.forks.Lock()
+	defer p.forks.Unlock()
+	for len(p.shims) > 0 && !late {
+		p.empty.Wait()
+	}
+	return len(p.shims) == 0
+}

@@ -1,0 +1,181 @@
+package pool
+
+import (
+	"encoding/json"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"agentic-isolation/guest/internal/fault"
+	"agentic-isolation/guest/internal/frame"
+	"agentic-isolation/guest/internal/shim"
+)
+
+// worker is the guest's side of one shim.
+type worker struct {
+	pool *Pool
+	pid  int
+	conn *net.UnixConn
+	// reaped is closed once the kernel has given the shim's children to the guest.
+	reaped chan struct{}
+
+	mu sync.Mutex
+	// last is the channel of the latest request; tree is what the shim runs now.
+	last    uint32
+	replies map[uint32]chan reply
+	tree    *Tree
+	gone    bool
+}
+
+type reply struct {
+	payload []byte
+	err     error
+}
+
+func newWorker(p *Pool, pid int, conn *net.UnixConn) *worker {
+	return &worker{pool: p, pid: pid, conn: conn, reaped: make(chan struct{}), replies: map[uint32]chan reply{}}
+}
+
+func (w *worker) lost() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone
+}
+
+// dismiss hangs up, upon which the shim kills what it runs and ends.
+func (w *worker) dismiss() { w.conn.Close() }
+
+var errGone error = fault.New(fault.StartFailed, "the shim of the command has ended")
+
+// send makes a request. The caller holds mu, so that no request can reach a shim's next command by mistake.
+func (w *worker) send(req *shim.Request, fds []int) (chan reply, error) {
+	if w.gone {
+		return nil, errGone
+	}
+	w.last++
+	out, err := frame.AppendJSON(nil, frame.Open, w.last, req)
+	if err != nil {
+		return nil, fault.New(fault.BadRequest, "argv and env are too long: %v", err)
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = syscall.UnixRights(fds...)
+	}
+	answer := make(chan reply, 1)
+	w.replies[w.last] = answer
+	_ = w.conn.SetWriteDeadline(time.Now().Add(patience))
+	n, _, err := w.conn.WriteMsgUnix(out, oob, nil)
+	if err == nil && n < len(out) {
+		_, err = w.conn.Write(out[n:])
+	}
+	if err != nil {
+		delete(w.replies, w.last)
+		return nil, errGone
+	}
+	return answer, nil
+}
+
+// listen passes on what the shim tells, until it has gone.
+func (w *worker) listen() {
+	decoder := frame.NewDecoder(w.conn)
+	for {
+		f, err := decoder.Next()
+		if err != nil {
+			break
+		}
+		switch f.Type {
+		case frame.Result, frame.Error:
+			w.answer(f)
+		case frame.Event:
+			w.event(f)
+		}
+	}
+	w.vanish()
+}
+
+func (w *worker) answer(f frame.Frame) {
+	r := reply{payload: append([]byte(nil), f.Payload...)}
+	if f.Type == frame.Error {
+		e := &fault.Error{}
+		if r.err = e; json.Unmarshal(f.Payload, e) != nil {
+			r.err = errGone
+		}
+	}
+	w.mu.Lock()
+	answer := w.replies[f.Channel]
+	delete(w.replies, f.Channel)
+	w.mu.Unlock()
+	if answer != nil {
+		answer <- r
+	}
+}
+
+func (w *worker) event(f frame.Frame) {
+	var e shim.Event
+	if json.Unmarshal(f.Payload, &e) != nil {
+		return
+	}
+	w.mu.Lock()
+	t := w.tree
+	if t == nil || t.channel != f.Channel {
+		w.mu.Unlock()
+		return
+	}
+	if e.Empty {
+		w.tree = nil
+	}
+	if e.Event == shim.EventStuck {
+		t.calm()
+	}
+	w.mu.Unlock()
+	if e.Empty {
+		t.ended()
+		w.pool.release(w)
+	}
+	t.observer.Observe(e)
+}
+
+// vanish ends the command of a shim that has gone, after the orphans that it left to the guest have been killed.
+func (w *worker) vanish() {
+	w.mu.Lock()
+	w.gone = true
+	t := w.tree
+	w.tree = nil
+	replies := w.replies
+	w.replies = nil
+	w.mu.Unlock()
+	w.conn.Close()
+	w.pool.forget(w)
+	if t != nil {
+		w.awaitReaped()
+		survivors := w.pool.sweep()
+		t.ended()
+		t.observer.Lost(survivors)
+	}
+	for _, answer := range replies {
+		answer <- reply{err: errGone}
+	}
+	demand(w.pool.low)
+}
+
+// awaitReaped also ends a shim that has hung up without ending: it has a command of a guest that is ending to kill.
+func (w *worker) awaitReaped() {
+	timer := time.AfterFunc(exitWait, w.destroy)
+	defer timer.Stop()
+	select {
+	case <-w.reaped:
+	case <-w.pool.quit:
+	}
+}
+
+// destroy kills the shim itself; its tree falls to the guest.
+func (w *worker) destroy() { w.signal(syscall.SIGKILL) }
+
+func (w *worker) signal(signal syscall.Signal) {
+	w.pool.forks.Lock()
+	defer w.pool.forks.Unlock()
+	if w.pool.shims[w.pid] == w {
+		_ = syscall.Kill(w.pid, signal)
+	}
+}

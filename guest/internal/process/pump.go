@@ -1,0 +1,190 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"agentic-isolation/guest/internal/frame"
+)
+
+// lingering is how long a result waits for processes that keep the command's output open.
+const lingering = 200 * time.Millisecond
+
+// buffers are for one read each, behind as much of an unfinished line.
+var buffers = sync.Pool{New: func() any { return new([2 * frame.MaxData]byte) }}
+
+// sink takes what a pump reads. It may block, and returns for how long it did.
+type sink func(source Source, b []byte, straggler bool) (blocked time.Duration)
+
+// pump moves one output of a process from its pipe to the sink, in pieces that end at line ends where lines is set.
+type pump struct {
+	source Source
+	pipe   *os.File
+	raw    syscall.RawConn
+	sink   sink
+	lines  bool
+	// partial is an unfinished line.
+	partial []byte
+	total   atomic.Uint64
+	ending  atomic.Bool
+}
+
+func newPump(source Source, pipe *os.File, lines bool, sink sink) (*pump, error) {
+	raw, err := pipe.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &pump{source: source, pipe: pipe, raw: raw, lines: lines, sink: sink}, nil
+}
+
+// run returns when the output has ended, which done is told, and nobody holds the pipe any more.
+func (p *pump) run(done func()) {
+	defer p.pipe.Close()
+	open := p.follow()
+	if open {
+		open = p.finish()
+	}
+	p.emit(p.partial, true)
+	p.partial = nil
+	done()
+	if open {
+		p.discard()
+	}
+}
+
+// end makes the pump finish: the command has ended.
+func (p *pump) end() {
+	if p.ending.CompareAndSwap(false, true) {
+		_ = p.pipe.SetReadDeadline(time.Now())
+	}
+}
+
+// follow reads until the pipe's end, or until end is called. It reports whether the pipe is still open.
+func (p *pump) follow() bool {
+	for {
+		_, _, err := p.read(true, false)
+		if errors.Is(err, os.ErrDeadlineExceeded) && p.ending.Load() {
+			return true
+		}
+		if err != nil {
+			return false
+		}
+	}
+}
+
+// finish reads what the command left in the pipe, then what others write until they have lingered long enough.
+func (p *pump) finish() bool {
+	_ = p.pipe.SetReadDeadline(time.Time{})
+	for left := pipeCapacity(p.raw); left > 0; {
+		n, _, err := p.read(false, false)
+		if err == errEmpty {
+			break
+		}
+		if err != nil {
+			return false
+		}
+		left -= n
+	}
+	for left := lingering; left > 0; {
+		since := time.Now()
+		_ = p.pipe.SetReadDeadline(since.Add(left))
+		_, blocked, err := p.read(true, true)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			return false
+		}
+		left -= time.Since(since) - blocked
+	}
+	return true
+}
+
+// discard spares whoever still writes a SIGPIPE.
+func (p *pump) discard() {
+	_ = p.pipe.SetReadDeadline(time.Time{})
+	p.partial = nil
+	p.sink = nil
+	for {
+		if _, _, err := p.read(true, true); err != nil {
+			return
+		}
+	}
+}
+
+var errEmpty = errors.New("nothing to read now")
+
+// read reads once and passes on what is complete. It takes a buffer only when there is something to read.
+func (p *pump) read(wait, straggler bool) (n int, blocked time.Duration, err error) {
+	var failure error
+	var buf *[2 * frame.MaxData]byte
+	held := len(p.partial) // less than frame.MaxData
+	waitErr := p.raw.Read(func(fd uintptr) bool {
+		buf = buffers.Get().(*[2 * frame.MaxData]byte)
+		n, failure = readFD(int(fd), buf[held:held+frame.MaxData])
+		if n > 0 {
+			return true
+		}
+		buffers.Put(buf)
+		buf = nil
+		return failure != syscall.EAGAIN || !wait
+	})
+	switch {
+	case waitErr != nil:
+		return 0, 0, waitErr
+	case failure == syscall.EAGAIN:
+		return 0, 0, errEmpty
+	case failure != nil:
+		return 0, 0, failure
+	case n == 0:
+		return 0, 0, io.EOF
+	}
+	defer buffers.Put(buf)
+	if p.sink == nil {
+		return n, 0, nil
+	}
+	p.total.Add(uint64(n))
+	copy(buf[:held], p.partial)
+	rest, blocked := p.split(buf[:held+n], straggler)
+	p.partial = append(p.partial[:0], rest...)
+	return n, blocked, nil
+}
+
+func readFD(fd int, b []byte) (int, error) {
+	for {
+		n, err := syscall.Read(fd, b)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// split passes b on in pieces of at most frame.MaxData and returns the unfinished line that remains.
+func (p *pump) split(b []byte, straggler bool) (rest []byte, blocked time.Duration) {
+	for len(b) > 0 {
+		n := min(len(b), frame.MaxData)
+		if p.lines {
+			if i := bytes.LastIndexByte(b[:n], '\n'); i >= 0 {
+				n = i + 1
+			} else if n < frame.MaxData {
+				return b, blocked
+			}
+		}
+		blocked += p.emit(b[:n], straggler)
+		b = b[n:]
+	}
+	return nil, blocked
+}
+
+func (p *pump) emit(b []byte, straggler bool) time.Duration {
+	if len(b) == 0 {
+		return 0
+	}
+	return p.sink(p.source, b, straggler)
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package proctree
+
+import "errors"
+
+// Snapshot fails: this platform has no /proc.
+func Snapshot() ([]Proc, error) { return nil, errors.ErrUnsupported }

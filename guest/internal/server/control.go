@@ -1,0 +1,132 @@
+package server
+
+import (
+	"cmp"
+	"slices"
+
+	"agentic-isolation/guest/internal/fault"
+	"agentic-isolation/guest/internal/kernel"
+	"agentic-isolation/guest/internal/link"
+	"agentic-isolation/guest/internal/process"
+	"agentic-isolation/guest/internal/proctree"
+)
+
+const (
+	highestSignal = 64
+	tickMicros    = 10_000
+	// maxArgv bounds the characters of all argument lists in a listing: a frame must hold it.
+	maxArgv = 256 << 10
+)
+
+type signalRequest struct {
+	ProcessID string `json:"process_id"`
+	Signal    int    `json:"signal"`
+	Tree      bool   `json:"tree"`
+}
+
+func (g *Guest) signal(_ *link.Channel, r *signalRequest) (none, error) {
+	if r.Signal < 1 || r.Signal > highestSignal {
+		return none{}, fault.New(fault.BadRequest, "signal: want 1 to %d, not %d", highestSignal, r.Signal)
+	}
+	p, err := g.table.Get(r.ProcessID)
+	if err != nil {
+		return none{}, err
+	}
+	return none{}, p.Signal(r.Signal, r.Tree)
+}
+
+type killRequest struct {
+	ProcessID string `json:"process_id"`
+}
+
+type killResult struct {
+	Survivors int `json:"survivors"`
+}
+
+func (g *Guest) kill(ch *link.Channel, r *killRequest) (killResult, error) {
+	p, err := g.table.Get(r.ProcessID)
+	if err != nil {
+		return killResult{}, err
+	}
+	p.Kill(process.CauseKilled, p.Grace)
+	for _, done := range []<-chan struct{}{p.TreeEnd(), p.Finished()} {
+		select {
+		case <-done:
+		case <-ch.Closed():
+			return killResult{}, link.ErrClosed
+		}
+	}
+	return killResult{Survivors: p.Survivors()}, nil
+}
+
+type processInfo struct {
+	ProcessID     string   `json:"process_id"`
+	Argv          []string `json:"argv"`
+	PID           int      `json:"pid"`
+	State         string   `json:"state"`
+	StartedUnixNS int64    `json:"started_unix_ns"`
+	CPUMicros     int64    `json:"cpu_us"`
+	Memory        int64    `json:"memory_bytes"`
+}
+
+type psResult struct {
+	Processes []processInfo `json:"processes"`
+}
+
+func (g *Guest) ps(*link.Channel, *none) (psResult, error) {
+	all := g.table.All()
+	slices.SortFunc(all, func(a, b *process.Process) int { return cmp.Compare(a.StartedUnixNS(), b.StartedUnixNS()) })
+	living, _ := proctree.Snapshot()
+	result := psResult{Processes: []processInfo{}}
+	for _, p := range all {
+		info := processInfo{
+			ProcessID: p.ID, Argv: shorten(p.Argv, maxArgv/len(all)), PID: p.PID(), State: "running",
+			StartedUnixNS: p.StartedUnixNS(),
+		}
+		for _, member := range p.Members(living) {
+			info.CPUMicros += int64(member.CPUTicks) * tickMicros
+			info.Memory += member.Resident
+		}
+		if end := p.Result(); end != nil {
+			info.State, info.CPUMicros = "exited", end.CPUMicros
+		}
+		result.Processes = append(result.Processes, info)
+	}
+	return result, nil
+}
+
+// shorten cuts an argument list to about n characters.
+func shorten(argv []string, n int) []string {
+	short := make([]string, 0, len(argv))
+	for _, arg := range argv {
+		if len(arg) > n {
+			return append(short, arg[:n]+"…")
+		}
+		n -= len(arg) + 1
+		short = append(short, arg)
+	}
+	return short
+}
+
+type leaseRequest struct {
+	TTLMS int64 `json:"ttl_ms"`
+}
+
+func (g *Guest) renew(_ *link.Channel, r *leaseRequest) (none, error) {
+	ttl, err := millis("ttl_ms", r.TTLMS, 1)
+	if err != nil {
+		return none{}, err
+	}
+	if !g.lease.Renew(ttl) {
+		return none{}, fault.New(fault.ShuttingDown, "the lease has ended")
+	}
+	return none{}, nil
+}
+
+func (g *Guest) info(*link.Channel, *none) (kernel.Info, error) { return kernel.Describe(), nil }
+
+func (g *Guest) shutdown(*link.Channel, *none) (none, error) {
+	g.end()
+	<-g.quiet
+	return none{}, nil
+}

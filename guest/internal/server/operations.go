@@ -1,0 +1,89 @@
+package server
+
+import (
+	"encoding/json"
+	"time"
+
+	"agentic-isolation/guest/internal/fault"
+	"agentic-isolation/guest/internal/link"
+)
+
+// none is the result of an operation that has nothing to tell.
+type none struct{}
+
+// operation reads a request, at once, and returns what performs it.
+type operation func(g *Guest, ch *link.Channel, request []byte) (perform func(), err error)
+
+var operations = map[string]operation{
+	"run":      openRun,
+	"attach":   openAttach,
+	"signal":   simple((*Guest).signal),
+	"kill":     simple((*Guest).kill),
+	"ps":       simple((*Guest).ps),
+	"lease":    simple((*Guest).renew),
+	"info":     simple((*Guest).info),
+	"shutdown": simple((*Guest).shutdown),
+	"stat":     simple((*Guest).stat),
+	"list":     simple((*Guest).list),
+	"mkdir":    simple((*Guest).mkdir),
+	"remove":   simple((*Guest).remove),
+	"move":     simple((*Guest).move),
+	"read":     openRead,
+	"write":    openWrite,
+}
+
+// Open implements link.Service.
+func (g *Guest) Open(ch *link.Channel, op string, request []byte) func() {
+	open, known := operations[op]
+	var perform func()
+	var err error
+	switch {
+	case !known:
+		err = fault.New(fault.Unsupported, "no operation %q in this version of the guest", op)
+	case g.isEnding() && op != "shutdown":
+		err = fault.New(fault.ShuttingDown, "the guest is ending")
+	default:
+		perform, err = open(g, ch, request)
+	}
+	if err != nil {
+		return func() { ch.Fail(err) }
+	}
+	return perform
+}
+
+// simple makes an operation of a function from a request to a result.
+func simple[Request, Result any](act func(*Guest, *link.Channel, *Request) (Result, error)) operation {
+	return func(g *Guest, ch *link.Channel, raw []byte) (func(), error) {
+		request, err := decode[Request](raw)
+		if err != nil {
+			return nil, err
+		}
+		return func() {
+			result, err := act(g, ch, request)
+			if err != nil {
+				ch.Fail(err)
+				return
+			}
+			ch.Result(result)
+		}, nil
+	}
+}
+
+func decode[Request any](raw []byte) (*Request, error) {
+	request := new(Request)
+	if err := json.Unmarshal(raw, request); err != nil {
+		return nil, fault.New(fault.BadRequest, "%v", err)
+	}
+	return request, nil
+}
+
+// maxMillis is some thirty years; nothing waits longer.
+const maxMillis = int64(1) << 40
+
+// millis checks a time of a request.
+func millis(name string, n, lowest int64) (time.Duration, error) {
+	if n < lowest {
+		return 0, fault.New(fault.BadRequest, "%s: must be at least %d, not %d", name, lowest, n)
+	}
+	return time.Duration(min(n, maxMillis)) * time.Millisecond, nil
+}

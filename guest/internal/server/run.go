@@ -1,0 +1,193 @@
+package server
+
+import (
+	"io"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"agentic-isolation/guest/internal/fault"
+	"agentic-isolation/guest/internal/frame"
+	"agentic-isolation/guest/internal/link"
+	"agentic-isolation/guest/internal/process"
+	"agentic-isolation/guest/internal/shim"
+)
+
+const (
+	defaultCapture = 1 << 20
+	maxCapture     = 16 << 20
+)
+
+var processID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+type runRequest struct {
+	ProcessID    string            `json:"process_id"`
+	Argv         []string          `json:"argv"`
+	Env          map[string]string `json:"env"`
+	Cwd          string            `json:"cwd"`
+	Stdin        bool              `json:"stdin"`
+	User         string            `json:"user"`
+	TimeoutMS    *int64            `json:"timeout_ms"`
+	KillGraceMS  int64             `json:"kill_grace_ms"`
+	LingerMS     int64             `json:"linger_ms"`
+	Output       string            `json:"output"`
+	CaptureBytes *int64            `json:"capture_bytes"`
+	Lines        bool              `json:"lines"`
+	Overflow     string            `json:"overflow"`
+}
+
+type startedEvent struct {
+	Event         string `json:"event"`
+	ProcessID     string `json:"process_id"`
+	PID           int    `json:"pid"`
+	StartedUnixNS int64  `json:"started_unix_ns"`
+}
+
+func openRun(g *Guest, ch *link.Channel, raw []byte) (func(), error) {
+	request, err := decode[runRequest](raw)
+	if err != nil {
+		return nil, err
+	}
+	if request.Stdin {
+		ch.AcceptData()
+	}
+	return func() { g.run(ch, request) }, nil
+}
+
+func (g *Guest) run(ch *link.Channel, request *runRequest) {
+	spec, err := g.spec(request)
+	if err != nil {
+		ch.Fail(err)
+		return
+	}
+	p, err := g.table.Start(*spec)
+	if err != nil {
+		ch.Fail(err)
+		return
+	}
+	// A failure to send is a closed channel, which stream finds.
+	_ = ch.Event(startedEvent{Event: "started", ProcessID: p.ID, PID: p.PID(), StartedUnixNS: p.StartedUnixNS()})
+	if request.Stdin {
+		ch.Go(func() { feed(ch, p) })
+	}
+	g.stream(ch, p, 0)
+}
+
+// feed passes DATA on to the command's standard input. What the command does not want is thrown away.
+func feed(ch *link.Channel, p *process.Process) {
+	var spare []byte
+	for {
+		data, err := ch.Receive(spare)
+		if err == io.EOF {
+			p.CloseStdin()
+			return
+		}
+		if err != nil {
+			p.AbandonStdin()
+			return
+		}
+		for rest := data; len(rest) > 0; {
+			n := min(len(rest), frame.MaxData)
+			p.WriteStdin(rest[:n])
+			ch.Grant(n)
+			rest = rest[n:]
+		}
+		spare = data
+	}
+}
+
+// spec checks a request. Its directory is open; Start closes it.
+func (g *Guest) spec(r *runRequest) (*process.Spec, error) {
+	spec := &process.Spec{ID: r.ProcessID, Argv: r.Argv, Stdin: r.Stdin, Lines: r.Lines}
+	for _, check := range []func(*runRequest, *process.Spec) error{checkCommand, checkTimes, checkOutput, checkUser} {
+		if err := check(r, spec); err != nil {
+			return nil, err
+		}
+	}
+	dir, realPath, err := g.files.WorkingDir(r.Cwd)
+	if err != nil {
+		return nil, err
+	}
+	spec.Dir = dir
+	if spec.Env, err = g.environment(r.Env, realPath); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return spec, nil
+}
+
+func checkCommand(r *runRequest, _ *process.Spec) error {
+	if !processID.MatchString(r.ProcessID) {
+		return fault.New(fault.BadRequest, "process_id: want 1 to 64 of A-Z a-z 0-9 _ -, not %q", r.ProcessID)
+	}
+	if len(r.Argv) == 0 || r.Argv[0] == "" {
+		return fault.New(fault.BadRequest, "argv: names no program")
+	}
+	for i, arg := range r.Argv {
+		if strings.ContainsRune(arg, 0) {
+			return fault.New(fault.BadRequest, "argv[%d]: holds a NUL", i)
+		}
+	}
+	return nil
+}
+
+func checkTimes(r *runRequest, spec *process.Spec) (err error) {
+	if r.TimeoutMS != nil {
+		if spec.Timeout, err = millis("timeout_ms", *r.TimeoutMS, 1); err != nil {
+			return err
+		}
+	}
+	if spec.Grace, err = millis("kill_grace_ms", r.KillGraceMS, 0); err != nil {
+		return err
+	}
+	spec.Linger, err = millis("linger_ms", r.LingerMS, -1)
+	return err
+}
+
+func checkOutput(r *runRequest, spec *process.Spec) error {
+	switch r.Output {
+	case "", "log":
+	case "capture":
+		spec.Capture, spec.Limit = true, defaultCapture
+		if r.CaptureBytes != nil {
+			if *r.CaptureBytes < 0 || *r.CaptureBytes > maxCapture {
+				return fault.New(fault.BadRequest, "capture_bytes: want 0 to %d, not %d", maxCapture, *r.CaptureBytes)
+			}
+			spec.Limit = int(*r.CaptureBytes)
+		}
+	default:
+		return fault.New(fault.BadRequest, "output: want log or capture, not %q", r.Output)
+	}
+	switch r.Overflow {
+	case "", "hold":
+	case "drop":
+		spec.Overflow = process.Drop
+	default:
+		return fault.New(fault.BadRequest, "overflow: want hold or drop, not %q", r.Overflow)
+	}
+	return nil
+}
+
+func checkUser(r *runRequest, spec *process.Spec) error {
+	if r.User == "" {
+		return nil
+	}
+	first, second, both := strings.Cut(r.User, ":")
+	if !both {
+		second = first
+	}
+	uid, err1 := strconv.ParseUint(first, 10, 32)
+	gid, err2 := strconv.ParseUint(second, 10, 32)
+	if err1 != nil || err2 != nil {
+		return fault.New(fault.BadRequest, "user: want UID or UID:GID in numbers, not %q", r.User)
+	}
+	if int(uid) == os.Geteuid() && (!both || int(gid) == os.Getegid()) {
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return fault.New(fault.UserUnavailable, "the guest runs as user %d and cannot become %s", os.Geteuid(), r.User)
+	}
+	spec.User = &shim.User{UID: uint32(uid), GID: uint32(gid)}
+	return nil
+}

@@ -1,0 +1,143 @@
+// Package server is the guest itself: it wires links, processes, files and lease together.
+package server
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"agentic-isolation/guest/internal/config"
+	"agentic-isolation/guest/internal/files"
+	"agentic-isolation/guest/internal/kernel"
+	"agentic-isolation/guest/internal/lease"
+	"agentic-isolation/guest/internal/link"
+	"agentic-isolation/guest/internal/pool"
+	"agentic-isolation/guest/internal/process"
+)
+
+const (
+	// reservedThreads covers every place where the guest may block in the kernel at a time.
+	reservedThreads = 12
+	maxProcessors   = 4
+	farewell        = 2 * time.Second
+)
+
+// Guest is a running guest.
+type Guest struct {
+	config  *config.Config
+	env     []string
+	files   *files.Space
+	shims   *pool.Pool
+	table   *process.Table
+	lease   *lease.Lease
+	id      link.Identity
+	endOnce sync.Once
+	// ending is closed when the guest begins to end, and quiet when every process has gone.
+	ending chan struct{}
+	quiet  chan struct{}
+
+	mu    sync.Mutex
+	links map[*link.Link]struct{}
+}
+
+// Main is the guest process. It returns the exit code.
+func Main(version string) int {
+	// First of all: the environment that the kernel keeps for this process holds the key.
+	if err := kernel.ForbidTracing(); err != nil {
+		return complain("cannot forbid tracing", err)
+	}
+	settings, err := config.FromEnvironment()
+	if err != nil {
+		return complain("settings", err)
+	}
+	held := lease.New(settings.Lease)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	// Not signal.Ignore, which commands would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
+	if err := confine(settings); err != nil {
+		return complain("confinement", err)
+	}
+	space, err := files.New(settings.Root, settings.Mount, settings.WorkingDir)
+	if err != nil {
+		return complain("files", err)
+	}
+	g := &Guest{
+		config: settings, env: baseEnvironment(os.Environ()), files: space, lease: held,
+		id: link.Identity{
+			WorkspaceID: settings.WorkspaceID, BootID: link.RandomHex(16), Version: version, Key: settings.Key,
+		},
+		ending: make(chan struct{}), quiet: make(chan struct{}), links: map[*link.Link]struct{}{},
+	}
+	listener, err := listen(settings.Socket)
+	if err != nil {
+		return complain("socket", err)
+	}
+	g.shims = pool.New()
+	g.table = process.NewTable(g.shims)
+	go g.admit(listener)
+	fmt.Println("ready")
+	select {
+	case <-held.Expired():
+	case <-signals:
+	case <-g.ending:
+	}
+	g.end()
+	_ = listener.Close()
+	return g.windUp()
+}
+
+func confine(settings *config.Config) error {
+	if err := kernel.BecomeSubreaper(); err != nil {
+		return fmt.Errorf("subreaper: %w", err)
+	}
+	if settings.NoNewPrivileges {
+		if err := kernel.DropNewPrivileges(); err != nil {
+			return fmt.Errorf("no new privileges: %w", err)
+		}
+	}
+	// Threads count against the workspace's limit of processes.
+	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxProcessors))
+	kernel.ReserveThreads(reservedThreads)
+	return nil
+}
+
+// end makes the guest end. Calling it again is harmless.
+func (g *Guest) end() { g.endOnce.Do(func() { close(g.ending) }) }
+
+func (g *Guest) isEnding() bool {
+	select {
+	case <-g.ending:
+		return true
+	default:
+		return false
+	}
+}
+
+// windUp kills every process, tells their results, and removes what the guest is to leave no trace of. Only then do
+// the links end.
+func (g *Guest) windUp() int {
+	g.table.Close()
+	g.shims.Close()
+	close(g.quiet)
+	g.mu.Lock()
+	var drained sync.WaitGroup
+	for l := range g.links {
+		drained.Go(func() { l.Drain(farewell) })
+	}
+	g.mu.Unlock()
+	drained.Wait()
+	if err := removeTraces(g.config); err != nil {
+		return complain("cleanup", err)
+	}
+	return 0
+}
+
+func complain(what string, err error) int {
+	fmt.Fprintf(os.Stderr, "agentic-guest: %s: %v\n", what, err)
+	return 1
+}

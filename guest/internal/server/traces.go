@@ -1,0 +1,74 @@
+package server
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"agentic-isolation/guest/internal/config"
+)
+
+// removeTraces removes what the settings want gone. It does all that it can, whatever fails.
+func removeTraces(c *config.Config) error {
+	var failures []error
+	if !strings.HasPrefix(c.Socket, "@") {
+		if err := os.Remove(c.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failures = append(failures, err)
+		}
+	}
+	if c.Cleanup != "" {
+		failures = append(failures, removeAll(c.Cleanup))
+	}
+	if c.Sweep != "" {
+		failures = append(failures, sweep(c.Sweep))
+	}
+	return errors.Join(failures...)
+}
+
+// removeAll also removes directories that a workload has locked itself out of.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	unlock(dir)
+	return os.RemoveAll(dir)
+}
+
+// unlock gives the owner access to a directory and to those below it. Every process that could put a symlink in the
+// way is dead by now.
+func unlock(dir string) {
+	_ = os.Chmod(dir, 0o700)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			unlock(filepath.Join(dir, e.Name()))
+		}
+	}
+}
+
+// sweep removes a directory that several guests and a service share, when this was the last of them.
+func sweep(dir string) error {
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return nil
+	}
+	left, err := os.ReadDir(filepath.Join(dir, "w"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(left) > 0 {
+		return nil
+	}
+	return removeAll(dir)
+}

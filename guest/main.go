@@ -1,0 +1,40 @@
+// Command agentic-guest runs inside every workspace; docs/guest-protocol.md is its reference.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"agentic-isolation/guest/internal/bridge"
+	"agentic-isolation/guest/internal/link"
+	"agentic-isolation/guest/internal/server"
+	"agentic-isolation/guest/internal/shim"
+)
+
+// version is set at build time.
+var version = "dev"
+
+const usage = `usage: agentic-guest serve            with settings in AGENTIC_GUEST_CONFIG
+       agentic-guest bridge SOCKET    copy standard input and output to and from a guest
+       agentic-guest version
+`
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	switch {
+	case len(args) == 1 && args[0] == "serve":
+		return server.Main(version)
+	case len(args) == 1 && args[0] == "shim":
+		return shim.Main()
+	case len(args) == 2 && args[0] == "bridge":
+		return bridge.Main(args[1])
+	case len(args) == 1 && args[0] == "version":
+		fmt.Printf("agentic-guest %s (protocol %d to %d)\n", version, link.LowestVersion, link.HighestVersion)
+		return 0
+	}
+	fmt.Fprint(os.Stderr, usage)
+	return 2
+}
