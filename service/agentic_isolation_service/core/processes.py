@@ -105,17 +105,12 @@ class ProcessRun:
     def mark_started(self) -> None:
         """Notes that the guest has started it: from now on it is only ever attached to."""
         self._started = True
-
-    async def feed(self, channel: Channel) -> None:
-        """Writes the command's standard input, as fast as it is read."""
-        if self._stdin is not None:
-            await channel.send(self._stdin)
-            channel.finish()
+        self._operation, self._stdin = {}, None
 
     @property
-    def has_stdin(self) -> bool:
-        """Whether there is anything to feed."""
-        return self._stdin is not None
+    def stdin(self) -> bytes | None:
+        """Standard input that is still to be written; None: there is none."""
+        return self._stdin
 
     def _forgotten(self, error: ProcessNotFoundError) -> ResultForgottenError:
         return ResultForgottenError(
@@ -142,7 +137,8 @@ class ProcessStream:
         self._channel = channel
         self._run = run
         self._unknown = unknown
-        self._feeder = asyncio.create_task(run.feed(channel)) if run is not None and run.has_stdin else None
+        stdin = None if run is None else run.stdin
+        self._feeder = None if stdin is None else asyncio.create_task(_feed(channel, stdin))
         self._offset = 0
         self._ended = False
         self.result: dict[str, object] = {}
@@ -236,6 +232,11 @@ class ProcessStream:
             raise self._unknown(error)
         else:
             raise error
+
+
+async def _feed(channel: Channel, stdin: bytes) -> None:
+    await channel.send(stdin)
+    channel.finish()
 
 
 async def execute(session: GuestSession, run: ProcessRun) -> Outcome:

@@ -79,6 +79,11 @@ class SharedCall(Generic[_T]):
         self._task: asyncio.Future[_T] | None = None
         self._waiting = 0
 
+    @property
+    def failed(self) -> bool:
+        """Whether the run ended without a result."""
+        return self._task is not None and self._task.done() and (self._task.cancelled() or bool(self._task.exception()))
+
     async def wait(self) -> _T:
         """Starts the run or joins it; returns its result or raises its error."""
         if self._task is None:

@@ -83,9 +83,9 @@ class Workspaces:
         call = self._creates.get("", request_id, content, lambda: SharedCall(lambda: self._create(provider, config)))
         try:
             return await call.wait()
-        except BaseException:
-            self._creates.forget("", request_id)
-            raise
+        finally:
+            if call.failed:
+                self._creates.forget("", request_id)
 
     def get(self, workspace_id: str) -> HeldWorkspace:
         """Returns a workspace.
