@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows which providers there are."""
+"""The composition root: the only place that knows which providers there are. Each is loaded when it is asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.workspaces import Workspaces
-from agentic_isolation_service.providers.local import LocalProvider
 from agentic_isolation_service.rpc.server import RpcServer
 from agentic_isolation_service.state import StateDirectory
 
@@ -53,8 +52,17 @@ async def serve_embedded() -> AsyncIterator[str]:
 
 
 def _workspaces(state: StateDirectory, config: ServiceConfig) -> Workspaces:
-    providers: list[Provider] = [LocalProvider(state.path, sweep=state.temporary)]
-    return Workspaces(providers, max_workspaces=config.max_workspaces)
+    def local() -> Provider:
+        from agentic_isolation_service.providers.local import LocalProvider
+
+        return LocalProvider(state.path, sweep=state.temporary)
+
+    def docker() -> Provider:
+        from agentic_isolation_service.providers.docker import DockerProvider
+
+        return DockerProvider()
+
+    return Workspaces({"docker": docker, "local": local}, max_workspaces=config.max_workspaces)
 
 
 @contextlib.asynccontextmanager

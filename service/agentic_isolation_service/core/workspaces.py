@@ -8,7 +8,7 @@ import contextlib
 import datetime as dt
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -37,13 +37,16 @@ class Workspaces:
     """All workspaces of one service. Entered, it watches leases; left, it destroys what it holds.
 
     Args:
-        providers: What workspaces can be made from, by name.
+        providers: What workspaces can be made from, by name; each is made when it is first asked for.
         max_workspaces: How many there may be at a time.
     """
 
-    def __init__(self, providers: Sequence[Provider], *, max_workspaces: int = DEFAULT_MAX_WORKSPACES) -> None:
+    def __init__(
+        self, providers: Mapping[str, Callable[[], Provider]], *, max_workspaces: int = DEFAULT_MAX_WORKSPACES
+    ) -> None:
         self.max_workspaces = max_workspaces
-        self._providers = {provider.name: provider for provider in providers}
+        self._makers = providers
+        self._providers: dict[str, Provider] = {}
         self._held: dict[str, HeldWorkspace] = {}
         self._creating = 0
         self._creates: RequestLog[SharedCall[WorkspaceInfo]] = RequestLog()
@@ -74,10 +77,7 @@ class Workspaces:
             ProviderUnavailableError, CapacityError, UnavailableError: Not now.
         """
         validation.check_config(config)
-        provider = self._providers.get(config.provider)
-        if provider is None:
-            known = " or ".join(repr(name) for name in self._providers)
-            raise InvalidArgumentError(f"there is no provider {config.provider!r}; use {known}", field="provider")
+        provider = self._provider(config.provider)
         provider.check(config)
         content = (config, sorted(config.environment.items()), sorted(config.labels.items()))
         call = self._creates.get("", request_id, content, lambda: SharedCall(lambda: self._create(provider, config)))
@@ -180,7 +180,15 @@ class Workspaces:
 
     async def describe_providers(self) -> list[ProviderInfo]:
         """Returns what each provider can give on this host."""
-        return [await provider.describe() for provider in self._providers.values()]
+        return [await self._provider(name).describe() for name in self._makers]
+
+    def _provider(self, name: str) -> Provider:
+        if name not in self._makers:
+            known = " or ".join(repr(known) for known in self._makers)
+            raise InvalidArgumentError(f"there is no provider {name!r}; use {known}", field="provider")
+        if name not in self._providers:
+            self._providers[name] = self._makers[name]()
+        return self._providers[name]
 
     def _run(
         self, workspace_id: str, command: Command, output: OutputMode, linger: float, request_id: str

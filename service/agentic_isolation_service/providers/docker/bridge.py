@@ -1,0 +1,66 @@
+"""The byte stream to a guest in a container: one long-lived exec of the guest's bridge, its stdio as the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import aiodocker
+import aiohttp
+from aiodocker.stream import Stream
+
+from agentic_isolation_service.providers.docker.container import GUEST_PATH, GUEST_SOCKET
+
+_STDOUT = 1
+_OPEN_TIMEOUT = 30.0
+
+
+class BridgeStream:
+    """A bridge's standard input and output. Drained promptly by the link, whatever its channels' readers do."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._words = b""
+
+    @classmethod
+    async def open(cls, container: aiodocker.containers.DockerContainer) -> BridgeStream:
+        """Starts a bridge. Raises DockerError where the container is gone or not running."""
+        async with asyncio.timeout(_OPEN_TIMEOUT):
+            # The container's own environment holds the guest's settings, which are none of the bridge's business.
+            execution = await container.exec(
+                [GUEST_PATH, "bridge", GUEST_SOCKET],
+                stdin=True,
+                stdout=True,
+                stderr=True,
+                tty=False,
+                environment={"AGENTIC_GUEST_CONFIG": ""},
+                workdir="/",
+            )
+            stream = execution.start(detach=False)
+            await stream.__aenter__()  # starts it; else the first read would, outside of this timeout
+        return cls(stream)
+
+    async def receive(self, size: int) -> bytes:
+        """Returns the next bytes, or none at the end."""
+        try:
+            while (message := await self._stream.read_out()) is not None:
+                if message.stream == _STDOUT:
+                    return message.data
+                self._words = (self._words + message.data)[-500:]
+        except aiohttp.ClientError as error:
+            raise ConnectionError(str(error)) from error
+        if self._words:
+            raise ConnectionError(self._words.decode("utf-8", "replace").strip())
+        return b""
+
+    async def send(self, data: bytes) -> None:
+        """Sends all of `data`."""
+        try:
+            await self._stream.write_in(data)
+        except (aiohttp.ClientError, RuntimeError, AssertionError) as error:
+            raise ConnectionError(f"the bridge has ended: {error}") from error
+
+    async def aclose(self) -> None:
+        """Ends the bridge."""
+        with contextlib.suppress(aiohttp.ClientError, AssertionError, OSError):
+            await self._stream.close()

@@ -1,0 +1,147 @@
+"""From a workspace's configuration to the engine's container: the one place where hardening is decided."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+from agentic_isolation.models import ResourceLimits, SecurityConfig
+from agentic_isolation_service.core.ports import PlaceSpec
+
+GUEST_DIRECTORY = "/.agentic-isolation"
+"""Where the guest's volume is mounted, read-only."""
+GUEST_PATH = f"{GUEST_DIRECTORY}/agentic-guest"
+GUEST_SOCKET = "@agentic-isolation-guest"
+"""In the abstract namespace: no workload can put another socket in its place."""
+HOME = "/home/agent"
+LABEL = "agentic-isolation"
+WORKSPACE_LABEL = f"{LABEL}.workspace-id"
+GVISOR_RUNTIME = "runsc"
+
+DEFAULT_USER = "1000:1000"
+DEFAULT_CPU_MILLIS = 2000
+DEFAULT_MEMORY_BYTES = 4 << 30
+DEFAULT_DISK_BYTES = 2 << 30
+DEFAULT_OPEN_FILES = 4096
+_TMP_BYTES = 256 << 20
+_HOME_BYTES = 128 << 20
+_SUPERVISOR_PIDS = 192
+"""Threads of the guest and its shims, on top of the limit that is the workload's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """What was decided for one workspace."""
+
+    spec: PlaceSpec
+    image: str
+    runtime: str
+    """Empty: the engine's default."""
+    guest_volume: str
+    labels: dict[str, str]
+
+
+def container_name(workspace_id: str) -> str:
+    """Returns the name of a workspace's container."""
+    return f"agentic-{workspace_id}"
+
+
+def container_config(plan: ContainerPlan) -> dict[str, object]:
+    """Returns the body of the engine's `POST /containers/create` (Docker Engine API 1.41)."""
+    config = plan.spec.config
+    security = config.security or SecurityConfig.production()
+    user = security.user or DEFAULT_USER
+    return {
+        "Image": plan.image,
+        "Entrypoint": [GUEST_PATH, "serve"],
+        "Cmd": [],
+        "User": user,
+        "Env": [f"AGENTIC_GUEST_CONFIG={_guest_settings(plan.spec, security)}", f"HOME={HOME}"],
+        "WorkingDir": "/",
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": plan.labels | {WORKSPACE_LABEL: plan.spec.workspace_id},
+        "StopSignal": "SIGTERM",
+        "NetworkDisabled": False,
+        "HostConfig": _host_config(plan, security, config.limits or ResourceLimits(), user),
+    }
+
+
+def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: ResourceLimits, user: str) -> dict[str, object]:
+    memory = _or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES)
+    open_files = _or_default(limits.open_files, DEFAULT_OPEN_FILES)
+    return {
+        "AutoRemove": True,
+        "Runtime": plan.runtime,
+        "Init": False,
+        "Privileged": False,
+        "CapAdd": [],
+        "CapDrop": ["ALL"] if security.cap_drop_all else [],
+        "SecurityOpt": ["no-new-privileges"] if security.no_new_privileges else [],
+        "ReadonlyRootfs": security.read_only_root,
+        "Tmpfs": _tmpfs(security, user),
+        "Mounts": [
+            {"Type": "volume", "Source": plan.guest_volume, "Target": GUEST_DIRECTORY, "ReadOnly": True},
+            _working_volume(plan, user, _or_default(limits.disk_bytes, DEFAULT_DISK_BYTES)),
+        ],
+        "NetworkMode": "bridge" if limits.network else "none",
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "PidsLimit": security.pids_limit + _SUPERVISOR_PIDS,
+        "Memory": memory,
+        "MemorySwap": memory,
+        "NanoCpus": _or_default(limits.cpu_millis, DEFAULT_CPU_MILLIS) * 1_000_000,
+        "Ulimits": [
+            {"Name": "nofile", "Soft": open_files, "Hard": open_files},
+            {"Name": "core", "Soft": 0, "Hard": 0},
+        ],
+        "ShmSize": 64 << 20,
+        "LogConfig": {"Type": "none"},
+        "RestartPolicy": {"Name": "no"},
+    }
+
+
+def _tmpfs(security: SecurityConfig, user: str) -> dict[str, str]:
+    owner = _owner(user)
+    tmpfs = {}
+    if security.tmpfs_tmp:
+        tmpfs["/tmp"] = f"rw,noexec,nosuid,nodev,size={_TMP_BYTES},mode=1777"
+    if security.tmpfs_home:
+        tmpfs[HOME] = f"rw,exec,nosuid,nodev,size={_HOME_BYTES},mode=0700,{owner}"
+    return tmpfs
+
+
+def _working_volume(plan: ContainerPlan, user: str, size: int) -> dict[str, object]:
+    """An anonymous volume that is a tmpfs: the size is a limit, and it goes away with its container."""
+    options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={size},mode=0755,nosuid,nodev,{_owner(user)}"}
+    return {
+        "Type": "volume",
+        "Target": plan.spec.config.working_dir,
+        "VolumeOptions": {
+            "NoCopy": True,
+            "Labels": plan.labels | {WORKSPACE_LABEL: plan.spec.workspace_id},
+            "DriverConfig": {"Name": "local", "Options": options},
+        },
+    }
+
+
+def _guest_settings(spec: PlaceSpec, security: SecurityConfig) -> str:
+    settings = {
+        "workspace_id": spec.workspace_id,
+        "key": spec.key.hex(),
+        "socket": GUEST_SOCKET,
+        "root": "/",
+        "working_dir": spec.config.working_dir,
+        "lease_ms": math.ceil(spec.config.lease * 1000),
+        "no_new_privileges": security.no_new_privileges,
+    }
+    return json.dumps(settings)
+
+
+def _owner(user: str) -> str:
+    uid, _, gid = user.partition(":")
+    return f"uid={uid},gid={gid or uid}"
+
+
+def _or_default(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -1,0 +1,139 @@
+"""The connection to a Docker Engine, and its refusals as errors of the tree."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiodocker
+import aiohttp
+
+from agentic_isolation.errors import ProviderUnavailableError
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+CALL_TIMEOUT = 60.0
+"""Seconds that the engine may take for one answer."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine is."""
+
+    version: str
+    operating_system: str
+    architecture: str
+    """As `uname -m`."""
+    runtimes: frozenset[str]
+    default_runtime: str
+    memory_limits: bool
+    swap_limits: bool
+    pids_limits: bool
+    cpu_limits: bool
+
+
+class Engine:
+    """An engine at `host`, as DOCKER_HOST spells it: unix://PATH, tcp://HOST:PORT, ssh:// through aiodocker's own.
+
+    DOCKER_TLS_VERIFY and DOCKER_CERT_PATH apply to tcp as they do for the docker command line.
+    """
+
+    def __init__(self, host: str | None = None) -> None:
+        self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self._client: aiodocker.Docker | None = None
+        self._connector: aiohttp.BaseConnector | None = None
+        self._facts: EngineFacts | None = None
+        self._lock = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[aiodocker.Docker]:
+        """Yields the client; what breaks on the way is a ProviderUnavailableError that names the host.
+
+        DockerErrors below 500, which are answers, are the caller's to handle.
+        """
+        async with self._lock:
+            if self._client is None:
+                self._client = await self._connect()
+        with self._translated():
+            yield self._client
+
+    async def facts(self) -> EngineFacts:
+        """Returns what the engine is; asked once.
+
+        Raises:
+            ProviderUnavailableError: It cannot be reached.
+        """
+        if self._facts is None:
+            async with self.client() as client, asyncio.timeout(CALL_TIMEOUT):
+                info = await client.system.info()
+            self._facts = EngineFacts(
+                version=info.get("ServerVersion", ""),
+                operating_system=info.get("OSType", ""),
+                architecture=info.get("Architecture", ""),
+                runtimes=frozenset(info.get("Runtimes") or {}),
+                default_runtime=info.get("DefaultRuntime", ""),
+                memory_limits=bool(info.get("MemoryLimit")),
+                swap_limits=bool(info.get("SwapLimit")),
+                pids_limits=bool(info.get("PidsLimit")),
+                cpu_limits=bool(info.get("CpuCfsQuota", True)),
+            )
+        return self._facts
+
+    async def aclose(self) -> None:
+        """Closes the connection; may be called twice."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+        if self._connector is not None:
+            await self._connector.close()
+
+    async def _connect(self) -> aiodocker.Docker:
+        # aiohttp's default of 100 connections would stop at 100 workspaces: each holds one for its bridge.
+        timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT, connect=CONNECT_TIMEOUT)
+        scheme, _, path = self.host.partition("://")
+        connector: aiohttp.BaseConnector | None = None
+        host = self.host
+        if scheme == "unix":
+            connector = aiohttp.UnixConnector(path, limit=0)
+        elif scheme in ("tcp", "http", "https"):
+            context = await asyncio.to_thread(_tls_context)
+            connector = aiohttp.TCPConnector(ssl=context if context is not None else True, limit=0)
+            if context is not None:
+                host = f"https://{path}"
+        self._connector = connector
+        client = aiodocker.Docker(url=host, connector=connector, timeout=timeout)
+        if scheme == "unix":
+            # What aiodocker itself does, but only with a connector of its own.
+            client.docker_host = "unix://localhost"
+        return client
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except aiodocker.DockerError as error:
+            if error.status < 500:
+                raise
+            raise ProviderUnavailableError(
+                f"the Docker Engine at {self.host} failed with {error.status}: {error.message}"
+            ) from error
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise ProviderUnavailableError(
+                f"the Docker Engine at {self.host} cannot be reached ({str(error) or type(error).__name__}); "
+                "start it, or set DOCKER_HOST to one that runs"
+            ) from error
+
+
+def _tls_context() -> ssl.SSLContext | None:
+    if os.environ.get("DOCKER_TLS_VERIFY", "") in ("", "0"):
+        return None
+    directory = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+    context.load_cert_chain(str(directory / "cert.pem"), str(directory / "key.pem"))
+    return context
