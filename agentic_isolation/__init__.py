@@ -75,7 +75,7 @@ from agentic_isolation.stream import OutputStream
 from agentic_isolation.workspace import AgenticWorkspace
 
 if TYPE_CHECKING:
-    from agentic_isolation_service.direct import WorkspaceLocalProvider
+    from agentic_isolation_service.direct import WorkspaceDockerProvider, WorkspaceLocalProvider
 
 __all__ = [
     "AgenticWorkspace",
@@ -128,6 +128,7 @@ __all__ = [
     "UserUnavailableError",
     "WorkingDirNotFoundError",
     "WorkspaceConfig",
+    "WorkspaceDockerProvider",
     "WorkspaceFileExistsError",
     "WorkspaceFileNotFoundError",
     "WorkspaceInfo",
@@ -140,7 +141,7 @@ __all__ = [
     "__version__",
 ]
 
-_DIRECT_PROVIDERS = frozenset({"WorkspaceLocalProvider"})
+_DIRECT_PROVIDERS = frozenset({"WorkspaceDockerProvider", "WorkspaceLocalProvider"})
 
 
 def __getattr__(name: str) -> object:

@@ -214,8 +214,8 @@ Global___ProcessState: _TypeAlias = ProcessState  # noqa: Y015
 @_typing.final
 class SecurityConfig(_message.Message):
     """Protections of a workspace. Every absent field has its production value. Asking for one that the provider cannot give
-    is FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]; leaving a field absent on the local provider, which gives hardly any,
-    is not asking.
+    is FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]. The local provider cannot hold any of this message: there it must be
+    absent as a whole (it sets no_new_privs by itself).
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -60,7 +60,7 @@ def _workspaces(state: StateDirectory, config: ServiceConfig) -> Workspaces:
     def docker() -> Provider:
         from agentic_isolation_service.providers.docker import DockerProvider
 
-        return DockerProvider()
+        return DockerProvider(config.docker.host, default_image=config.docker.image, labels=config.docker.labels)
 
     return Workspaces({"docker": docker, "local": local}, max_workspaces=config.max_workspaces)
 

@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_IMAGE = "python:3.12-slim"
+IMAGE_VARIABLE = "AGENTIC_ISOLATION_DOCKER_IMAGE"
+"""Environment variable with DockerConfig.image."""
+LABELS_VARIABLE = "AGENTIC_ISOLATION_DOCKER_LABELS"
+"""Environment variable with DockerConfig.labels: NAME=VALUE, separated by commas."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerConfig:
+    """How to use a Docker Engine."""
+
+    host: str | None = None
+    """As DOCKER_HOST spells it. None: DOCKER_HOST, else the standard socket."""
+    image: str = DEFAULT_IMAGE
+    """Image of workspaces that name none."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Put on everything that is created in the engine, for finding it there."""
+
+    @classmethod
+    def from_environment(cls) -> DockerConfig:
+        """Returns the settings of IMAGE_VARIABLE and LABELS_VARIABLE, or their defaults.
+
+        Raises:
+            InvalidArgumentError: A label is not NAME=VALUE.
+        """
+        labels = {}
+        for pair in filter(None, os.environ.get(LABELS_VARIABLE, "").split(",")):
+            name, separator, value = pair.partition("=")
+            if not separator:
+                raise InvalidArgumentError(f"{pair!r} is not NAME=VALUE", field=LABELS_VARIABLE)
+            labels[name] = value
+        return cls(image=os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE, labels=labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +62,8 @@ class ServiceConfig:
     """Workspaces at a time."""
     grace: float = 10.0
     """Seconds that running calls have when the service stops."""
+    docker: DockerConfig = field(default_factory=DockerConfig.from_environment)
+    """The engine for the docker provider."""
 
     def __post_init__(self) -> None:
         _check_address(self.address)

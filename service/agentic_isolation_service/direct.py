@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation._lease import end, keep_renewed
 from agentic_isolation._shared import Shared
 from agentic_isolation.errors import InvalidArgumentError, WorkspaceNotFoundError
-from agentic_isolation.models import ExecuteResult, FileInfo, ProcessEvent, WorkspaceConfig, WorkspaceInfo, command_of
+from agentic_isolation.models import (
+    ExecuteResult,
+    FileInfo,
+    ProcessEvent,
+    SecurityConfig,
+    WorkspaceConfig,
+    WorkspaceInfo,
+    command_of,
+)
 from agentic_isolation.stream import OutputStream
 from agentic_isolation_service.app import open_workspaces
-from agentic_isolation_service.config import ServiceConfig
+from agentic_isolation_service.config import DockerConfig, ServiceConfig
 from agentic_isolation_service.core import files, validation
 from agentic_isolation_service.core.processes import OutputMode
 from agentic_isolation_service.core.workspaces import Workspaces
@@ -28,8 +37,9 @@ class DirectProvider:
 
     name: str
 
-    def __init__(self) -> None:
-        self._shared = Shared(lambda: open_workspaces(ServiceConfig()))
+    def __init__(self, service: ServiceConfig | None = None, security: SecurityConfig | None = None) -> None:
+        self._shared = Shared(lambda: open_workspaces(service or ServiceConfig()))
+        self._security = security
         self._open: dict[str, tuple[Workspaces, contextlib.AsyncExitStack]] = {}
 
     async def create(self, config: WorkspaceConfig) -> WorkspaceInfo:
@@ -45,7 +55,7 @@ class DirectProvider:
             )
         async with contextlib.AsyncExitStack() as resources:
             workspaces = await resources.enter_async_context(self._shared.use())
-            info = await workspaces.create(config)
+            info = await workspaces.create(config if config.security else replace(config, security=self._security))
             resources.push_async_callback(_destroy, workspaces, info.id)
             renewal = keep_renewed(config.lease, lambda: workspaces.get(info.id).renew())
             resources.push_async_callback(end, asyncio.create_task(renewal, name=f"renew:{info.id}"))
@@ -162,3 +172,25 @@ class WorkspaceLocalProvider(DirectProvider):
     """Workspaces that are plain directories of this host, without isolation. For development and tests."""
 
     name = "local"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class WorkspaceDockerProvider(DirectProvider):
+    """Workspaces that are hardened containers of a Docker Engine.
+
+    Args:
+        default_image: Image of workspaces that name none; None: "python:3.12-slim".
+        security: Protections of workspaces that name none; None: production.
+        host: The engine, as DOCKER_HOST spells it; None: DOCKER_HOST, else the standard socket.
+    """
+
+    name = "docker"
+
+    def __init__(
+        self, default_image: str | None = None, security: SecurityConfig | None = None, *, host: str | None = None
+    ) -> None:
+        settings = DockerConfig.from_environment()
+        settings = replace(settings, image=default_image or settings.image, host=host)
+        super().__init__(ServiceConfig(docker=settings), security)

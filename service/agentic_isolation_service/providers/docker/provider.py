@@ -46,7 +46,6 @@ from agentic_isolation_service.providers.docker.guest_volume import ensure_guest
 from agentic_isolation_service.providers.docker.images import ensure_image
 from agentic_isolation_service.providers.docker.isolation import read_back
 
-DEFAULT_IMAGE = "python:3.12-slim"
 _REMOVAL_TIMEOUT = 30.0
 _POLL = 0.05
 _RESERVED = (
@@ -77,12 +76,10 @@ class DockerProvider:
 
     name = "docker"
 
-    def __init__(
-        self, host: str | None = None, *, default_image: str = DEFAULT_IMAGE, labels: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, host: str | None = None, *, default_image: str, labels: Mapping[str, str] | None = None) -> None:
         self._engine = Engine(host)
         self._default_image = default_image
-        self._labels = {LABEL: "workspace"} | (labels or {})
+        self._labels = {LABEL: "workspace", **(labels or {})}
         self._guest_volume: str | None = None
         self._filling = asyncio.Lock()
 
