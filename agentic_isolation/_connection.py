@@ -95,7 +95,7 @@ class Connection:
 def error_of(error: grpc.aio.AioRpcError, target: str) -> IsolationError:
     """Returns the error of the tree that a status stands for: by its ErrorInfo's reason, else by its code."""
     reason, field, description = None, None, None
-    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
     for key, value in metadata:
         if key == _DETAILS_KEY and isinstance(value, bytes):
             reason, field, description = _details(value)

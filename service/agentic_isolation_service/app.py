@@ -11,6 +11,9 @@ from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.rpc.server import RpcServer
 from agentic_isolation_service.state import StateDirectory
 
+_EMBEDDED_GRACE = 1.0
+"""Seconds for calls that their own program has just cancelled to end."""
+
 
 @contextlib.asynccontextmanager
 async def open_workspaces(config: ServiceConfig) -> AsyncIterator[Workspaces]:
@@ -46,7 +49,7 @@ async def serve_embedded() -> AsyncIterator[str]:
     async with (
         StateDirectory.open(None) as state,
         _workspaces(state, config) as workspaces,
-        _listening(workspaces, f"unix:{state.path / 'grpc.sock'}", grace=0) as address,
+        _listening(workspaces, f"unix:{state.path / 'grpc.sock'}", grace=_EMBEDDED_GRACE) as address,
     ):
         yield address
 

@@ -135,4 +135,7 @@ def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
 def _print(table: Table) -> None:
     # Ids must come out whole where a program reads them from a pipe.
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())

@@ -73,6 +73,9 @@ def execute(
 ) -> None:
     """Run COMMAND in a workspace that is there; otherwise like `run`."""
     environment = parse_pairs(env, "NAME=VALUE")
+    if command[0] == "--":
+        # It comes after the workspace, where click no longer takes it for itself.
+        command = command[1:]
 
     async def program() -> int:
         async with AgenticWorkspace.connect(workspace_id, target=target) as workspace:

@@ -21,19 +21,19 @@ _log = logging.getLogger(__name__)
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ErrorBoundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class ErrorBoundary(grpc.aio.ServerInterceptor):
     """Wraps every handler: IsolationError becomes its status, anything else INTERNAL, logged here and not told."""
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Returns the method's handler, wrapped."""
-        # The stubs know neither that an unknown method has no handler nor that an aio server's handlers are coroutines.
+        # The stubs do not know that an aio server's handlers are coroutines.
         handler: Any = await continuation(handler_call_details)
         if handler is None:
-            return None  # type: ignore[return-value]
+            return None
         codecs = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,

@@ -20,6 +20,8 @@ CALL_TIMEOUT = 60.0
 """Seconds that the engine may take for one answer."""
 CONNECT_TIMEOUT = 10.0
 """Seconds."""
+_NOT_CONNECTED = 900
+"""What aiodocker puts in place of a status when there was no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +122,20 @@ class Engine:
         except aiodocker.DockerError as error:
             if error.status < 500:
                 raise
+            if error.status == _NOT_CONNECTED:
+                raise self._unreachable(error.__cause__ or error) from error
             raise ProviderUnavailableError(
                 f"the Docker Engine at {self.host} failed with {error.status}: {error.message}"
             ) from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise ProviderUnavailableError(
-                f"the Docker Engine at {self.host} cannot be reached ({str(error) or type(error).__name__}); "
-                "start it, or set DOCKER_HOST to one that runs"
-            ) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: BaseException) -> ProviderUnavailableError:
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        return ProviderUnavailableError(
+            f"the Docker Engine at {self.host} cannot be reached ({cause or type(error).__name__}); "
+            "start it, or set DOCKER_HOST to one that runs"
+        )
 
 
 def _tls_context() -> ssl.SSLContext | None:
