@@ -10,6 +10,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from agentic_isolation._wire import check_finite, check_text
 from agentic_isolation.models import (
     CapturedOutput,
     Command,
@@ -51,8 +52,9 @@ def _named(numbers: Mapping[_E, int], number: int, default: _E) -> _E:
     return next((member for member, its_number in numbers.items() if its_number == number), default)
 
 
-def duration_to_pb(seconds: float) -> Duration:
-    """Seconds → Duration."""
+def duration_to_pb(seconds: float, field: str = "duration") -> Duration:
+    """Seconds → Duration. Raises InvalidArgumentError, naming the field, where they are not finite."""
+    check_finite(seconds, field)
     nanos = round(seconds * 1e9)
     return Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
 
@@ -75,16 +77,19 @@ def timestamp_from_pb(timestamp: Timestamp) -> dt.datetime:
 
 
 def config_to_pb(config: WorkspaceConfig) -> pb.CreateWorkspaceRequest:
-    """WorkspaceConfig → CreateWorkspaceRequest without a request_id."""
+    """WorkspaceConfig → CreateWorkspaceRequest without a request_id.
+
+    Raises InvalidArgumentError where a field holds what no message can carry.
+    """
     return pb.CreateWorkspaceRequest(
-        provider=config.provider,
-        image=config.image or "",
-        working_dir=config.working_dir,
-        environment=config.environment,
+        provider=check_text(config.provider, "provider"),
+        image=check_text(config.image or "", "image"),
+        working_dir=check_text(config.working_dir, "working_dir"),
+        environment=_texts(config.environment, "environment"),
         security=None if config.security is None else security_to_pb(config.security),
         limits=None if config.limits is None else limits_to_pb(config.limits),
-        labels=config.labels,
-        lease_duration=duration_to_pb(config.lease),
+        labels=_texts(config.labels, "labels"),
+        lease_duration=duration_to_pb(config.lease, "lease_duration"),
     )
 
 
@@ -243,20 +248,25 @@ def isolation_from_pb(message: pb.Isolation) -> Isolation:
     )
 
 
+def _texts(texts: Mapping[str, str], field: str) -> dict[str, str]:
+    return {check_text(name, field): check_text(value, f'{field}["{name}"]') for name, value in texts.items()}
+
+
 def command_to_pb(command: Command) -> pb.Command:
-    """Command → message."""
+    """Command → message. Raises InvalidArgumentError where a field holds what no message can carry."""
     message = pb.Command(
-        working_dir=command.cwd or "",
-        environment=command.env,
+        working_dir=check_text(command.cwd or "", "command.working_dir"),
+        environment=_texts(command.env, "command.environment"),
         stdin=command.stdin,
-        timeout=None if command.timeout is None else duration_to_pb(command.timeout),
-        kill_grace=duration_to_pb(command.kill_grace) if command.kill_grace else None,
+        timeout=None if command.timeout is None else duration_to_pb(command.timeout, "command.timeout"),
+        kill_grace=duration_to_pb(command.kill_grace, "command.kill_grace") if command.kill_grace else None,
         user=command.user or "",
     )
     if isinstance(command.program, str):
-        message.shell = command.program
+        message.shell = check_text(command.program, "command.shell")
     else:
-        message.argv.args.extend(command.program)
+        arguments = enumerate(command.program)
+        message.argv.args.extend(check_text(text, f"command.argv.args[{position}]") for position, text in arguments)
         message.argv.SetInParent()
     return message
 

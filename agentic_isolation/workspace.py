@@ -14,6 +14,7 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation._connection import CALL_TIMEOUT, Connection
 from agentic_isolation._embedded import embedded_target
 from agentic_isolation._lease import RENEWALS_PER_LEASE, end, keep_renewed
+from agentic_isolation._wire import check_text
 from agentic_isolation.errors import ClosedError, WorkspaceNotFoundError
 from agentic_isolation.models import (
     ExecuteResult,
@@ -238,7 +239,7 @@ class AgenticWorkspace:
             FileError, PathEscapesError: The file cannot be written, or leads out of the workspace.
         """
         data = content.encode() if isinstance(content, str) else content
-        header = pb.WriteFileHeader(workspace_id=self.id, path=path, mode=mode)
+        header = pb.WriteFileHeader(workspace_id=self.id, path=check_text(path, "path"), mode=mode)
 
         async def requests() -> AsyncIterator[pb.WriteFileRequest]:
             yield pb.WriteFileRequest(header=header)
@@ -257,7 +258,7 @@ class AgenticWorkspace:
             FileError, PathEscapesError: It cannot be read, or leads out of the workspace.
         """
         content = bytearray()
-        request = pb.ReadFileRequest(workspace_id=self.id, path=path)
+        request = pb.ReadFileRequest(workspace_id=self.id, path=check_text(path, "path"))
         connection = self._connected()
         async for response in connection.iterate(connection.stub.ReadFile(request)):
             content += response.data
@@ -282,7 +283,7 @@ class AgenticWorkspace:
             FileError, PathEscapesError: It is not there, or leads out of the workspace.
         """
         connection = self._connected()
-        request = pb.StatFileRequest(workspace_id=self.id, path=path)
+        request = pb.StatFileRequest(workspace_id=self.id, path=check_text(path, "path"))
         return convert.file_from_pb((await connection.call(connection.stub.StatFile, request)).file)
 
     async def list_directory(self, path: str = ".") -> list[FileInfo]:
@@ -292,7 +293,7 @@ class AgenticWorkspace:
             FileError, PathEscapesError: It is no directory, or leads out of the workspace.
         """
         connection = self._connected()
-        request = pb.ListDirectoryRequest(workspace_id=self.id, path=path)
+        request = pb.ListDirectoryRequest(workspace_id=self.id, path=check_text(path, "path"))
         files: list[FileInfo] = []
         while True:
             page = await connection.call(connection.stub.ListDirectory, request)
@@ -308,7 +309,7 @@ class AgenticWorkspace:
             FileError, PathEscapesError: It cannot be made, or leads out of the workspace.
         """
         connection = self._connected()
-        request = pb.MakeDirectoryRequest(workspace_id=self.id, path=path, parents=parents)
+        request = pb.MakeDirectoryRequest(workspace_id=self.id, path=check_text(path, "path"), parents=parents)
         return convert.file_from_pb((await connection.call(connection.stub.MakeDirectory, request)).file)
 
     async def remove_file(self, path: str, *, recursive: bool = False) -> None:
@@ -318,7 +319,7 @@ class AgenticWorkspace:
             FileError, PathEscapesError: It cannot be removed, or leads out of the workspace.
         """
         connection = self._connected()
-        request = pb.RemoveFileRequest(workspace_id=self.id, path=path, recursive=recursive)
+        request = pb.RemoveFileRequest(workspace_id=self.id, path=check_text(path, "path"), recursive=recursive)
         await connection.call(connection.stub.RemoveFile, request)
 
     async def close(self) -> None:

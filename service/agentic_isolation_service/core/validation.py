@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 
+from agentic_isolation._wire import check_finite, check_text
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.models import Command, ResourceLimits, SecurityConfig, WorkspaceConfig
 
@@ -59,12 +60,12 @@ def check_command(command: Command) -> None:
     if isinstance(command.program, str):
         if not command.program.strip():
             raise refuse("command.shell", "the command is empty; give a line for /bin/sh or a list of arguments")
-        _refuse_nul(command.program, "command.shell")
+        _check_argument(command.program, "command.shell")
     else:
         if not command.program or not command.program[0]:
             raise refuse("command.argv", "the command is empty; its first argument is the program to run")
         for position, argument in enumerate(command.program):
-            _refuse_nul(argument, f"command.argv.args[{position}]")
+            _check_argument(argument, f"command.argv.args[{position}]")
     if command.cwd is not None:
         check_absolute_path(command.cwd, "command.working_dir")
     check_environment(command.env, "command.environment")
@@ -91,17 +92,17 @@ def check_path(path: str, field: str) -> None:
     """Raises InvalidArgumentError where a path is empty, holds NUL or is too long."""
     if not path:
         raise refuse(field, "the path is empty")
-    _refuse_nul(path, field)
-    if len(path.encode("utf-8", "surrogateescape")) > MAX_PATH:
+    _check_argument(path, field)
+    if len(path.encode()) > MAX_PATH:
         raise refuse(field, f"the path is longer than {MAX_PATH} bytes")
 
 
 def check_environment(environment: Mapping[str, str], field: str) -> None:
     """Raises InvalidArgumentError where a variable cannot be passed on. Never shows values: they may be secrets."""
     for name, value in environment.items():
-        if not name or "=" in name or "\0" in name:
+        if not name or "=" in name or "\0" in check_text(name, field):
             raise refuse(field, f"{name!r} is no name for a variable: it is empty or holds '=' or NUL")
-        if "\0" in value:
+        if "\0" in check_text(value, f'{field}["{name}"]'):
             raise refuse(f'{field}["{name}"]', "the value holds NUL, which no variable can")
 
 
@@ -110,6 +111,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
     if len(labels) > 64:
         raise refuse("labels", f"{len(labels)} labels, more than 64")
     for name, value in labels.items():
+        check_text(value, f'labels["{name}"]')
         if not _LABEL_NAME.fullmatch(name):
             raise refuse("labels", f"{name!r} is no label name: use at most 63 of a-z, 0-9, '.', '_', '/' and '-'")
         if len(value) > 256:
@@ -146,15 +148,15 @@ def check_request_id(request_id: str) -> None:
 
 def check_seconds(seconds: float, field: str, least: float, most: float) -> None:
     """Raises InvalidArgumentError where a time is not between two bounds, both included."""
-    if math.isnan(seconds) or not least <= seconds <= most or math.isinf(seconds):
+    if not least <= check_finite(seconds, field) <= most:
         bound = f"{least:g} s or more" if math.isinf(most) else f"from {least:g} s to {most:g} s"
         raise refuse(field, f"{seconds:g} s is out of range; it must be {bound}")
 
 
 def _check_size(command: Command) -> None:
     program = [command.program] if isinstance(command.program, str) else command.program
-    size = sum(len(argument.encode("utf-8", "surrogateescape")) + 1 for argument in program)
-    size += sum(len((name + value).encode("utf-8", "surrogateescape")) + 2 for name, value in command.env.items())
+    size = sum(len(argument.encode()) + 1 for argument in program)
+    size += sum(len((name + value).encode()) + 2 for name, value in command.env.items())
     if size > MAX_COMMAND:
         raise refuse("command", f"arguments and environment take {size} bytes, more than {MAX_COMMAND}; use a file")
 
@@ -182,6 +184,6 @@ def _check_user(user: str, field: str) -> None:
         raise refuse(field, f"{user!r} is not UID or UID:GID in numbers, for example 1000:1000")
 
 
-def _refuse_nul(text: str, field: str) -> None:
-    if "\0" in text:
+def _check_argument(text: str, field: str) -> None:
+    if "\0" in check_text(text, field):
         raise refuse(field, "it holds a NUL character, which no argument or path can")

@@ -123,7 +123,7 @@ class Engine:
             if error.status < 500:
                 raise
             if error.status == _NOT_CONNECTED:
-                raise self._unreachable(error.__cause__ or error) from error
+                raise self._unreachable(error.__cause__ or error.__context__ or error) from error
             raise ProviderUnavailableError(
                 f"the Docker Engine at {self.host} failed with {error.status}: {error.message}"
             ) from error
