@@ -69,7 +69,10 @@ func (s *Space) makeParents(p string) error {
 		return nil // the root has no parent to make
 	}
 	if err := s.tree.MkdirAll(dir, 0o755); err != nil {
-		return problem(at, err)
+		if err = problem(at, err); fault.Is(err, fault.FileExists) {
+			return fault.New(fault.NotADirectory, "%q: a part of the path is not a directory", at.shown)
+		}
+		return err
 	}
 	return nil
 }

@@ -54,14 +54,18 @@ func problem(at place, err error) error {
 	return fault.New(fault.FileSystem, "%q: %v", at.shown, err)
 }
 
+// cause is what lies below the names: package os nests its errors.
 func cause(err error) error {
-	var pathError *os.PathError
-	var linkError *os.LinkError
-	switch {
-	case errors.As(err, &pathError):
-		return pathError.Err
-	case errors.As(err, &linkError):
-		return linkError.Err
+	for {
+		var pathError *os.PathError
+		var linkError *os.LinkError
+		switch {
+		case errors.As(err, &pathError):
+			err = pathError.Err
+		case errors.As(err, &linkError):
+			err = linkError.Err
+		default:
+			return err
+		}
 	}
-	return err
 }

@@ -52,7 +52,13 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// binaryVariable names a guest that has been built already: for a user who cannot build, or another architecture.
+const binaryVariable = "AGENTIC_TEST_GUEST"
+
 var build = sync.OnceValues(func() (string, error) {
+	if given := os.Getenv(binaryVariable); given != "" {
+		return given, nil
+	}
 	dir, err := os.MkdirTemp("", "agentic-guest-test-")
 	if err != nil {
 		return "", err
@@ -86,7 +92,7 @@ func Binary(t testing.TB) string {
 
 // RemoveBinary is for TestMain.
 func RemoveBinary() {
-	if binary, err := build(); err == nil {
+	if binary, err := build(); err == nil && os.Getenv(binaryVariable) == "" {
 		os.RemoveAll(filepath.Dir(binary))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +37,8 @@ type Pool struct {
 	idle   []*worker
 	bound  map[*worker]struct{}
 	closed bool
+	// thinning: a look at what is idle beyond keepIdle is planned.
+	thinning bool
 	// empty is signalled when the last shim has been reaped.
 	empty *sync.Cond
 
@@ -149,24 +152,32 @@ func (p *Pool) release(w *worker) {
 		w.dismiss()
 		return
 	}
+	w.idleSince = time.Now()
 	p.idle = append(p.idle, w)
-	if len(p.idle) == keepIdle+1 {
-		time.AfterFunc(overIdle, p.thin)
-	}
+	p.planThinning()
 }
 
-// thin dismisses the shims idle for longest, beyond those that stay.
+// planThinning has the shims beyond those that stay looked at when the oldest of them has been idle too long.
+func (p *Pool) planThinning() {
+	if p.thinning || len(p.idle) <= keepIdle || p.closed {
+		return
+	}
+	p.thinning = true
+	time.AfterFunc(time.Until(p.idle[0].idleSince.Add(overIdle)), p.thin)
+}
+
+// thin dismisses shims that no burst has needed for a while. The latest used are taken first, so the oldest lie idle.
 func (p *Pool) thin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	extra := len(p.idle) - keepIdle
-	if extra <= 0 {
-		return
+	p.thinning = false
+	extra := 0
+	for extra < len(p.idle)-keepIdle && time.Since(p.idle[extra].idleSince) >= overIdle {
+		p.idle[extra].dismiss()
+		extra++
 	}
-	for _, w := range p.idle[:extra] {
-		w.dismiss()
-	}
-	p.idle = append([]*worker(nil), p.idle[extra:]...)
+	p.idle = slices.Delete(p.idle, 0, extra)
+	p.planThinning()
 }
 
 // forget drops a shim that has died.
@@ -174,11 +185,8 @@ func (p *Pool) forget(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.bound, w)
-	for i, other := range p.idle {
-		if other == w {
-			p.idle = append(p.idle[:i], p.idle[i+1:]...)
-			return
-		}
+	if i := slices.Index(p.idle, w); i >= 0 {
+		p.idle = slices.Delete(p.idle, i, i+1)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // shimEnv is all that a shim inherits: commands get their own environment with each start request.
-var shimEnv = []string{"GOMAXPROCS=1", "GOGC=400"}
+var shimEnv = []string{"GOMAXPROCS=1", "GOGC=50"}
 
 // spawn starts a shim. It is neither idle nor bound yet.
 func (p *Pool) spawn() (*worker, error) {

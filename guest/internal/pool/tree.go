@@ -24,8 +24,11 @@ type Tree struct {
 	worker   *worker
 	channel  uint32
 	observer Observer
-	watchdog *time.Timer // guarded by worker.mu
 	over     chan struct{}
+
+	// These are guarded by worker.mu.
+	watchdog *time.Timer
+	killed   bool
 }
 
 // Spec is what to start, with its descriptors.
@@ -142,6 +145,7 @@ func (t *Tree) Kill(grace time.Duration) {
 	t.worker.mu.Lock()
 	defer t.worker.mu.Unlock()
 	t.calm()
+	t.killed = true
 	t.watchdog = time.AfterFunc(grace+exitWait, t.onSilence)
 }
 

@@ -19,6 +19,8 @@ type worker struct {
 	conn *net.UnixConn
 	// reaped is closed once the kernel has given the shim's children to the guest.
 	reaped chan struct{}
+	// idleSince is guarded by pool.mu.
+	idleSince time.Time
 
 	mu sync.Mutex
 	// last is the channel of the latest request; tree is what the shim runs now.
@@ -128,12 +130,23 @@ func (w *worker) event(f frame.Frame) {
 	if e.Event == shim.EventStuck {
 		t.calm()
 	}
+	killed := t.killed
 	w.mu.Unlock()
 	if e.Empty {
 		t.ended()
-		w.pool.release(w)
+		w.retire(killed)
 	}
 	t.observer.Observe(e)
+}
+
+// retire gives the shim back. One that has killed has got more threads and memory by it than a fresh one needs.
+func (w *worker) retire(killed bool) {
+	if !killed {
+		w.pool.release(w)
+		return
+	}
+	w.pool.forget(w)
+	w.dismiss()
 }
 
 // vanish ends the command of a shim that has gone, after the orphans that it left to the guest have been killed.

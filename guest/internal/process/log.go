@@ -133,7 +133,7 @@ func (l *Log) spare() bool {
 		return false
 	}
 	wholly := sort.Search(len(l.entries), func(i int) bool { return l.entryEnd(i) > l.sent })
-	return int(l.sent-l.start)+entryCost*wholly > keptBack
+	return int(l.sent-l.entryEnd(0))+entryCost*(wholly-1) >= keptBack
 }
 
 func (l *Log) entryEnd(i int) uint64 {

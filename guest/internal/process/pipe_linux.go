@@ -5,7 +5,12 @@ import (
 	"syscall"
 )
 
-const fGetPipeSize = 1032
+const (
+	fSetPipeSize = 1031
+	fGetPipeSize = 1032
+	// outputPipe lets a command that writes much do so in few turns. Its memory is only taken while it is filled.
+	outputPipe = 256 << 10
+)
 
 // newPipe makes a pipe whose end for the guest is waited for by the runtime's poller, and whose other end blocks.
 func newPipe(guestReads bool) (ours, theirs *os.File, err error) {
@@ -20,6 +25,10 @@ func newPipe(guestReads bool) (ours, theirs *os.File, err error) {
 		syscall.Close(fds[0])
 		syscall.Close(fds[1])
 		return nil, nil, err
+	}
+	if guestReads {
+		// A user's pipes may not be enlarged without end; then they keep their size.
+		_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, uintptr(fds[0]), fSetPipeSize, outputPipe)
 	}
 	return os.NewFile(uintptr(fds[0]), "|guest"), os.NewFile(uintptr(fds[1]), "|command"), nil
 }

@@ -7,8 +7,6 @@ type Proc struct {
 	State       byte
 	// CPUTicks is user and system time of the process and of the children it has waited for, in 1/100 s.
 	CPUTicks uint64
-	// Resident is the resident set in bytes.
-	Resident int64
 }
 
 // Zombie reports whether the process has ended and only waits to be reaped.

@@ -85,7 +85,7 @@ func (g *Guest) ps(*link.Channel, *none) (psResult, error) {
 		}
 		for _, member := range p.Members(living) {
 			info.CPUMicros += int64(member.CPUTicks) * tickMicros
-			info.Memory += member.Resident
+			info.Memory += proctree.Resident(member.PID)
 		}
 		if end := p.Result(); end != nil {
 			info.State, info.CPUMicros = "exited", end.CPUMicros

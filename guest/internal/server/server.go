@@ -50,6 +50,7 @@ func Main(version string) int {
 	if err := kernel.ForbidTracing(); err != nil {
 		return complain("cannot forbid tracing", err)
 	}
+	kernel.SealDescriptors()
 	settings, err := config.FromEnvironment()
 	if err != nil {
 		return complain("settings", err)

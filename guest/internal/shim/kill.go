@@ -13,8 +13,8 @@ const (
 	killLimit = 5 * time.Second
 	// stopPasses bounds the hunt for processes that fork faster than they are stopped.
 	stopPasses = 50
-	firstRetry = 2 * time.Millisecond
-	lastRetry  = time.Second
+	firstRetry = time.Millisecond
+	lastRetry  = 250 * time.Millisecond
 )
 
 type killState struct {
@@ -76,22 +76,23 @@ func (c *command) destroy() {
 	told := false
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
 		c.signalTree(syscall.SIGKILL)
-		pause := retry
-		if !told {
-			pause = min(pause, time.Until(limit))
-		}
-		timer := time.NewTimer(pause)
+		pause(retry)
 		select {
 		case <-c.empty:
-			timer.Stop()
 			return
-		case <-timer.C:
+		default:
 		}
 		if !told && time.Until(limit) <= 0 {
 			told = true
 			c.control.send(frame.Event, c.channel, &Event{Event: EventStuck})
 		}
 	}
+}
+
+// pause sleeps in the kernel: the runtime's timers need its poller, which costs a thread.
+func pause(d time.Duration) {
+	ts := syscall.NsecToTimespec(d.Nanoseconds())
+	_ = nanosleep(&ts)
 }
 
 // signalGroup is for where descendants cannot be found.

@@ -8,3 +8,5 @@ const (
 	// peakScale turns the kernel's unit of the largest resident set into bytes.
 	peakScale = 1024
 )
+
+func nanosleep(ts *syscall.Timespec) error { return syscall.Nanosleep(ts, nil) }

@@ -13,8 +13,8 @@ import (
 	"agentic-isolation/guest/internal/kernel"
 )
 
-// reservedThreads is one for each place where a shim can block: the control socket, a child's end, a kill.
-const reservedThreads = 3
+// reservedThreads makes four with those that the runtime needs: for the control socket, a child's end, and a kill.
+const reservedThreads = 1
 
 type shim struct {
 	control *control

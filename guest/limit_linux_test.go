@@ -1,0 +1,41 @@
+package main
+
+import (
+	"os"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"agentic-isolation/guest/internal/guesttest"
+)
+
+const rlimitProcesses = 6
+
+// A workload that takes every process there may be must not take the guest with it.
+func TestForkBombAtTheLimitOfProcesses(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("the limit does not hold for root")
+	}
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	wantExit(t, c.Do("run", runOf(nil, "true")), 0, "exited")
+	limit := syscall.Rlimit{Cur: 120, Max: 120}
+	shims, _ := tree(t, g)
+	for _, pid := range append(shims, g.PID()) {
+		_, _, errno := syscall.Syscall6(syscall.SYS_PRLIMIT64, uintptr(pid), rlimitProcesses, uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+		if errno != 0 {
+			t.Skip("the limit cannot be set: ", errno)
+		}
+	}
+	for range 3 {
+		ch := c.Open("run", sh(map[string]any{"timeout_ms": 1000}, `bomb() { bomb & bomb & wait; }; bomb 2>/dev/null; sleep 60`))
+		ch.AwaitEvent()
+		c.Ping("during")
+		o := ch.Finish()
+		if o.Err != nil || o.Result["survivors"] != 0.0 || o.Result["cause"] != "timeout" {
+			t.Fatalf("%v %v", o.Result, o.Err)
+		}
+	}
+	wantExit(t, c.Do("run", runOf(nil, "true")), 0, "exited")
+	awaitOnly(t, g, 4)
+}
