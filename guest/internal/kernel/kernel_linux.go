@@ -10,8 +10,10 @@ import (
 
 const (
 	prSetDumpable       = 4
+	prGetSeccomp        = 21
 	prSetChildSubreaper = 36
 	prSetNoNewPrivs     = 38
+	prGetNoNewPrivs     = 39
 )
 
 // BecomeSubreaper makes orphaned descendants of this process its children.
@@ -29,6 +31,15 @@ func DropNewPrivileges() error {
 	return nil
 }
 
+// ask returns what prctl answers to a question, or 0 where it does not know it.
+func ask(option uintptr) int {
+	answer, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, option, 0, 0, 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(answer)
+}
+
 func prctl(option, value uintptr) error {
 	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, option, value, 0, 0, 0, 0); errno != 0 {
 		return errno
@@ -42,10 +53,11 @@ func Describe() Info {
 	info := Info{
 		UID: os.Getuid(), GID: os.Getgid(), Groups: []int{},
 		Capabilities: status["CapEff"],
-		NoNewPrivs:   status["NoNewPrivs"] == "1",
+		// A sandboxed kernel's /proc need not tell these two.
+		NoNewPrivs:   ask(prGetNoNewPrivs) == 1,
+		Seccomp:      ask(prGetSeccomp),
 		RootReadOnly: rootReadOnly(),
 	}
-	info.Seccomp, _ = strconv.Atoi(status["Seccomp"])
 	for _, g := range strings.Fields(status["Groups"]) {
 		if n, err := strconv.Atoi(g); err == nil {
 			info.Groups = append(info.Groups, n)
@@ -53,7 +65,7 @@ func Describe() Info {
 	}
 	var u syscall.Utsname
 	if syscall.Uname(&u) == nil {
-		info.Kernel = text(u.Sysname[:]) + " " + text(u.Release[:]) + " " + text(u.Version[:]) + " " + text(u.Machine[:])
+		info.Kernel = text(u.Release[:])
 	}
 	return info
 }

@@ -44,8 +44,10 @@ type Pool struct {
 
 	low    chan struct{}
 	strays chan struct{}
-	quit   chan struct{}
-	tasks  sync.WaitGroup
+	// freed is signalled when a command's end has made room for another.
+	freed chan struct{}
+	quit  chan struct{}
+	tasks sync.WaitGroup
 }
 
 // New starts reaping, and one shim in advance.
@@ -56,6 +58,7 @@ func New() *Pool {
 		bound:   map[*worker]struct{}{},
 		low:     make(chan struct{}, 1),
 		strays:  make(chan struct{}, 1),
+		freed:   make(chan struct{}, 1),
 		quit:    make(chan struct{}),
 	}
 	p.empty = sync.NewCond(&p.forks)
@@ -148,6 +151,7 @@ func (p *Pool) release(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.bound, w)
+	demand(p.freed)
 	if p.closed || w.lost() {
 		w.dismiss()
 		return
@@ -185,6 +189,7 @@ func (p *Pool) forget(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.bound, w)
+	demand(p.freed)
 	if i := slices.Index(p.idle, w); i >= 0 {
 		p.idle = slices.Delete(p.idle, i, i+1)
 	}

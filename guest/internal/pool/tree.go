@@ -40,8 +40,7 @@ type Spec struct {
 	Dir   *os.File
 }
 
-// Start starts a command. The observer may be called before Start returns.
-func (p *Pool) Start(spec *Spec, observer Observer) (*Tree, error) {
+func (p *Pool) start(spec *Spec, observer Observer) (*Tree, error) {
 	fds := make([]int, 0, len(spec.Stdio)+1)
 	for _, f := range append(spec.Stdio[:], spec.Dir) {
 		fds = append(fds, int(f.Fd()))

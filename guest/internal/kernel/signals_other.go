@@ -1,0 +1,6 @@
+//go:build !linux
+
+package kernel
+
+// DefaultSignals does nothing here.
+func DefaultSignals() {}
