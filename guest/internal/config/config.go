@@ -28,6 +28,7 @@ type Config struct {
 	WorkingDir      string
 	Lease           time.Duration
 	NoNewPrivileges bool
+	MaxCommands     int
 	Cleanup         string
 	Sweep           string
 }
@@ -41,6 +42,7 @@ type settings struct {
 	WorkingDir      string `json:"working_dir"`
 	LeaseMS         int64  `json:"lease_ms"`
 	NoNewPrivileges *bool  `json:"no_new_privileges"`
+	MaxCommands     *int   `json:"max_commands"`
 	Cleanup         string `json:"cleanup"`
 	Sweep           string `json:"sweep"`
 }
@@ -73,13 +75,20 @@ func Parse(raw []byte) (*Config, error) {
 		Root: orDefault(s.Root, "/"), Mount: path.Clean(orDefault(s.Mount, "/")),
 		Lease:           time.Duration(min(s.LeaseMS, maxLeaseMS)) * time.Millisecond,
 		NoNewPrivileges: s.NoNewPrivileges == nil || *s.NoNewPrivileges,
+		MaxCommands:     defaultMaxCommands,
 		Cleanup:         s.Cleanup, Sweep: s.Sweep,
+	}
+	if s.MaxCommands != nil {
+		c.MaxCommands = *s.MaxCommands
 	}
 	c.WorkingDir = orDefault(s.WorkingDir, c.Mount)
 	return c, c.check()
 }
 
-const maxLeaseMS = int64(1) << 40
+const (
+	maxLeaseMS         = int64(1) << 40
+	defaultMaxCommands = 1024
+)
 
 func (c *Config) check() error {
 	switch {
@@ -87,6 +96,8 @@ func (c *Config) check() error {
 		return errors.New("workspace_id: required")
 	case c.Socket == "":
 		return errors.New("socket: required")
+	case c.MaxCommands < 1:
+		return errors.New("max_commands: must be positive")
 	case c.Lease <= 0:
 		return errors.New("lease_ms: must be positive")
 	case !filepath.IsAbs(c.Root):

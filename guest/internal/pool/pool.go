@@ -26,6 +26,8 @@ const (
 // Pool owns every child of the guest.
 type Pool struct {
 	program string
+	// limit is how many trees there may be at a time.
+	limit int
 
 	// forks is held while a child is started and entered in shims, so that the reaper and the sweeper never take a
 	// shim that is not entered yet for a stranger.
@@ -33,10 +35,12 @@ type Pool struct {
 	shims  map[int]*worker
 	ending bool
 
-	mu     sync.Mutex
-	idle   []*worker
-	bound  map[*worker]struct{}
-	closed bool
+	mu    sync.Mutex
+	idle  []*worker
+	bound map[*worker]struct{}
+	// starting counts the shims on their way to being bound.
+	starting int
+	closed   bool
 	// thinning: a look at what is idle beyond keepIdle is planned.
 	thinning bool
 	// empty is signalled when the last shim has been reaped.
@@ -50,10 +54,11 @@ type Pool struct {
 	tasks sync.WaitGroup
 }
 
-// New starts reaping, and one shim in advance.
-func New() *Pool {
+// New starts reaping, and one shim in advance. The pool binds at most limit shims at a time.
+func New(limit int) *Pool {
 	p := &Pool{
 		program: selfProgram(),
+		limit:   limit,
 		shims:   map[int]*worker{},
 		bound:   map[*worker]struct{}{},
 		low:     make(chan struct{}, 1),
@@ -113,6 +118,10 @@ func (p *Pool) take() (*worker, error) {
 		p.mu.Unlock()
 		return nil, errClosed
 	}
+	if len(p.bound)+p.starting >= p.limit {
+		p.mu.Unlock()
+		return nil, fault.New(fault.ProcessLimit, "%d commands are running, as many as may", p.limit)
+	}
 	if n := len(p.idle); n > 0 {
 		w := p.idle[n-1]
 		p.idle = p.idle[:n-1]
@@ -123,8 +132,12 @@ func (p *Pool) take() (*worker, error) {
 		}
 		return w, nil
 	}
+	p.starting++
 	p.mu.Unlock()
 	w, err := p.spawn()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.starting--
 	if err != nil {
 		if err == errClosed {
 			return nil, err
@@ -134,8 +147,6 @@ func (p *Pool) take() (*worker, error) {
 		}
 		return nil, fault.New(fault.StartFailed, "cannot start a shim: %v", err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.closed {
 		w.dismiss()
 		return nil, errClosed

@@ -9,8 +9,8 @@ import (
 // turnLimit is how long a command waits for room.
 const turnLimit = 10 * time.Second
 
-// Start starts a command. The observer may be called before Start returns. While the kernel has no room for another
-// process, and commands run whose end makes some, it waits for its turn: a burst is slow, not refused.
+// Start starts a command. The observer may be called before Start returns. While there is no room for another process,
+// and commands run whose end makes some, it waits for its turn: a burst is slow, not refused.
 func (p *Pool) Start(spec *Spec, observer Observer) (*Tree, error) {
 	timer := time.NewTimer(turnLimit)
 	defer timer.Stop()
@@ -40,5 +40,5 @@ func (p *Pool) Start(spec *Spec, observer Observer) (*Tree, error) {
 func (p *Pool) busy() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.bound) > 0
+	return len(p.bound)+p.starting > 0
 }

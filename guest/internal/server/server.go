@@ -78,7 +78,7 @@ func Main(version string) int {
 	if err != nil {
 		return complain("socket", err)
 	}
-	g.shims = pool.New()
+	g.shims = pool.New(settings.MaxCommands)
 	g.table = process.NewTable(g.shims)
 	go g.admit(listener)
 	fmt.Println("ready")

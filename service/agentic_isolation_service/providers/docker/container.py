@@ -26,8 +26,10 @@ DEFAULT_DISK_BYTES = 2 << 30
 DEFAULT_OPEN_FILES = 4096
 _TMP_BYTES = 256 << 20
 _HOME_BYTES = 128 << 20
-_SUPERVISOR_PIDS = 192
-"""Threads of the guest and its shims, on top of the limit that is the workload's."""
+_MAX_COMMANDS = 80
+"""Commands that run at a time; more wait for their turn."""
+_SUPERVISOR_PIDS = 32 + 6 * _MAX_COMMANDS
+"""Threads of the guest, and of a shim for each running command, on top of the limit that is the workload's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ def _guest_settings(spec: PlaceSpec, security: SecurityConfig) -> str:
         "working_dir": spec.config.working_dir,
         "lease_ms": math.ceil(spec.config.lease * 1000),
         "no_new_privileges": security.no_new_privileges,
+        "max_commands": _MAX_COMMANDS,
     }
     return json.dumps(settings)
 

@@ -22,6 +22,8 @@ from agentic_isolation.errors import ProviderUnavailableError
 from agentic_isolation_service.providers.docker.container import GUEST_DIRECTORY, GUEST_PATH, LABEL
 
 _MARKER = "complete"
+_GUEST_MODE = 0o555
+"""gVisor cannot start what it cannot read; else 0o111 would keep others from tracing it even before it asks for that."""
 _STALE_AFTER = 60.0
 """Seconds after which a filling container has been left by a service that was killed."""
 _POLL = 0.1
@@ -39,9 +41,8 @@ async def ensure_guest_volume(client: aiodocker.Docker, binary: Path, image: str
     Raises:
         ProviderUnavailableError: Another service did not finish filling it in time.
     """
-    content = await asyncio.to_thread(binary.read_bytes)
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    name = f"{LABEL}-guest-{digest}"
+    archive = await asyncio.to_thread(lambda: _archive(binary.read_bytes()))
+    name = f"{LABEL}-guest-{hashlib.sha256(archive).hexdigest()[:16]}"
     deadline = asyncio.get_running_loop().time() + _FILL_TIMEOUT
     while asyncio.get_running_loop().time() < deadline:
         container = await _lock(client, name, image)
@@ -50,7 +51,6 @@ async def ensure_guest_volume(client: aiodocker.Docker, binary: Path, image: str
             continue
         try:
             if not await _complete(container):
-                archive = await asyncio.to_thread(_archive, content)
                 await container.put_archive(GUEST_DIRECTORY, archive)  # type: ignore[no-untyped-call]
         finally:
             await container.delete(force=True)
@@ -106,7 +106,7 @@ async def _complete(container: aiodocker.containers.DockerContainer) -> bool:
 def _archive(content: bytes) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data, mode in (("agentic-guest", content, 0o755), (_MARKER, b"", 0o644)):
+        for name, data, mode in (("agentic-guest", content, _GUEST_MODE), (_MARKER, b"", 0o644)):
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(data), mode
             archive.addfile(entry, io.BytesIO(data))

@@ -36,7 +36,8 @@ class GuestProcess:
         Raises:
             ProviderUnavailableError: It did not come up; the error has its own words.
         """
-        with await asyncio.to_thread(_open_log, log) as stderr:
+        # Not in a thread: who waits for one and is cancelled loses the open file.
+        with _open_log(log) as stderr:
             process = await asyncio.create_subprocess_exec(
                 str(binary), "serve", stdin=DEVNULL, stdout=PIPE, stderr=stderr, env=environment,
                 start_new_session=True, cwd="/",

@@ -106,7 +106,7 @@ class LocalProvider:
 
     async def _start(self, spec: PlaceSpec, home: Path) -> GuestProcess:
         root, scratch = home / "root", home / "tmp"
-        await asyncio.to_thread(_make_directories, root, scratch)
+        await finish(asyncio.to_thread(_make_directories, root, scratch))
         settings = {
             "workspace_id": spec.workspace_id,
             "key": spec.key.hex(),
