@@ -1,0 +1,70 @@
+"""A provider whose places are fake guests."""
+
+from __future__ import annotations
+
+from agentic_isolation.models import Isolation, ProviderInfo, ResourceUsage, WorkspaceConfig
+from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
+from agentic_isolation_service.guest.frames import FrameType
+from tests.unit.fake_guest import EXITED, FILE, INFO, STARTED, FakeGuest, GuestEnd, Script
+
+
+class FakeProvider:
+    """Makes places that are nothing but a guest with a script, which is run after the handshake."""
+
+    name = "fake"
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self.guests: dict[str, FakeGuest] = {}
+        """The places that are there, by workspace."""
+        self.closed = False
+
+    def check(self, config: WorkspaceConfig) -> None:
+        pass
+
+    async def create(self, spec: PlaceSpec) -> Place:
+        self.guests[spec.workspace_id] = FakeGuest(self._script, workspace_id=spec.workspace_id, key=spec.key)
+        return Place(spec.workspace_id, runtime="fake")
+
+    async def connect(self, place: Place) -> ByteStream:
+        if place.workspace_id not in self.guests:
+            raise ConnectionRefusedError("nothing is there any more")
+        return await self.guests[place.workspace_id].connect()
+
+    async def destroy(self, place: Place) -> None:
+        guest = self.guests.pop(place.workspace_id, None)
+        if guest is not None:
+            await guest.__aexit__(None, None, None)
+
+    async def isolation(self, place: Place, measured: Isolation) -> Isolation:
+        return measured
+
+    async def usage(self, place: Place) -> ResourceUsage:
+        return ResourceUsage()
+
+    async def describe(self) -> ProviderInfo:
+        return ProviderInfo(self.name, available=True)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def serve_honestly(end: GuestEnd) -> None:
+    """The script of a guest that keeps the protocol: commands succeed and print their arguments."""
+    while True:
+        channel, operation = await end.operation()
+        match operation["op"]:
+            case "run":
+                text = " ".join(operation["argv"]).encode()
+                counts = {"total": len(text), "omitted": 0}
+                await end.send_json(FrameType.EVENT, channel, STARTED | {"process_id": operation["process_id"]})
+                await end.send(FrameType.STDOUT, channel, text)
+                await end.send_json(FrameType.RESULT, channel, EXITED | {"stdout": counts})
+            case "stat":
+                await end.send_json(FrameType.RESULT, channel, FILE | {"path": operation["path"]})
+            case "lease":
+                await end.send_json(FrameType.RESULT, channel, {})
+            case "info":
+                await end.send_json(FrameType.RESULT, channel, INFO)
+            case other:
+                await end.send_json(FrameType.ERROR, channel, {"reason": "BAD_REQUEST", "message": f"no {other!r}"})

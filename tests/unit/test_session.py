@@ -1,0 +1,137 @@
+"""A session's links come and go; what is lost for good is told apart from what may be tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+
+import pytest
+
+from agentic_isolation import ProcessLimitError, UnavailableError, WorkspaceLostError
+from agentic_isolation_service.guest.frames import FrameType
+from agentic_isolation_service.guest.session import GuestSession
+from tests.unit.fake_guest import (
+    KEY,
+    PATIENCE,
+    WORKSPACE_ID,
+    FakeGuest,
+    GuestEnd,
+    MemoryStream,
+    let_tasks_run,
+    listen,
+    session_with,
+)
+
+
+async def test_more_channels_than_a_guest_takes_are_refused_and_the_others_go_on() -> None:
+    """A guest ends a link with more than 4,096 channels, and with it every call that is under way."""
+
+    async def script(end: GuestEnd) -> None:
+        first, _ = await end.operation()
+        for _ in range(4095):
+            await end.operation()
+        await end.send_json(FrameType.RESULT, first, {})
+        channel, _ = await end.operation()
+        await end.send_json(FrameType.RESULT, channel, {"after": True})
+
+    async with session_with(script) as session:
+        channels = [await session.open({"op": "run"}) for _ in range(4096)]
+        with pytest.raises(ProcessLimitError, match="4096"):
+            await session.open({"op": "run"})
+        await channels[0].receive()
+        assert await session.call({"op": "info"}) == {"after": True}
+
+
+async def test_session_uses_one_link_and_another_when_that_has_ended() -> None:
+    async def script(end: GuestEnd) -> None:
+        for _ in range(2):
+            channel, _ = await end.operation()
+            await end.send_json(FrameType.RESULT, channel, {"link": end.number})
+        await end.hang_up()
+
+    async with session_with(script) as session:
+        answers = []
+        for _ in range(4):
+            try:
+                answers.append(await session.call({"op": "info"}))
+            except UnavailableError:
+                answers.append(await session.call({"op": "info"}))
+        assert answers == [{"link": 0}, {"link": 0}, {"link": 1}, {"link": 1}]
+
+
+async def test_concurrent_calls_share_one_new_link() -> None:
+    async def script(end: GuestEnd) -> None:
+        while True:
+            channel, _ = await end.operation()
+            await end.send_json(FrameType.RESULT, channel, {"link": end.number})
+
+    async with session_with(script) as session:
+        answers = await asyncio.gather(*(session.call({"op": "info"}) for _ in range(20)))
+        assert answers == [{"link": 0}] * 20
+
+
+async def test_closed_session_opens_no_new_link() -> None:
+    async with session_with(listen) as session:
+        await session.open({"op": "info"})
+        await session.aclose()
+        with pytest.raises(UnavailableError):
+            await session.open({"op": "info"})
+
+
+async def test_session_that_is_closed_while_it_connects_keeps_no_link() -> None:
+    go_on = asyncio.Event()
+
+    async def script(end: GuestEnd) -> None:
+        await go_on.wait()
+        await end.shake_hands()
+
+    async with session_with(script, handshake=False) as session:
+        opening = asyncio.create_task(session.open({"op": "info"}))
+        await let_tasks_run()
+        await session.aclose()
+        go_on.set()
+        with pytest.raises(UnavailableError):
+            await opening
+
+
+async def test_place_that_is_gone_is_lost() -> None:
+    async def connect() -> MemoryStream:
+        raise FileNotFoundError("no such socket")
+
+    session = GuestSession(WORKSPACE_ID, KEY, connect)
+    for _ in range(2):
+        with pytest.raises(WorkspaceLostError, match="no such socket"):
+            await session.call({"op": "info"})
+    assert await session.wait_lost() is session.lost
+
+
+async def test_guest_that_hangs_up_again_and_again_is_not_called_back_without_a_pause() -> None:
+    async def script(end: GuestEnd) -> None:
+        await end.hang_up()
+
+    async with asyncio.timeout(PATIENCE), FakeGuest(script) as guest:
+        session = GuestSession(WORKSPACE_ID, KEY, guest.connect)
+        watching = asyncio.create_task(session.wait_lost())
+        for _ in range(50):
+            await let_tasks_run()
+        assert 1 <= len(guest.streams) <= 3
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await session.aclose()
+
+
+async def test_lost_workspace_does_not_collect_its_callers_frames() -> None:
+    """One error for all callers would hold their frames, with all that they were given, for as long as it lasts."""
+
+    async def script(end: GuestEnd) -> None:
+        await end.send_bytes(b"nonsense")
+
+    async with session_with(script) as session:
+        depths = []
+        for _ in range(3):
+            with pytest.raises(WorkspaceLostError) as caught:
+                await session.call({"op": "info"})
+            depths.append(len(list(traceback.walk_tb(caught.value.__traceback__))))
+        assert depths[1] == depths[2]
+        assert session.lost is not None
+        assert session.lost.__traceback__ is None
