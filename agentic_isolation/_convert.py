@@ -10,7 +10,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentic_isolation._wire import check_finite, check_text
+from agentic_isolation._wire import check_seconds, check_text, check_unsigned
 from agentic_isolation.models import (
     CapturedOutput,
     Command,
@@ -53,8 +53,8 @@ def _named(numbers: Mapping[_E, int], number: int, default: _E) -> _E:
 
 
 def duration_to_pb(seconds: float, field: str = "duration") -> Duration:
-    """Seconds → Duration. Raises InvalidArgumentError, naming the field, where they are not finite."""
-    check_finite(seconds, field)
+    """Seconds → Duration. Raises InvalidArgumentError, naming the field, where they are not finite or too many."""
+    check_seconds(seconds, field)
     nanos = round(seconds * 1e9)
     return Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
 
@@ -116,9 +116,9 @@ def security_to_pb(security: SecurityConfig) -> pb.SecurityConfig:
         read_only_root=security.read_only_root,
         tmpfs_tmp=security.tmpfs_tmp,
         tmpfs_home=security.tmpfs_home,
-        pids_limit=security.pids_limit,
+        pids_limit=check_unsigned(security.pids_limit, "security.pids_limit", bits=32),
         use_gvisor=security.use_gvisor,
-        user=security.user,
+        user=None if security.user is None else check_text(security.user, "security.user"),
     )
 
 
@@ -132,10 +132,10 @@ def limits_to_pb(limits: ResourceLimits) -> pb.ResourceLimits:
     """ResourceLimits → message. Raises InvalidArgumentError where a limit is no number or size."""
     network = {None: None, False: NetworkMode.NONE, True: NetworkMode.OUTBOUND}[limits.network]
     return pb.ResourceLimits(
-        cpu_millis=limits.cpu_millis,
-        memory_bytes=limits.memory_bytes,
-        disk_bytes=limits.disk_bytes,
-        open_files_count=limits.open_files,
+        cpu_millis=check_unsigned(limits.cpu_millis, "limits.cpu_millis", bits=32),
+        memory_bytes=check_unsigned(limits.memory_bytes, "limits.memory_bytes", bits=64),
+        disk_bytes=check_unsigned(limits.disk_bytes, "limits.disk_bytes", bits=64),
+        open_files_count=check_unsigned(limits.open_files, "limits.open_files_count", bits=32),
         network=_network_to_pb(network),
     )
 
@@ -260,7 +260,7 @@ def command_to_pb(command: Command) -> pb.Command:
         stdin=command.stdin,
         timeout=None if command.timeout is None else duration_to_pb(command.timeout, "command.timeout"),
         kill_grace=duration_to_pb(command.kill_grace, "command.kill_grace") if command.kill_grace else None,
-        user=command.user or "",
+        user=check_text(command.user or "", "command.user"),
     )
     if isinstance(command.program, str):
         message.shell = check_text(command.program, "command.shell")

@@ -6,6 +6,9 @@ import math
 
 from agentic_isolation.errors import InvalidArgumentError
 
+_MAX_DURATION = 315_576_000_000
+"""Seconds, as google.protobuf.Duration says."""
+
 
 def check_text(text: str, field: str) -> str:
     """Returns `text`.
@@ -32,3 +35,25 @@ def check_finite(seconds: float, field: str) -> float:
     if not math.isfinite(seconds):
         raise InvalidArgumentError(f"{seconds} s is no time; leave it out for none", field=field)
     return seconds
+
+
+def check_seconds(seconds: float, field: str) -> float:
+    """Returns `seconds`.
+
+    Raises:
+        InvalidArgumentError: It is infinite, no number, or more than a Duration holds.
+    """
+    if abs(check_finite(seconds, field)) > _MAX_DURATION:
+        raise InvalidArgumentError(f"{seconds:g} s is more than 10,000 years; leave it out for no limit", field=field)
+    return seconds
+
+
+def check_unsigned(number: int | None, field: str, *, bits: int) -> int | None:
+    """Returns `number`.
+
+    Raises:
+        InvalidArgumentError: It is negative or needs more bits.
+    """
+    if number is not None and not 0 <= number < 1 << bits:
+        raise InvalidArgumentError(f"{number} is not from 0 to {(1 << bits) - 1}", field=field)
+    return number

@@ -33,18 +33,18 @@ class OutputStream:
         self._running: AsyncGenerator[ProcessEvent, None] | None = None
         self._lines: deque[str] = deque()
         self._partial = bytearray()
-        self._termination: Termination | None = None
+        self._ending: list[Termination] = []
         self._closed = False
 
     @property
     def termination(self) -> Termination | None:
         """How the command ended; None while it has not."""
-        return self._termination
+        return self._ending[0] if self._ending else None
 
     @property
     def exit_code(self) -> int | None:
         """0 to 255, 128+n for signal n, 124 after a timeout; None while the command has not ended."""
-        return None if self._termination is None else self._termination.returncode
+        return None if self.termination is None else self.termination.returncode
 
     def events(self) -> AsyncIterator[ProcessEvent]:
         """Yields every event: Started, Output of both sources in the order of arrival, Gap, Exited.
@@ -88,22 +88,8 @@ class OutputStream:
     def _start(self, *, lines: bool) -> AsyncGenerator[ProcessEvent, None]:
         if self._running is not None or self._closed:
             raise ClosedError("a stream is iterated over once; call stream() again for another run")
-        self._running = self._run(lines)
+        self._running = _run(self._source(lines), self._ending)
         return self._running
-
-    async def _run(self, lines: bool) -> AsyncGenerator[ProcessEvent, None]:
-        source = self._source(lines)
-        try:
-            async for event in source:
-                if isinstance(event, KeepAlive):
-                    continue
-                if isinstance(event, Exited):
-                    self._termination = event.termination
-                yield event
-        finally:
-            await source.aclose()
-        if self._termination is None:
-            raise UnavailableError("the stream ended before the command did")
 
     def _split(self, data: bytes) -> None:
         *complete, rest = data.split(b"\n")
@@ -117,3 +103,22 @@ class OutputStream:
     def _take_line(self) -> None:
         self._lines.append(self._partial.decode("utf-8", "replace"))
         self._partial.clear()
+
+
+# No method: a generator that held its stream would be in a cycle with it, and a stream that is left by `break` would
+# not be closed, and its command not killed, before the garbage collector comes by.
+async def _run(
+    source: AsyncGenerator[ProcessEvent, None], ending: list[Termination]
+) -> AsyncGenerator[ProcessEvent, None]:
+    """Yields a run's events without its keep-alives, and notes in `ending` how the command ended."""
+    try:
+        async for event in source:
+            if isinstance(event, KeepAlive):
+                continue
+            if isinstance(event, Exited):
+                ending.append(event.termination)
+            yield event
+    finally:
+        await source.aclose()
+    if not ending:
+        raise UnavailableError("the stream ended before the command did")

@@ -14,7 +14,7 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation._connection import CALL_TIMEOUT, Connection
 from agentic_isolation._embedded import embedded_target
 from agentic_isolation._lease import RENEWALS_PER_LEASE, end, keep_renewed
-from agentic_isolation._wire import check_text
+from agentic_isolation._wire import check_text, check_unsigned
 from agentic_isolation.errors import ClosedError, WorkspaceNotFoundError
 from agentic_isolation.models import (
     ExecuteResult,
@@ -31,6 +31,8 @@ from agentic_isolation.v1 import workspace_pb2 as pb
 
 TARGET_VARIABLE = "AGENTIC_ISOLATION_TARGET"
 """Environment variable with the address of the service to use; unset or empty: an embedded one."""
+_LONGEST_WAIT = 1e9
+"""Seconds; gRPC's clock takes far longer ones for no time at all."""
 _CREATE_TIMEOUT = 600.0
 _UPLOAD_CHUNK = 256 << 10
 
@@ -178,10 +180,10 @@ class AgenticWorkspace:
         request = pb.ExecuteRequest(
             workspace_id=self.id,
             command=convert.command_to_pb(command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin)),
-            output_limit_bytes=output_limit,
+            output_limit_bytes=check_unsigned(output_limit, "output_limit_bytes", bits=32),
         )
         connection = self._connected()
-        wait = None if timeout is None else timeout + CALL_TIMEOUT
+        wait = None if timeout is None else min(timeout, _LONGEST_WAIT) + CALL_TIMEOUT
         response = await connection.call(connection.stub.Execute, request, timeout=wait)
         return ExecuteResult.of(
             convert.termination_from_pb(response.termination),
@@ -239,7 +241,9 @@ class AgenticWorkspace:
             FileError, PathEscapesError: The file cannot be written, or leads out of the workspace.
         """
         data = content.encode() if isinstance(content, str) else content
-        header = pb.WriteFileHeader(workspace_id=self.id, path=check_text(path, "path"), mode=mode)
+        header = pb.WriteFileHeader(
+            workspace_id=self.id, path=check_text(path, "path"), mode=check_unsigned(mode, "mode", bits=32)
+        )
 
         async def requests() -> AsyncIterator[pb.WriteFileRequest]:
             yield pb.WriteFileRequest(header=header)

@@ -989,7 +989,7 @@ class Command(_message.Message):
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """The tree is killed after so long, and the result's cause is TIMEOUT. From 1 ms. Absent: no limit."""
+        """The tree is killed after so long, and the result's cause is TIMEOUT. From 1 ms to 10^9 s. Absent: no limit."""
 
     @_builtins.property
     def kill_grace(self) -> _duration_pb2.Duration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ IMAGE_VARIABLE = "AGENTIC_ISOLATION_DOCKER_IMAGE"
 """Environment variable with DockerConfig.image."""
 LABELS_VARIABLE = "AGENTIC_ISOLATION_DOCKER_LABELS"
 """Environment variable with DockerConfig.labels: NAME=VALUE, separated by commas."""
+
+# gRPC takes IPv6 without brackets for an address without a port, which is another address.
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +82,10 @@ def _check_address(address: str) -> None:
         if len(address.removeprefix("unix:").encode()) not in range(1, 108):
             raise InvalidArgumentError("a unix socket's path has 1 to 107 bytes", field="address")
         return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    match = _HOST_PORT.fullmatch(address)
+    if match is None or int(match[2]) > 65535:
         raise InvalidArgumentError(f"{address!r} is neither host:port nor unix:PATH", field="address")
+    host = match[1]
     if not _is_loopback(host.strip("[]")):
         raise InvalidArgumentError(
             f"{host} is reachable from other machines and this service has no authentication yet; "

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentic_isolation._cleanup import finish
+
 _PREFIX = "agentic-isolation-"
 
 
@@ -33,17 +35,25 @@ class StateDirectory:
         Raises:
             OSError: It cannot be made, or another service holds it.
         """
-        directory, lock = await asyncio.to_thread(_open_temporary if path is None else _open_lasting, path)
+        opened: list[tuple[Path, int]] = []
+
+        async def open_to_the_end() -> None:
+            opened.append(await asyncio.to_thread(_open_temporary if path is None else _open_lasting, path))
+
         try:
-            yield cls(directory, temporary=path is None)
+            await finish(open_to_the_end())
+            yield cls(opened[0][0], temporary=path is None)
         finally:
-            await asyncio.to_thread(_close, directory, lock, path is None)
+            for directory, lock in opened:
+                await finish(asyncio.to_thread(_close, directory, lock, path is None))
 
 
 def _open_temporary(_path: Path | None) -> tuple[Path, int]:
     _sweep(Path(tempfile.gettempdir()))
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    return directory, _lock(directory)
+    # It gets the name that others sweep only when it is locked.
+    unnamed = Path(tempfile.mkdtemp(prefix="." + _PREFIX))
+    lock = _lock(unnamed)
+    return unnamed.rename(unnamed.with_name(unnamed.name[1:])), lock
 
 
 def _open_lasting(path: Path | None) -> tuple[Path, int]:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "ls": ("agentic_isolation_service.cli.workspaces", "list_workspaces"),
     "rm": ("agentic_isolation_service.cli.workspaces", "remove"),
     "info": ("agentic_isolation_service.cli.workspaces", "info"),
+    "doctor": ("agentic_isolation_service.cli.doctor", "doctor"),
 }
 FAILED = 125
 """Exit code when this program, not the command it runs, failed: as `docker run`."""

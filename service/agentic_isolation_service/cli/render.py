@@ -38,7 +38,7 @@ def print_json(value: object) -> None:
 
 def print_workspaces(workspaces: list[WorkspaceInfo]) -> None:
     """Prints a table of workspaces."""
-    table = _table("WORKSPACE", "PROVIDER", "STATE", "RUNTIME", "AGE", "LEASE", "LABELS")
+    table = new_table("WORKSPACE", "PROVIDER", "STATE", "RUNTIME", "AGE", "LEASE", "LABELS")
     now = dt.datetime.now(dt.UTC)
     for workspace in workspaces:
         table.add_row(
@@ -50,7 +50,7 @@ def print_workspaces(workspaces: list[WorkspaceInfo]) -> None:
             _span(workspace.lease_expires_at - now),
             " ".join(f"{name}={value}" for name, value in sorted(workspace.labels.items())),
         )
-    _print(table)
+    print_table(table)
 
 
 def print_workspace(workspace: WorkspaceInfo) -> None:
@@ -116,7 +116,8 @@ def _span(span: dt.timedelta) -> str:
     return f"{seconds} s"
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """Returns a table with these headings and no frame."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -129,10 +130,11 @@ def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value)
-    _print(table)
+    print_table(table)
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """Prints a table: as wide as the terminal, or wide enough for a program that reads it."""
     # Ids must come out whole where a program reads them from a pipe.
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     with console.capture() as captured:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Self
 
-from agentic_isolation.errors import UnavailableError
+from agentic_isolation.errors import PathEscapesError, UnavailableError
 from agentic_isolation.models import FileInfo
 from agentic_isolation_service.core.validation import check_path, refuse
 from agentic_isolation_service.guest import payloads
@@ -16,6 +17,8 @@ from agentic_isolation_service.guest.link import LinkLostError
 from agentic_isolation_service.guest.session import GuestSession, guest_error
 
 MAX_PAGE = 1000
+_MAX_OFFSET = (1 << 63) - 1
+"""Where the guest's numbers end, far beyond any file's end."""
 
 
 async def stat(session: GuestSession, path: str, *, follow: bool = True) -> FileInfo:
@@ -25,7 +28,8 @@ async def stat(session: GuestSession, path: str, *, follow: bool = True) -> File
         FileError, PathEscapesError: It is not there, or may not be looked at.
     """
     check_path(path, "path")
-    return await session.call_for({"op": "stat", "path": path, "follow": follow}, payloads.file_info)
+    with _escape_named("path"):
+        return await session.call_for({"op": "stat", "path": path, "follow": follow}, payloads.file_info)
 
 
 async def list_directory(session: GuestSession, path: str, limit: int, after: str) -> tuple[list[FileInfo], str]:
@@ -40,7 +44,8 @@ async def list_directory(session: GuestSession, path: str, limit: int, after: st
     operation: dict[str, object] = {"op": "list", "path": path, "limit": limit}
     if after:
         operation["after"] = after
-    return await session.call_for(operation, _page)
+    with _escape_named("path"):
+        return await session.call_for(operation, _page)
 
 
 async def make_directory(session: GuestSession, path: str, *, mode: int = 0o755, parents: bool = False) -> FileInfo:
@@ -52,7 +57,8 @@ async def make_directory(session: GuestSession, path: str, *, mode: int = 0o755,
     check_path(path, "path")
     _check_mode(mode)
     operation: dict[str, object] = {"op": "mkdir", "path": path, "mode": mode, "parents": parents}
-    return await session.call_for(operation, payloads.file_info)
+    with _escape_named("path"):
+        return await session.call_for(operation, payloads.file_info)
 
 
 async def remove(session: GuestSession, path: str, *, recursive: bool = False) -> None:
@@ -62,7 +68,8 @@ async def remove(session: GuestSession, path: str, *, recursive: bool = False) -
         FileError, PathEscapesError: It cannot be removed.
     """
     check_path(path, "path")
-    await session.call({"op": "remove", "path": path, "recursive": recursive})
+    with _escape_named("path"):
+        await session.call({"op": "remove", "path": path, "recursive": recursive})
 
 
 async def move(session: GuestSession, source: str, destination: str, *, overwrite: bool = False) -> FileInfo:
@@ -84,9 +91,9 @@ async def read(session: GuestSession, path: str, offset: int, length: int | None
         IsolationError: As GuestSession.open.
     """
     check_path(path, "path")
-    operation: dict[str, object] = {"op": "read", "path": path, "offset": offset}
+    operation: dict[str, object] = {"op": "read", "path": path, "offset": min(offset, _MAX_OFFSET)}
     if length is not None:
-        operation["length"] = length
+        operation["length"] = min(length, _MAX_OFFSET)
     return FileReader(session, await session.open(operation))
 
 
@@ -114,7 +121,8 @@ class FileReader:
         try:
             kind, _, value, _ = await self._channel.receive()
             if kind is FrameType.ERROR:
-                raise guest_error(value)
+                with _escape_named("path"):
+                    raise guest_error(value)
             if kind is not FrameType.EVENT:
                 raise ProtocolError("a file that does not begin with its entry")
             return payloads.file_info(value)
@@ -195,9 +203,19 @@ class FileWriter:
                 if kind is FrameType.RESULT:
                     return payloads.file_info(value)
                 if kind is FrameType.ERROR:
-                    raise guest_error(value)
+                    with _escape_named("path"):
+                        raise guest_error(value)
         except (LinkLostError, ProtocolError) as error:
             self._session.raise_lost(error)
+
+
+@contextlib.contextmanager
+def _escape_named(field: str) -> Iterator[None]:
+    """Names the field whose path leads out of the workspace: the guest does not know the contract's names."""
+    try:
+        yield
+    except PathEscapesError as error:
+        raise PathEscapesError(error.message, field=field) from error
 
 
 def _check_mode(mode: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from agentic_isolation.errors import ProcessNotFoundError, ResultForgottenError
+from agentic_isolation.errors import PathEscapesError, ProcessNotFoundError, ResultForgottenError
 from agentic_isolation.models import (
     CapturedOutput,
     Command,
@@ -32,6 +32,7 @@ from agentic_isolation_service.guest.session import GuestSession, ProcessExistsE
 
 _SOURCES = {FrameType.STDOUT: OutputSource.STDOUT, FrameType.STDERR: OutputSource.STDERR}
 _FOR_EVER = -1
+_MAX_OFFSET = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +190,7 @@ class ProcessStream:
         if self._ended:
             return None
         try:
-            async with asyncio.timeout(keepalive):
-                event = await self._receive()
+            event = await self._receive(keepalive)
         except TimeoutError:
             return KeepAlive()
         except (LinkLostError, ProtocolError) as error:
@@ -198,24 +198,30 @@ class ProcessStream:
         self._ended = isinstance(event, Exited)
         return event
 
-    async def _receive(self) -> ProcessEvent:
+    async def _receive(self, patience: float | None) -> ProcessEvent:
         while True:
-            kind, data, value, number = await self._channel.receive()
+            async with asyncio.timeout(patience):
+                kind, data, value, number = await self._channel.receive()
             source = _SOURCES.get(kind)
             if source is not None:
                 offset = self._offset
-                self._offset += len(data)
+                self._advance(len(data))
                 return Output(source, offset, bytes(data))
             if kind is FrameType.EVENT:
                 return self._started(value)
             if kind is FrameType.GAP:
-                self._offset += number
+                self._advance(number)
                 return Gap(number)
             if kind is FrameType.RESULT:
                 self.result = value
                 return Exited(payloads.termination(value))
             if kind is FrameType.ERROR:
                 await self._refused(value)
+
+    def _advance(self, length: int) -> None:
+        self._offset += length
+        if self._offset > _MAX_OFFSET:
+            raise ProtocolError("more output than can be counted")
 
     def _started(self, value: dict[str, object]) -> Started:
         if self._run is not None:
@@ -230,6 +236,8 @@ class ProcessStream:
             self._channel = await self._run.reopen(self._session)
         elif isinstance(error, ProcessNotFoundError) and self._unknown is not None:
             raise self._unknown(error)
+        elif isinstance(error, PathEscapesError):
+            raise PathEscapesError(error.message, field="command.working_dir")
         else:
             raise error
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from agentic_isolation.errors import InvalidArgumentError
+from agentic_isolation.errors import InvalidArgumentError, UnavailableError
 from agentic_isolation_service.core.validation import check_request_id
 
 _T = TypeVar("_T")
@@ -78,6 +78,7 @@ class SharedCall(Generic[_T]):
         self._run = run
         self._task: asyncio.Future[_T] | None = None
         self._waiting = 0
+        self._abandoned = False
 
     @property
     def failed(self) -> bool:
@@ -85,7 +86,13 @@ class SharedCall(Generic[_T]):
         return self._task is not None and self._task.done() and (self._task.cancelled() or bool(self._task.exception()))
 
     async def wait(self) -> _T:
-        """Starts the run or joins it; returns its result or raises its error."""
+        """Starts the run or joins it; returns its result or raises its error.
+
+        Raises:
+            UnavailableError: The run is being cancelled, because those who waited for it before have gone.
+        """
+        if self._abandoned:
+            raise UnavailableError("the first run of this request was cancelled just now; try again")
         if self._task is None:
             self._task = asyncio.ensure_future(self._run())
         self._waiting += 1
@@ -93,6 +100,7 @@ class SharedCall(Generic[_T]):
             return await asyncio.shield(self._task)
         except asyncio.CancelledError:
             if self._waiting == 1 and not self._task.done():
+                self._abandoned = True
                 self._task.cancel()
                 await asyncio.wait([self._task])
             raise

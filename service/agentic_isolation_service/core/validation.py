@@ -5,7 +5,6 @@ Field paths are those of the contract, which Python's own names follow: `command
 
 from __future__ import annotations
 
-import math
 import posixpath
 import re
 from collections.abc import Mapping
@@ -20,6 +19,8 @@ MIN_LEASE = 1.0
 """Seconds."""
 MAX_LINGER = 24 * 3600.0
 """Seconds."""
+MAX_TIMEOUT = 1e9
+"""Seconds: more than 30 years, and within what every clock on the way can count."""
 MAX_KILL_GRACE = 60.0
 """Seconds."""
 MAX_OUTPUT_LIMIT = 16 << 20
@@ -33,8 +34,9 @@ MAX_COMMAND = 512 << 10
 MAX_PATH = 4096
 """Bytes of a path, as PATH_MAX of Linux."""
 _LABEL_NAME = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?")
-_USER = re.compile(r"\d{1,10}(:\d{1,10})?")
+_USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_MAX_LIMIT = (1 << 63) - 1
 _SIGNALS = range(1, 65)
 
 
@@ -73,7 +75,7 @@ def check_command(command: Command) -> None:
     if command.stdin is not None and len(command.stdin) > MAX_STDIN:
         raise refuse("command.stdin", f"{len(command.stdin)} bytes, more than {MAX_STDIN}; pass it as a file")
     if command.timeout is not None:
-        check_seconds(command.timeout, "command.timeout", 0.001, math.inf)
+        check_seconds(command.timeout, "command.timeout", 0.001, MAX_TIMEOUT)
     check_seconds(command.kill_grace, "command.kill_grace", 0, MAX_KILL_GRACE)
     if command.user is not None:
         _check_user(command.user, "command.user")
@@ -149,8 +151,7 @@ def check_request_id(request_id: str) -> None:
 def check_seconds(seconds: float, field: str, least: float, most: float) -> None:
     """Raises InvalidArgumentError where a time is not between two bounds, both included."""
     if not least <= check_finite(seconds, field) <= most:
-        bound = f"{least:g} s or more" if math.isinf(most) else f"from {least:g} s to {most:g} s"
-        raise refuse(field, f"{seconds:g} s is out of range; it must be {bound}")
+        raise refuse(field, f"{seconds:g} s is out of range; it must be from {least:g} s to {most:g} s")
 
 
 def _check_size(command: Command) -> None:
@@ -175,8 +176,8 @@ def _check_limits(limits: ResourceLimits) -> None:
         ("limits.disk_bytes", limits.disk_bytes, 1 << 20),
         ("limits.open_files_count", limits.open_files, 64),
     ):
-        if value is not None and not least <= value < 1 << 63:
-            raise refuse(field, f"{value} is below the least that works, {least}" if value < least else "too large")
+        if value is not None and not least <= value <= _MAX_LIMIT:
+            raise refuse(field, f"{value} is not from {least}, the least that works, to {_MAX_LIMIT}")
 
 
 def _check_user(user: str, field: str) -> None:

@@ -9,6 +9,7 @@ import datetime as dt
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -79,7 +80,8 @@ class Workspaces:
         validation.check_config(config)
         provider = self._provider(config.provider)
         provider.check(config)
-        content = (config, sorted(config.environment.items()), sorted(config.labels.items()))
+        # The environment is in no repr, and the order of labels makes no difference.
+        content = (replace(config, labels={}), sorted(config.environment.items()), sorted(config.labels.items()))
         call = self._creates.get("", request_id, content, lambda: SharedCall(lambda: self._create(provider, config)))
         try:
             return await call.wait()

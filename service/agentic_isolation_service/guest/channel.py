@@ -22,7 +22,8 @@ from agentic_isolation_service.guest.frames import (
 
 _GRANT_AT = WINDOW // 4
 _MAX_UNCREDITED = 1024
-_MAX_CREDIT = 1 << 31
+_MAX_CREDIT = 4 * WINDOW
+"""Bytes. More credit than the window is no guest's that grants as it consumes: it would only fill memory here."""
 
 
 class Message(NamedTuple):

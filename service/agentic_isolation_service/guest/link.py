@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import re
 import secrets
 from collections import deque
 from typing import Protocol
@@ -31,6 +32,9 @@ HANDSHAKE_TIMEOUT = 10.0
 """Seconds."""
 _RECEIVE_SIZE = 1 << 18
 _MAX_CHANNEL = (1 << 32) - 1
+MAX_CHANNELS = 4096
+"""Channels that may be open at a time; a guest closes a link with more."""
+_NONCE = re.compile(r"[0-9a-f]{32}")
 
 
 class ByteStream(Protocol):
@@ -52,6 +56,10 @@ class LinkLostError(Exception):
     def __init__(self, message: str, *, protocol_error: bool = False) -> None:
         super().__init__(message)
         self.protocol_error = protocol_error
+
+
+class ChannelLimitError(Exception):
+    """The link has MAX_CHANNELS open channels."""
 
 
 class GuestLink:
@@ -113,10 +121,13 @@ class GuestLink:
 
         Raises:
             LinkLostError: The link has ended.
+            ChannelLimitError: It has as many channels as it may.
             ValueError: The operation is too large for a frame.
         """
         if self._lost is not None:
             raise self._lost
+        if len(self._channels) >= MAX_CHANNELS:
+            raise ChannelLimitError
         while True:
             self._last_channel = self._last_channel % _MAX_CHANNEL + 1
             if self._last_channel not in self._channels:
@@ -134,6 +145,11 @@ class GuestLink:
         if self._lost is None:
             self._outbox.append(frame)
             self._outbox_filled.set()
+
+    def end(self, reason: LinkLostError) -> None:
+        """Ends the link and its channels for a reason that its user has found."""
+        self._end(reason)
+        self._tasks[0].cancel()
 
     async def aclose(self) -> None:
         """Ends the link and its channels; may be called twice."""
@@ -156,9 +172,12 @@ class GuestLink:
     async def _read(self) -> None:
         reason = LinkLostError("the guest closed the link")
         try:
-            while data := await self._stream.receive(_RECEIVE_SIZE):
+            data = b""  # the decoder may hold frames that came together with the handshake
+            while True:
                 for frame in self._decoder.feed(data):
                     self._dispatch(frame)
+                if not (data := await self._stream.receive(_RECEIVE_SIZE)):
+                    break
         except OSError as error:
             reason = LinkLostError(f"the link broke: {error}")
         except ProtocolError as error:
@@ -207,7 +226,7 @@ async def _shake_hands(stream: ByteStream, decoder: FrameDecoder, key: bytes) ->
     """Proves both sides' knowledge of `key` to each other; returns the workspace id and the boot id."""
     hello = await _receive_hello(stream, decoder)
     match hello:
-        case {"versions": [int(lowest), int(highest)], "nonce": str(guest_nonce)} if len(guest_nonce) == 32:
+        case {"versions": [int(lowest), int(highest)], "nonce": str(guest_nonce)} if _NONCE.fullmatch(guest_nonce):
             pass
         case _:
             raise ProtocolError("malformed HELLO")
@@ -219,7 +238,7 @@ async def _shake_hands(stream: ByteStream, decoder: FrameDecoder, key: bytes) ->
     match await _receive_hello(stream, decoder):
         case {"workspace_id": str(workspace_id), "boot_id": str(boot_id), "proof": str(guest_proof)}:
             expected = _proof(key, "guest", guest_nonce, nonce)
-            if not hmac.compare_digest(guest_proof.encode(), expected.encode()):
+            if not (guest_proof.isascii() and hmac.compare_digest(guest_proof, expected)):
                 raise ProtocolError("the guest does not hold the workspace's key")
             return workspace_id, boot_id
         case _:
@@ -233,7 +252,7 @@ async def _receive_hello(stream: ByteStream, decoder: FrameDecoder) -> dict[str,
                 if frame.type is not FrameType.HELLO or frame.channel != 0:
                     raise ProtocolError("the handshake was not a HELLO frame")
                 return decode_json(frame.payload)
-    raise ProtocolError("the guest closed the link during the handshake")
+    raise ConnectionError("the guest closed the link during the handshake")
 
 
 def _proof(key: bytes, side: str, guest_nonce: str, service_nonce: str) -> str:

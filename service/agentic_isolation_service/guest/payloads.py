@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import TypeVar
 
 from agentic_isolation.models import (
@@ -27,6 +28,7 @@ _CAUSES = {
     "out_of_memory": TerminationCause.OUT_OF_MEMORY,
     "pids_limit": TerminationCause.PIDS_LIMIT,
 }
+_MASK = re.compile(r"[0-9a-fA-F]{1,16}")
 _FILE_TYPES = {kind.value: kind for kind in FileType}
 _SECCOMP_MODES = {0: "disabled", 1: "strict", 2: "filter"}
 # Bit numbers of linux/capability.h.
@@ -62,6 +64,11 @@ def timestamp(value: dict[str, object], name: str) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=min(member(value, name, int), _MAX_NS) // 1000)
 
 
+def _milliseconds(microseconds: int) -> float:
+    """Microseconds → milliseconds, no more than a Duration holds."""
+    return min(microseconds, _MAX_NS // 1000) / 1000
+
+
 def termination(value: dict[str, object]) -> Termination:
     """Returns how a process ended, from a RESULT of `run` or `attach`."""
     cause = _CAUSES.get(member(value, "cause", str))
@@ -74,8 +81,8 @@ def termination(value: dict[str, object]) -> Termination:
         exit_code=exit_code,
         signal=signal,
         started_at=timestamp(value, "started_unix_ns"),
-        duration_ms=member(value, "duration_us", int) / 1000,
-        cpu_ms=member(value, "cpu_us", int, 0) / 1000,
+        duration_ms=_milliseconds(member(value, "duration_us", int)),
+        cpu_ms=_milliseconds(member(value, "cpu_us", int, 0)),
         peak_memory_bytes=member(value, "peak_memory_bytes", int, 0),
         survivors=min(member(value, "survivors", int, 0), 2**32 - 1),
     )
@@ -115,10 +122,10 @@ def file_info(value: object) -> FileInfo:
 
 def isolation(value: dict[str, object], runtime: str) -> Isolation:
     """Returns what a RESULT of `info` says that commands have."""
-    try:
-        mask = int(member(value, "capabilities", str), 16)
-    except ValueError:
-        raise ProtocolError("malformed member 'capabilities' from the guest") from None
+    capabilities = member(value, "capabilities", str)
+    if not _MASK.fullmatch(capabilities):
+        raise ProtocolError("malformed member 'capabilities' from the guest")
+    mask = int(capabilities, 16)
     return Isolation(
         runtime=runtime,
         user=f"{member(value, 'uid', int)}:{member(value, 'gid', int)}",

@@ -21,7 +21,7 @@ from agentic_isolation.errors import (
 )
 from agentic_isolation_service.guest.channel import Channel
 from agentic_isolation_service.guest.frames import FrameType, ProtocolError
-from agentic_isolation_service.guest.link import ByteStream, GuestLink, LinkLostError
+from agentic_isolation_service.guest.link import MAX_CHANNELS, ByteStream, ChannelLimitError, GuestLink, LinkLostError
 
 _T = TypeVar("_T")
 
@@ -45,6 +45,8 @@ _GUEST_ERRORS: dict[str, type[IsolationError]] = {
     ProcessExistsError.reason: ProcessExistsError,
 }
 _MAX_GUEST_MESSAGE = 1000
+_RECONNECT_PAUSE = 1.0
+"""Seconds between two links that nobody asked for, so that a guest that hangs up keeps nobody busy."""
 
 
 class GuestSession:
@@ -63,6 +65,7 @@ class GuestSession:
         self._link: GuestLink | None = None
         self._connecting = asyncio.Lock()
         self._lost: WorkspaceLostError | None = None
+        self._closed = False
 
     @property
     def lost(self) -> WorkspaceLostError | None:
@@ -76,6 +79,7 @@ class GuestSession:
             WorkspaceLostError: The guest is gone, or broke the protocol.
             UnavailableError: The guest could not be reached in time.
             InvalidArgumentError: The operation is too large.
+            ProcessLimitError: As many operations are under way as a guest takes.
         """
         link = self._link
         if link is None or link.lost is not None:
@@ -85,6 +89,10 @@ class GuestSession:
         except ValueError:
             raise InvalidArgumentError(
                 "the command with its environment is too large; pass the bulk as a file or as standard input"
+            ) from None
+        except ChannelLimitError:
+            raise ProcessLimitError(
+                f"{MAX_CHANNELS} calls are under way in the workspace, as many as there may be; wait for some to end"
             ) from None
         except LinkLostError as error:
             raise self._lost_link(error) from error
@@ -122,14 +130,16 @@ class GuestSession:
 
     async def wait_lost(self) -> WorkspaceLostError:
         """Waits until the workspace is lost and returns why. Reconnects meanwhile, so that it notices."""
+        loop = asyncio.get_running_loop()
         while self._lost is None:
+            next_link = loop.time() + _RECONNECT_PAUSE
             try:
                 link = self._link
                 if link is None or link.lost is not None:
                     link = await self._reconnect()
-                self._lost_link(await link.wait_lost())
+                raise self._lost_link(await link.wait_lost())
             except UnavailableError:
-                await asyncio.sleep(1)
+                await asyncio.sleep(next_link - loop.time())
             except WorkspaceLostError:
                 break
         if self._lost is None:
@@ -139,26 +149,40 @@ class GuestSession:
     def raise_lost(self, error: LinkLostError | ProtocolError) -> NoReturn:
         """Raises what a failure of a channel means to its user: WorkspaceLostError or UnavailableError."""
         if isinstance(error, ProtocolError):
-            raise self._lost_link(LinkLostError(str(error), protocol_error=True)) from error
+            loss = LinkLostError(str(error), protocol_error=True)
+            if self._link is not None:
+                self._link.end(loss)
+            raise self._lost_link(loss) from error
         raise self._lost_link(error) from error
 
     async def aclose(self) -> None:
-        """Closes the link. Processes with a linger go on in the guest."""
+        """Closes the link and opens no other. Processes with a linger go on in the guest."""
+        self._closed = True
         if self._link is not None:
             await self._link.aclose()
 
     def _lost_link(self, error: LinkLostError) -> IsolationError:
         if error.protocol_error:
             self._lost = self._lost or WorkspaceLostError(f"workspace {self._workspace_id} is lost: {error}")
-        return self._lost or UnavailableError(f"the connection into workspace {self._workspace_id} ended: {error}")
+        if self._lost is not None:
+            return self._lost_again(self._lost)
+        return UnavailableError(f"the connection into workspace {self._workspace_id} ended: {error}")
+
+    @staticmethod
+    def _lost_again(lost: WorkspaceLostError) -> WorkspaceLostError:
+        """Returns the error to raise: raised itself, one for all would collect every caller's frames."""
+        return WorkspaceLostError(lost.message)
 
     async def _reconnect(self) -> GuestLink:
         async with self._connecting:
             if self._lost is not None:
-                raise self._lost
-            if self._link is not None and self._link.lost is None:
-                return self._link
+                raise self._lost_again(self._lost)
+            self._refuse_when_closed()
             if self._link is not None:
+                if self._link.lost is None:
+                    return self._link
+                if self._link.lost.protocol_error:  # between two calls, when nobody waited for it
+                    raise self._lost_link(self._link.lost)
                 await self._link.aclose()
             try:
                 link = await GuestLink.open(await self._connect(), self._key)
@@ -166,18 +190,26 @@ class GuestSession:
                 raise self._lost_link(error) from error
             except OSError as error:
                 self._lost = WorkspaceLostError(f"workspace {self._workspace_id} is gone: {error}")
-                raise self._lost from error
+                raise self._lost_again(self._lost) from error
+            if self._closed:
+                await link.aclose()
+                self._refuse_when_closed()
             if link.workspace_id != self._workspace_id:
                 await link.aclose()
                 raise self._lost_link(LinkLostError("the guest is another workspace's", protocol_error=True))
             self._link = link
             return link
 
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise UnavailableError(f"the connection into workspace {self._workspace_id} is closed")
+
 
 def guest_error(value: dict[str, object]) -> IsolationError:
     """Returns the error that a guest's ERROR payload stands for."""
-    reason, message = value.get("reason"), str(value.get("message", ""))[:_MAX_GUEST_MESSAGE]
-    kind = _GUEST_ERRORS.get(str(reason))
+    # Only text: the words of anything else could be endless, or nested too deeply to be put into words.
+    reason, message = (found if isinstance(found := value.get(name), str) else "" for name in ("reason", "message"))
+    kind, message = _GUEST_ERRORS.get(reason), message[:_MAX_GUEST_MESSAGE]
     if kind is None:
-        return IsolationError(f"the guest answered {str(reason)[:64]}: {message}")
+        return IsolationError(f"the guest answered {reason[:64]}: {message}")
     return kind(message)

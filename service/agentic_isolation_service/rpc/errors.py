@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -16,13 +17,26 @@ from agentic_isolation.errors import IsolationError
 
 DOMAIN = "agentic-isolation"
 _DETAILS_KEY = "grpc-status-details-bin"
+_MAX_MESSAGE = 1024
+"""Bytes. Clients take 8 KiB of metadata; a message is in there three times, once with each byte escaped as three."""
+_MAX_FIELD = 256
+"""Bytes."""
 _log = logging.getLogger(__name__)
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ErrorBoundary(grpc.aio.ServerInterceptor):
-    """Wraps every handler: IsolationError becomes its status, anything else INTERNAL, logged here and not told."""
+    """Wraps every handler of our service: IsolationError becomes its status, anything else INTERNAL, logged, not told.
+
+    Health and reflection have their own ways to answer, and stream in another.
+
+    Args:
+        service: Full name of our service.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._prefix = f"/{service}/"
 
     async def intercept_service(
         self,
@@ -32,8 +46,8 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
         """Returns the method's handler, wrapped."""
         # The stubs do not know that an aio server's handlers are coroutines.
         handler: Any = await continuation(handler_call_details)
-        if handler is None:
-            return None
+        if handler is None or not handler_call_details.method.startswith(self._prefix):
+            return handler  # type: ignore[no-any-return]
         codecs = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -60,14 +74,17 @@ def _guard(method: Callable[[Any, _Context], Awaitable[Any]]) -> Callable[[Any, 
 
 
 def _guard_stream(
-    method: Callable[[Any, _Context], AsyncIterator[Any]],
-) -> Callable[[Any, _Context], AsyncIterator[Any]]:
-    async def guarded(request: Any, context: _Context) -> AsyncIterator[Any]:
+    method: Callable[[Any, _Context], AsyncGenerator[Any, None]],
+) -> Callable[[Any, _Context], Awaitable[None]]:
+    async def guarded(request: Any, context: _Context) -> None:
         try:
-            async for response in method(request, context):
-                yield response
+            async with contextlib.aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
         except grpc.aio.AbortError:
             raise
+        except grpc.aio.InternalError:
+            return  # The client has gone in the middle of a message, and nobody is left to tell.
         except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
             await _abort(context, error)
 
@@ -86,14 +103,20 @@ async def _abort(context: _Context, error: Exception) -> NoReturn:
 
 def status_of(error: IsolationError) -> Status:
     """Returns the google.rpc.Status of an error: ErrorInfo, and BadRequest where a field is at fault (AIP-193)."""
-    message = str(error).encode("utf-8", "replace").decode()
-    status = Status(code=grpc.StatusCode[error.code].value[0], message=message)
+    status = Status(code=grpc.StatusCode[error.code].value[0], message=_shortened(str(error), _MAX_MESSAGE))
     details = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
     status.details.extend(_pack(detail) for detail in details)
     if error.field is not None:
-        violation = BadRequest.FieldViolation(field=error.field, description=error.message)
+        violation = BadRequest.FieldViolation(
+            field=_shortened(error.field, _MAX_FIELD), description=_shortened(error.message, _MAX_MESSAGE)
+        )
         status.details.append(_pack(BadRequest(field_violations=[violation])))
     return status
+
+
+def _shortened(text: str, limit: int) -> str:
+    data = text.encode("utf-8", "replace")
+    return data.decode() if len(data) <= limit else data[:limit].decode("utf-8", "ignore") + "…"
 
 
 def _pack(message: ErrorInfo | BadRequest) -> AnyMessage:

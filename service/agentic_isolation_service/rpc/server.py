@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -26,7 +28,7 @@ class RpcServer:
     """A server for `workspaces`. Made, it listens nowhere yet."""
 
     def __init__(self, workspaces: Workspaces) -> None:
-        self._server = grpc.aio.server(interceptors=[ErrorBoundary()], options=_OPTIONS)
+        self._server = grpc.aio.server(interceptors=[ErrorBoundary(SERVICE_NAME)], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         pb_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceServicer(workspaces), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -38,6 +40,7 @@ class RpcServer:
         Raises:
             OSError: The address cannot be listened on.
         """
+        await _refuse_taken_socket(address)
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -51,3 +54,15 @@ class RpcServer:
         """Tells health checks, refuses new calls, gives running ones `grace` seconds and cancels the rest."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
+
+
+async def _refuse_taken_socket(address: str) -> None:
+    """Raises OSError where somebody listens on this unix socket: gRPC would take it away from them."""
+    if not address.startswith("unix:"):
+        return
+    try:
+        _, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    except OSError:
+        return
+    writer.close()
+    raise OSError(f"cannot listen on {address}: another program listens there")

@@ -23,7 +23,7 @@ from agentic_isolation_service.providers.docker.container import GUEST_DIRECTORY
 
 _MARKER = "complete"
 _GUEST_MODE = 0o555
-"""gVisor cannot start what it cannot read; else 0o111 would keep others from tracing it even before it asks for that."""
+"""gVisor cannot start what it cannot read; else 0o111 would keep others from tracing it before it asks for that."""
 _STALE_AFTER = 60.0
 """Seconds after which a filling container has been left by a service that was killed."""
 _POLL = 0.1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +25,9 @@ class GuestProcess:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._pidfd: int | None = None
+        with contextlib.suppress(AttributeError, ProcessLookupError):
+            self._pidfd = os.pidfd_open(process.pid)
 
     @classmethod
     async def start(cls, binary: Path, environment: dict[str, str], log: Path) -> GuestProcess:
@@ -59,13 +64,25 @@ class GuestProcess:
 
     async def end(self) -> None:
         """Asks the guest to end and waits for it; kills it when it takes too long, whereupon its shims clean up."""
-        for stop in (self._process.terminate, self._process.kill):
-            with contextlib.suppress(ProcessLookupError):
-                stop()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(END_TIMEOUT):
-                    await self._process.wait()
-                    return
+        try:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    self._send_signal(number)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(END_TIMEOUT):
+                        await self._process.wait()
+                        return
+        finally:
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+                self._pidfd = None
+
+    def _send_signal(self, number: signal.Signals) -> None:
+        # Process.send_signal reaps a child that has just ended, under the eyes of asyncio's own watcher.
+        if self._pidfd is None:
+            self._process.send_signal(number)
+        else:
+            signal.pidfd_send_signal(self._pidfd, number)
 
 
 class SocketStream:
