@@ -288,7 +288,7 @@ class WorkspaceIsADirectoryError(FileError, IsADirectoryError):
 
 
 class NotARegularFileError(FileError):
-    """The path is a directory, a device, a pipe or a socket."""
+    """The path is a device, a pipe or a socket."""
 
     reason = "NOT_A_REGULAR_FILE"
 

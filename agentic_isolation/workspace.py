@@ -249,6 +249,7 @@ class AgenticWorkspace:
             yield pb.WriteFileRequest(header=header)
             for start in range(0, len(data), _UPLOAD_CHUNK):
                 yield pb.WriteFileRequest(data=data[start : start + _UPLOAD_CHUNK])
+            yield pb.WriteFileRequest(end=pb.WriteFileEnd())
 
         connection = self._connected()
         response = await connection.call(connection.stub.WriteFile, requests(), timeout=None)

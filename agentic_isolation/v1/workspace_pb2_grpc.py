@@ -258,9 +258,10 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WriteFile(self, request_iterator, context):
-        """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`.
+        """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`,
+        the last one `end`: a call that ends without it, because it was cut or cancelled, leaves the old content.
 
-        Idempotent: a repeat writes the same. A call that is cut leaves the old content.
+        Idempotent: a repeat writes the same.
 
         Errors: those of StatFile, and
         * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
@@ -274,7 +275,8 @@ class WorkspaceServiceServicer(object):
         """Reads a file: one `file` message, then its content in order. Idempotent.
 
         Errors: those of StatFile, and
-        * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a directory, a device, a pipe or a socket.
+        * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+        * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a device, a pipe or a socket.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

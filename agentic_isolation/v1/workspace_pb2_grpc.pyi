@@ -116,9 +116,10 @@ class WorkspaceServiceStub:
       * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
     """
     WriteFile: _grpc.StreamUnaryMultiCallable[_workspace_pb2.WriteFileRequest, _workspace_pb2.WriteFileResponse]
-    """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`.
+    """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`,
+    the last one `end`: a call that ends without it, because it was cut or cancelled, leaves the old content.
 
-    Idempotent: a repeat writes the same. A call that is cut leaves the old content.
+    Idempotent: a repeat writes the same.
 
     Errors: those of StatFile, and
       * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
@@ -128,7 +129,8 @@ class WorkspaceServiceStub:
     """Reads a file: one `file` message, then its content in order. Idempotent.
 
     Errors: those of StatFile, and
-      * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a directory, a device, a pipe or a socket.
+      * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+      * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a device, a pipe or a socket.
     """
     StatFile: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.StatFileRequest, _workspace_pb2.StatFileResponse]
     """Describes a file or directory. Idempotent.
@@ -244,9 +246,10 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
       * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
     """
     WriteFile: _aio.StreamUnaryMultiCallable[_workspace_pb2.WriteFileRequest, _workspace_pb2.WriteFileResponse]  # type: ignore[assignment]
-    """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`.
+    """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`,
+    the last one `end`: a call that ends without it, because it was cut or cancelled, leaves the old content.
 
-    Idempotent: a repeat writes the same. A call that is cut leaves the old content.
+    Idempotent: a repeat writes the same.
 
     Errors: those of StatFile, and
       * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
@@ -256,7 +259,8 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     """Reads a file: one `file` message, then its content in order. Idempotent.
 
     Errors: those of StatFile, and
-      * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a directory, a device, a pipe or a socket.
+      * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+      * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a device, a pipe or a socket.
     """
     StatFile: _aio.UnaryUnaryMultiCallable[_workspace_pb2.StatFileRequest, _workspace_pb2.StatFileResponse]  # type: ignore[assignment]
     """Describes a file or directory. Idempotent.
@@ -435,9 +439,10 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_workspace_pb2.WriteFileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_pb2.WriteFileResponse, _abc.Awaitable[_workspace_pb2.WriteFileResponse]]:
-        """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`.
+        """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`,
+        the last one `end`: a call that ends without it, because it was cut or cancelled, leaves the old content.
 
-        Idempotent: a repeat writes the same. A call that is cut leaves the old content.
+        Idempotent: a repeat writes the same.
 
         Errors: those of StatFile, and
           * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
@@ -453,7 +458,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads a file: one `file` message, then its content in order. Idempotent.
 
         Errors: those of StatFile, and
-          * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a directory, a device, a pipe or a socket.
+          * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+          * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a device, a pipe or a socket.
         """
 
     @_abc_1.abstractmethod

@@ -47,7 +47,7 @@ func problem(at place, err error) error {
 	// Package os does not export what os.Root reports.
 	switch err.Error() {
 	case "path escapes from parent":
-		return fault.New(fault.PathEscapes, "%q leads outside the workspace", at.shown)
+		return fault.New(fault.PathEscapes, "%q leads out of the workspace", at.shown)
 	case "not a directory":
 		return fault.New(fault.NotADirectory, "%q: not a directory", at.shown)
 	}

@@ -88,11 +88,15 @@ func (s *Space) locate(p string) (place, error) {
 	} else {
 		name = s.working + "/" + p
 	}
+	// Refused by its spelling, a path has made no parents yet, and the message holds it as it was asked for.
+	if cleaned := path.Clean(name); cleaned == ".." || strings.HasPrefix(cleaned, "../") {
+		return place{}, escapes(p)
+	}
 	return place{name: name, shown: path.Join(s.mount, path.Join("/", name))}, nil
 }
 
 func escapes(p string) error {
-	return fault.New(fault.PathEscapes, "%q is outside the workspace", p)
+	return fault.New(fault.PathEscapes, "%q leads out of the workspace", p)
 }
 
 // beneath makes an absolute path relative to the root, by whichever of the root's names fits best.

@@ -24,7 +24,7 @@ MESSAGE_BYTES = 4 << 20
 DEFAULT_KEEPALIVE = 30.0
 """Seconds."""
 _DEFAULT_PAGE = 100
-_UPLOAD_ORDER = "the first message must be the header and all others data"
+_UPLOAD_ORDER = "the first message must be the header, the last one the end, and all between data"
 
 
 class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
@@ -119,10 +119,14 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
         mode = header.mode if header.HasField("mode") else None
         async with await files.write(session, header.path, mode) as writer:
             async for request in request_iterator:
-                if request.WhichOneof("content") != "data":
-                    raise InvalidArgumentError(_UPLOAD_ORDER, field="content")
-                await writer.write(request.data)
-            return pb.WriteFileResponse(file=convert.file_to_pb(await writer.finish()))
+                match request.WhichOneof("content"):
+                    case "data":
+                        await writer.write(request.data)
+                    case "end":
+                        return pb.WriteFileResponse(file=convert.file_to_pb(await writer.finish()))
+                    case _:
+                        break
+        raise InvalidArgumentError(_UPLOAD_ORDER, field="content")
 
     async def ReadFile(self, request: pb.ReadFileRequest, context: _Context) -> AsyncIterator[pb.ReadFileResponse]:
         """Reads a file."""

@@ -28,7 +28,7 @@ _TMP_BYTES = 256 << 20
 _HOME_BYTES = 128 << 20
 _MAX_COMMANDS = 80
 """Commands that run at a time; more wait for their turn."""
-_SUPERVISOR_PIDS = 32 + 6 * _MAX_COMMANDS
+_SUPERVISOR_PIDS = 32 + 8 * _MAX_COMMANDS
 """Threads of the guest, and of a shim for each running command, on top of the limit that is the workload's."""
 
 
