@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .SILENT:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-go test-python lint lint-python lint-proto lint-go format proto bench fuzz wheel clean
+.PHONY: help setup demo test test-go test-python test-docker engine-up engine-down lint lint-python lint-proto lint-go format proto bench fuzz wheel clean
 
 help: ## List the targets
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,13 +37,16 @@ setup: $(VENV)/.installed $(GUEST_BIN)/.stamp ## Make .venv with the package, it
 demo: setup ## Watch an agent's output stream out of a workspace
 	$(BIN)/agentic-isolation run --provider local --file examples/agent.py -- python3 -u agent.py
 
-test: test-go test-python ## Run all tests
+test: test-go test-python ## Run all tests but those that need a Docker Engine
 
 test-go: setup
 	cd guest && $(GO) vet ./... && $(GO) test ./...
 
 test-python: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker and not gvisor" $(PYTEST_ARGS)
+
+test-docker: setup ## Run the tests that need a Docker Engine, on DOCKER_HOST's or on a private one (root on Debian)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -p tests.engine.plugin -m "docker or gvisor" $(PYTEST_ARGS)
 
 lint: lint-python lint-proto lint-go ## Check style, types, layering, the contract and the freshness of the stubs
 
@@ -88,6 +91,12 @@ fuzz: setup ## Fuzz the guest's parsers for FUZZTIME (20s) each
 
 wheel: setup ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist
+
+engine-up: ## Start a private Docker Engine with gVisor and the test images (root on Debian), or fill DOCKER_HOST's
+	$(PYTHON) -m tests.engine up
+
+engine-down: ## Stop it with all of its containers; images stay (remove them too: python3 -m tests.engine down --purge)
+	$(PYTHON) -m tests.engine down
 
 clean: ## Remove everything that make made, .venv included
 	rm -rf $(VENV) build dist $(GUEST_BIN) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
