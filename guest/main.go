@@ -7,6 +7,7 @@ import (
 
 	"agentic-isolation/guest/internal/bridge"
 	"agentic-isolation/guest/internal/link"
+	"agentic-isolation/guest/internal/probe"
 	"agentic-isolation/guest/internal/server"
 	"agentic-isolation/guest/internal/shim"
 )
@@ -16,6 +17,7 @@ var version = "dev"
 
 const usage = `usage: agentic-guest serve            with settings in AGENTIC_GUEST_CONFIG
        agentic-guest bridge SOCKET    copy standard input and output to and from a guest
+       agentic-guest probe NAME       try to get through what holds this place
        agentic-guest version
 `
 
@@ -31,6 +33,8 @@ func run(args []string) int {
 		return shim.Main()
 	case len(args) == 2 && args[0] == "bridge":
 		return bridge.Main(args[1])
+	case len(args) >= 1 && args[0] == "probe":
+		return probe.Main(args[1:])
 	case len(args) == 1 && args[0] == "version":
 		fmt.Printf("agentic-guest %s (protocol %d to %d)\n", version, link.LowestVersion, link.HighestVersion)
 		return 0

@@ -19,7 +19,7 @@ from agentic_isolation_service.doctor import (
     diagnose,
     profiles_of,
 )
-from agentic_isolation_service.doctor.profiles import DEVELOPMENT, PRODUCTION
+from agentic_isolation_service.doctor.profiles import DEVELOPMENT, LOCAL, PRODUCTION
 
 _STATUS_STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red"}
 
@@ -57,13 +57,13 @@ def doctor(provider: str, image: str | None, profile: str, gvisor: str, as_json:
     finally:
         _progress("")
     if as_json:
-        render.print_json({"ok": diagnosis.ok} | dict(vars_of(diagnosis)))
+        render.print_json({"ok": diagnosis.ok} | _as_plain(diagnosis))
     else:
         _print(diagnosis)
     sys.exit(0 if diagnosis.ok else 1)
 
 
-def vars_of(diagnosis: Diagnosis) -> dict[str, object]:
+def _as_plain(diagnosis: Diagnosis) -> dict[str, object]:
     """Returns a diagnosis as plain JSON values."""
     plain = render.as_dict(diagnosis)
     assert isinstance(plain, dict)
@@ -87,7 +87,7 @@ def _print(diagnosis: Diagnosis) -> None:
     click.echo()
     for findings in diagnosis.profiles:
         for attempt in findings.attempts:
-            if attempt.outcome is Outcome.NOT_BLOCKED:
+            if attempt.outcome is Outcome.NOT_BLOCKED and (attempt.promised or findings.profile != LOCAL):
                 note = f" (not promised: {attempt.reason})" if attempt.reason else ""
                 click.echo(f"{findings.profile}: {attempt.name}{note}: {attempt.detail}")
     for findings in diagnosis.profiles:

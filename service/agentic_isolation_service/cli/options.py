@@ -37,7 +37,10 @@ json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 def run_to_end(program: Coroutine[object, object, _T]) -> _T:
-    """Runs a coroutine. SIGINT and SIGTERM cancel it, so that it cleans up; then exits with 128 + the signal."""
+    """Runs a coroutine. SIGINT, SIGTERM and SIGHUP cancel it, so that it cleans up; then exits with 128 + the signal.
+
+    One that the caller has told us to ignore, as nohup(1) does, stays ignored.
+    """
     received: list[int] = []
 
     async def cancellable() -> _T:
@@ -48,8 +51,9 @@ def run_to_end(program: Coroutine[object, object, _T]) -> _T:
             received.append(number)
             task.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop, number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, stop, number)
         return await task
 
     try:

@@ -127,7 +127,7 @@ class FileReader:
                 raise ProtocolError("a file that does not begin with its entry")
             return payloads.file_info(value)
         except (LinkLostError, ProtocolError) as error:
-            self._session.raise_lost(error)
+            await self._session.raise_lost(error)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yields the content in order.
@@ -145,7 +145,7 @@ class FileReader:
                 elif kind is FrameType.RESULT:
                     return
         except (LinkLostError, ProtocolError) as error:
-            self._session.raise_lost(error)
+            await self._session.raise_lost(error)
 
 
 async def write(session: GuestSession, path: str, mode: int | None) -> FileWriter:
@@ -206,7 +206,7 @@ class FileWriter:
                     with _escape_named("path"):
                         raise guest_error(value)
         except (LinkLostError, ProtocolError) as error:
-            self._session.raise_lost(error)
+            await self._session.raise_lost(error)
 
 
 @contextlib.contextmanager

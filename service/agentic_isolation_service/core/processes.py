@@ -194,7 +194,7 @@ class ProcessStream:
         except TimeoutError:
             return KeepAlive()
         except (LinkLostError, ProtocolError) as error:
-            self._session.raise_lost(error)
+            await self._session.raise_lost(error)
         self._ended = isinstance(event, Exited)
         return event
 
@@ -259,13 +259,13 @@ async def execute(session: GuestSession, run: ProcessRun) -> Outcome:
             if isinstance(event, Output):
                 kept[event.source] += event.data
                 if len(kept[event.source]) > validation.MAX_OUTPUT_LIMIT:
-                    session.raise_lost(ProtocolError("the guest sent more output than was asked for"))
+                    await session.raise_lost(ProtocolError("the guest sent more output than was asked for"))
             elif isinstance(event, Exited):
                 try:
                     stdout = payloads.captured(stream.result, "stdout", bytes(kept[OutputSource.STDOUT]))
                     stderr = payloads.captured(stream.result, "stderr", bytes(kept[OutputSource.STDERR]))
                 except ProtocolError as error:
-                    session.raise_lost(error)
+                    await session.raise_lost(error)
                 return Outcome(run.process_id, event.termination, stdout, stderr)
     raise AssertionError("a stream ends with Exited")
 

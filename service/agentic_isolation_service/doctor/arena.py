@@ -90,7 +90,7 @@ class Arena:
         if result.timed_out:
             return not_blocked(f"it was not over within {PATIENCE / 2:g} s")
         if result.termination is not None and result.termination.signal is not None:
-            told = f"; it had said: {result.stderr.strip()}" if result.stderr else ""
+            told = f"; its last words: {result.stderr.splitlines()[-1]}" if result.stderr.strip() else ""
             return not_blocked(f"it was killed by signal {result.termination.signal} meanwhile{told}")
         return verdict_of(result.stdout, f"{' '.join(command)}: exit code {result.exit_code}, {result.stderr.strip()}")
 

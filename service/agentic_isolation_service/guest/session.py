@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar
 
@@ -112,7 +113,7 @@ class GuestSession:
                 if kind is FrameType.ERROR:
                     raise guest_error(value)
         except LinkLostError as error:
-            raise self._lost_link(error) from error
+            await self.raise_lost(error)
         finally:
             channel.abandon()
 
@@ -126,7 +127,7 @@ class GuestSession:
         try:
             return parse(value)
         except ProtocolError as error:
-            self.raise_lost(error)
+            await self.raise_lost(error)
 
     async def wait_lost(self) -> WorkspaceLostError:
         """Waits until the workspace is lost and returns why. Reconnects meanwhile, so that it notices."""
@@ -146,13 +147,18 @@ class GuestSession:
             raise AssertionError("wait_lost ends with a reason")
         return self._lost
 
-    def raise_lost(self, error: LinkLostError | ProtocolError) -> NoReturn:
-        """Raises what a failure of a channel means to its user: WorkspaceLostError or UnavailableError."""
+    async def raise_lost(self, error: LinkLostError | ProtocolError) -> NoReturn:
+        """Raises what a failure of a channel means to its user: WorkspaceLostError or UnavailableError.
+
+        Where a link broke, it looks whether the guest still answers: that is the difference.
+        """
         if isinstance(error, ProtocolError):
             loss = LinkLostError(str(error), protocol_error=True)
             if self._link is not None:
                 self._link.end(loss)
             raise self._lost_link(loss) from error
+        with contextlib.suppress(IsolationError):
+            await self._reconnect()
         raise self._lost_link(error) from error
 
     async def aclose(self) -> None:

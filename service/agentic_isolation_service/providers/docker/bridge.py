@@ -12,6 +12,8 @@ from aiodocker.stream import Stream
 from agentic_isolation_service.providers.docker.container import GUEST_PATH, GUEST_SOCKET
 
 _STDOUT = 1
+_BRIDGE_USER = "65532:65532"
+"""Not the workload's: under gVisor that could open a bridge's descriptors and write into the link."""
 _OPEN_TIMEOUT = 30.0
 
 
@@ -34,6 +36,7 @@ class BridgeStream:
                 stderr=True,
                 tty=False,
                 environment={"AGENTIC_GUEST_CONFIG": ""},
+                user=_BRIDGE_USER,
                 workdir="/",
             )
             stream = execution.start(detach=False)

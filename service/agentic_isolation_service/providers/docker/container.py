@@ -30,6 +30,9 @@ _MAX_COMMANDS = 80
 """Commands that run at a time; more wait for their turn."""
 _SUPERVISOR_PIDS = 32 + 8 * _MAX_COMMANDS
 """Threads of the guest, and of a shim for each running command, on top of the limit that is the workload's."""
+_GVISOR_PIDS = 4096
+"""gVisor's own threads count against the container's limit, which kills the sandbox: there RLIMIT_NPROC holds the
+workload's processes, which under other runtimes would count those of all containers with the same user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ def container_config(plan: ContainerPlan) -> dict[str, object]:
 def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: ResourceLimits, user: str) -> dict[str, object]:
     memory = _or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES)
     open_files = _or_default(limits.open_files, DEFAULT_OPEN_FILES)
+    pids, gvisor = security.pids_limit + _SUPERVISOR_PIDS, plan.runtime == GVISOR_RUNTIME
     return {
         "AutoRemove": True,
         "Runtime": plan.runtime,
@@ -89,13 +93,13 @@ def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: Resource
         "NetworkMode": "bridge" if limits.network else "none",
         "IpcMode": "private",
         "CgroupnsMode": "private",
-        "PidsLimit": security.pids_limit + _SUPERVISOR_PIDS,
+        "PidsLimit": _GVISOR_PIDS if gvisor else pids,
         "Memory": memory,
         "MemorySwap": memory,
         "NanoCpus": _or_default(limits.cpu_millis, DEFAULT_CPU_MILLIS) * 1_000_000,
         "Ulimits": [
-            {"Name": "nofile", "Soft": open_files, "Hard": open_files},
-            {"Name": "core", "Soft": 0, "Hard": 0},
+            {"Name": name, "Soft": limit, "Hard": limit}
+            for name, limit in (("nofile", open_files), ("core", 0), *([("nproc", pids)] if gvisor else []))
         ],
         "ShmSize": 64 << 20,
         "LogConfig": {"Type": "none"},

@@ -51,7 +51,7 @@ async def ensure_guest_volume(client: aiodocker.Docker, binary: Path, image: str
             continue
         try:
             if not await _complete(container):
-                await container.put_archive(GUEST_DIRECTORY, archive)  # type: ignore[no-untyped-call]
+                await container.put_archive(GUEST_DIRECTORY, io.BytesIO(archive))  # type: ignore[no-untyped-call]
         finally:
             await container.delete(force=True)
         return name

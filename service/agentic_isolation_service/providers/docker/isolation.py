@@ -24,8 +24,8 @@ def read_back(measured: Isolation, container: Mapping[str, object], working_dir:
         cpu_millis=None if nano_cpus is None else nano_cpus // 1_000_000,
         memory_bytes=_number(host, "Memory"),
         disk_bytes=_disk_limit(host, working_dir),
-        open_files=_open_files(host),
-        pids_limit=_number(host, "PidsLimit"),
+        open_files=_ulimit(host, "nofile"),
+        pids_limit=_ulimit(host, "nproc") or _number(host, "PidsLimit"),
     )
 
 
@@ -40,10 +40,10 @@ def _number(value: Mapping[str, object], name: str) -> int | None:
     return found if isinstance(found, int) and found > 0 else None
 
 
-def _open_files(host: Mapping[str, object]) -> int | None:
+def _ulimit(host: Mapping[str, object], name: str) -> int | None:
     limits = host.get("Ulimits")
     for limit in limits if isinstance(limits, list) else []:
-        if isinstance(limit, Mapping) and limit.get("Name") == "nofile":
+        if isinstance(limit, Mapping) and limit.get("Name") == name:
             return _number(limit, "Hard")
     return None
 
