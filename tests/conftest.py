@@ -71,7 +71,7 @@ def warm(service: ServedProcess) -> None:
     """Every way in was used once: what gRPC and asyncio keep open for good is no test's leak."""
 
     async def use_all() -> None:
-        for name in WAYS:
+        for name in (name for name, needs in WAYS.items() if not needs):
             async with Way.of(name, target=service.target, service_pid=service.pid).open() as workspace:
                 assert [line async for line in workspace.stream("echo warm")] == ["warm"]
 
@@ -127,7 +127,9 @@ async def no_task_is_left() -> AsyncIterator[None]:
         assert not surplus(), "the test left tasks"
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(
+    params=[pytest.param(name, marks=[getattr(pytest.mark, mark) for mark in marks]) for name, marks in WAYS.items()]
+)
 def way(request: pytest.FixtureRequest, service: ServedProcess) -> Way:
     """A way in; the test is run once for each."""
     return Way.of(request.param, target=service.target, service_pid=service.pid)

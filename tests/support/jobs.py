@@ -30,7 +30,7 @@ def python(code: str, *arguments: str) -> list[str]:
 
 # A tree that only a whole tree's kill takes away. Its members: a child in the process group; one that ignores SIGTERM
 # and its friends; a daemon by the book, which forked twice, has a session, a directory and an environment of its own
-# and has closed all files; a child of that daemon. Each has the mark in its arguments. When all run, `ready` is printed.
+# and has closed all files; a child of that daemon. Each has the mark in its arguments. When all run it prints `ready`.
 TREE = """
 import os, signal, subprocess, sys, time
 SLEEPER = "import signal, time; [signal.signal(number, signal.SIG_IGN) for number in (1, 2, 15)]; time.sleep(1e6)"

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import proc
+from tests.support.proc import ProcessEntry
 
 PREFIX = "agentic-isolation-"
+_strangers: set[tuple[int, str]] = set()
+"""Processes that were looked at before and have nothing to do with us, by pid and start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +29,15 @@ class Holdings:
     @classmethod
     def now(cls) -> Holdings:
         """Counts what is held now. Services that run are among the processes."""
-        children = proc.descendants(os.getpid())
-        proc.reap_adopted({child.pid for child in children if child.state == "Z" and child.parent == os.getpid()})
-        living = {child.pid: str(child) for child in children if child.state != "Z"}
-        private = Path(tempfile.gettempdir())
-        living |= {process.pid: str(process) for process in proc.belonging_to(private)}
+        private, me = Path(tempfile.gettempdir()), os.getpid()
+        everyone = list(proc.processes())
+        children = proc.descendants(me, everyone)
+        proc.reap_adopted({child.pid for child in children if child.state == "Z" and child.parent == me})
+        ours = [*children, *_related(everyone, private, {me, *(child.pid for child in children)})]
+        living = {process.pid: str(process) for process in ours if process.state != "Z"}
         return cls(
             processes=living,
-            files={pid: proc.open_files(pid) for pid in (os.getpid(), *living)},
+            files={pid: proc.open_files(pid) for pid in (me, *living)},
             directories=frozenset(str(path) for path in private.glob(PREFIX + "*")),
         )
 
@@ -50,8 +54,24 @@ class Holdings:
 
 def left_behind(before: Holdings, *, within: float = 10.0) -> list[str]:
     """Returns what is held beyond `before` when it has had some time to go."""
-    gc.collect()  # closed channels and servers may be in cycles
     deadline = time.monotonic() + within
-    while (surplus := Holdings.now().beyond(before)) and time.monotonic() < deadline:
+    surplus = Holdings.now().beyond(before)
+    if surplus:
+        gc.collect()  # closed channels and servers may be in cycles
+    while surplus and time.monotonic() < deadline:
         time.sleep(0.02)
+        surplus = Holdings.now().beyond(before)
     return surplus
+
+
+def _related(everyone: list[ProcessEntry], directory: Path, known: set[int]) -> list[ProcessEntry]:
+    """Returns the processes that are not our descendants and yet have to do with a directory of ours."""
+    related = []
+    for process in everyone:
+        if process.pid in known or (process.pid, process.started) in _strangers:
+            continue
+        if proc.belongs_to(process, directory):
+            related.append(process)
+        else:
+            _strangers.add((process.pid, process.started))
+    return related

@@ -7,7 +7,7 @@ import ctypes
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,12 @@ class ProcessEntry:
     parent: int
     state: str
     name: str
-    arguments: str
+    started: str
+    """In the kernel's clock; with the pid, it names a process for good."""
+
+    @property
+    def arguments(self) -> str:
+        return _read(f"/proc/{self.pid}/cmdline").replace(b"\0", b" ").decode("utf-8", "replace").strip()
 
     def __str__(self) -> str:
         return f"{self.pid} ({self.state}) {self.arguments or self.name}"
@@ -44,19 +49,18 @@ def processes() -> Iterator[ProcessEntry]:
 
 def find_process(pid: int) -> ProcessEntry | None:
     """Returns a process, a zombie too; None where there is none."""
-    with contextlib.suppress(OSError):
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-        name, _, rest = stat.partition("(")[2].rpartition(")")
-        state, parent = rest.split()[:2]
-        return ProcessEntry(pid, int(parent), state, name, arguments)
-    return None
+    stat = _read(f"/proc/{pid}/stat").decode("utf-8", "replace")
+    if not stat:
+        return None
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    fields = rest.split()
+    return ProcessEntry(pid, int(fields[1]), fields[0], name, fields[19])
 
 
-def descendants(root: int) -> list[ProcessEntry]:
+def descendants(root: int, among: Iterable[ProcessEntry] | None = None) -> list[ProcessEntry]:
     """Returns the children of a process, theirs, and so on."""
     by_parent: dict[int, list[ProcessEntry]] = {}
-    for process in processes():
+    for process in processes() if among is None else among:
         by_parent.setdefault(process.parent, []).append(process)
     found: list[ProcessEntry] = []
     parents = [root]
@@ -82,18 +86,17 @@ def mentioning(text: str) -> list[ProcessEntry]:
 
 
 def belonging_to(directory: Path) -> list[ProcessEntry]:
-    """Returns the living processes whose arguments, environment or working directory lead into a directory."""
-    wanted = str(directory).encode()
-    found = []
-    for process in processes():
-        if process.pid == os.getpid() or process.state == "Z":
-            continue
-        places = [process.arguments.encode(), _read(f"/proc/{process.pid}/environ")]
-        with contextlib.suppress(OSError):
-            places.append(os.readlink(f"/proc/{process.pid}/cwd").encode())
-        if any(wanted in place for place in places):
-            found.append(process)
-    return found
+    """Returns the living processes, except this one, that belong to a directory."""
+    others = (process for process in processes() if process.pid != os.getpid() and process.state != "Z")
+    return [process for process in others if belongs_to(process, directory)]
+
+
+def belongs_to(process: ProcessEntry, directory: Path) -> bool:
+    """Returns whether a process's arguments, environment or working directory lead into a directory."""
+    places = [process.arguments.encode(), _read(f"/proc/{process.pid}/environ")]
+    with contextlib.suppress(OSError):
+        places.append(os.readlink(f"/proc/{process.pid}/cwd").encode())
+    return any(str(directory).encode() in place for place in places)
 
 
 def environment(pid: int) -> list[str]:

@@ -1,12 +1,12 @@
-"""The ways in: one interface over every provider and every road to it, so that one suite is run over all of them.
+"""The ways in: one interface over every kind of place and every road to it, so that one suite is run over all of them.
 
-A way is named "PROVIDER-ROAD", for example "local-served". Roads are
+A way is named "PLACE-ROAD", for example "local-served". Roads are
 
 * `direct`: the provider object, in this process, without gRPC;
 * `embedded`: AgenticWorkspace with the service that it embeds in this process;
 * `served`: AgenticWorkspace with a service in a process of its own.
 
-Another provider is one more name in PROVIDERS, and no test changes.
+Another kind of place is one more entry in PLACES, and no test changes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,32 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import agentic_isolation
 from agentic_isolation import AgenticWorkspace, ExecuteResult, FileInfo, OutputStream, WorkspaceConfig, WorkspaceInfo
 from tests.support import proc
 
-PROVIDERS = {"local": "WorkspaceLocalProvider"}
+
+@dataclass(frozen=True, slots=True)
+class PlaceKind:
+    """What workspaces are made of."""
+
+    provider: str
+    """The provider's name."""
+    direct: str
+    """The name of its class for direct use."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What its WorkspaceConfig needs beside the provider: an image, a runtime."""
+    marks: tuple[str, ...] = ()
+    """Markers of its tests: what they need of the machine."""
+
+
+PLACES = {"local": PlaceKind("local", "WorkspaceLocalProvider")}
 ROADS = ("direct", "embedded", "served")
-WAYS = tuple(f"{provider}-{road}" for provider in PROVIDERS for road in ROADS)
+WAYS = {f"{place}-{road}": kind.marks for place, kind in PLACES.items() for road in ROADS}
+"""All ways, with their markers."""
 LEASE = 60.0
 """Seconds that a workspace outlives a test run that was killed."""
 
@@ -105,35 +121,35 @@ class DirectWorkspace:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way in.
-
-    Args:
-        name: "PROVIDER-ROAD".
-        target: Address of the service, for the road that needs one.
-        service_pid: The process that is the service on this road.
-    """
+    """One way in; made by `Way.of`."""
 
     name: str
+    """"PLACE-ROAD"."""
+    kind: PlaceKind
     target: str
+    """Address of the service, on the road `served`."""
     service_pid: int
+    """The process that is the service: this one, but on the road `served`."""
     _direct: agentic_isolation.WorkspaceLocalProvider | None
 
     @classmethod
-    def of(cls, name: str, *, target: str = "", service_pid: int | None = None) -> Way:
-        """Returns a way by its name; the service is a process of its own only on the road `served`."""
-        provider, road = name.split("-", 1)
+    def of(cls, name: str, *, target: str = "", service_pid: int = 0) -> Way:
+        """Returns a way by its name; the rest counts on the road `served` only."""
+        place, _, road = name.rpartition("-")
+        kind = PLACES[place]
         if road == "served":
-            return cls(name, target, service_pid or 0, None)
-        direct = getattr(agentic_isolation, PROVIDERS[provider])() if road == "direct" else None
-        return cls(name, "", os.getpid(), direct)
+            return cls(name, kind, target, service_pid, None)
+        direct = getattr(agentic_isolation, kind.direct)() if road == "direct" else None
+        return cls(name, kind, "", os.getpid(), direct)
 
     @property
     def provider(self) -> str:
-        return self.name.partition("-")[0]
+        return self.kind.provider
 
     def config(self, **settings: Any) -> WorkspaceConfig:
-        """Returns the configuration of an ordinary workspace of this provider, with some settings changed."""
-        return replace(WorkspaceConfig(provider=self.provider, lease=LEASE), **settings)
+        """Returns the configuration of an ordinary workspace of this kind, with some settings changed."""
+        ordinary = WorkspaceConfig(provider=self.provider, lease=LEASE, **self.kind.settings)
+        return replace(ordinary, **settings)
 
     async def create(self, config: WorkspaceConfig | None = None) -> Workspace:
         """Makes a workspace, to be closed by the caller."""

@@ -1,0 +1,18 @@
+"""Tests that run real workspaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.service import ServedProcess
+
+
+@pytest.fixture
+def ground(warm: None, service: ServedProcess) -> Iterator[None]:
+    """Services and every way in are up before accounts are taken, and nothing that a client does is worth a warning."""
+    before = len(service.log)
+    yield
+    complaints = service.log[before:]
+    assert not complaints, "the service has complained"

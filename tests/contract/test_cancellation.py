@@ -1,0 +1,150 @@
+"""Nobody waits any more: the command's whole tree is killed, and the workspace goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from agentic_isolation import ClosedError
+from tests.support.clients import ClientProgram
+from tests.support.eventually import eventually
+from tests.support.jobs import TREE_SIZE, all_gone, count_alive, new_mark, running, tree
+from tests.support.proc import mentioning
+from tests.support.ways import Way, Workspace
+
+
+async def test_cancelled_execute_kills_the_tree(ws: Workspace) -> None:
+    mark = new_mark()
+    run = asyncio.create_task(ws.execute(tree(mark)))
+    await running(ws, mark, TREE_SIZE)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    await all_gone(ws, mark)
+    assert (await ws.execute("echo fine")).stdout == "fine\n"
+
+
+async def test_execute_that_is_waited_for_no_longer_is_killed(ws: Workspace) -> None:
+    mark = new_mark()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await ws.execute(f"sleep {mark} & sleep {mark}")
+    await all_gone(ws, mark)
+
+
+async def test_cancelled_stream_kills_the_tree(ws: Workspace) -> None:
+    mark = new_mark()
+    lines: asyncio.Queue[str] = asyncio.Queue()
+
+    async def read() -> None:
+        async for line in ws.stream(tree(mark)):
+            lines.put_nowait(line)
+
+    reading = asyncio.create_task(read())
+    assert await lines.get() == "ready"
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await all_gone(ws, mark)
+    assert lines.empty()
+
+
+async def test_stream_that_is_left_by_break_kills_the_tree(ws: Workspace) -> None:
+    mark = new_mark()
+    async for line in ws.stream(tree(mark)):
+        assert line == "ready"
+        break
+    await all_gone(ws, mark)
+
+
+async def test_events_that_are_left_by_break_kill_the_tree(ws: Workspace) -> None:
+    mark = new_mark()
+    async for _ in ws.stream(tree(mark)).events():
+        break
+    await all_gone(ws, mark)
+
+
+async def test_stream_that_is_left_by_an_exception_kills_the_tree(ws: Workspace) -> None:
+    mark = new_mark()
+
+    async def fail_at_the_first_line() -> None:
+        async for line in ws.stream(tree(mark)):
+            raise ZeroDivisionError(line)
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_at_the_first_line()
+    await all_gone(ws, mark)
+
+
+async def test_closed_stream_kills_the_tree(ws: Workspace) -> None:
+    mark = new_mark()
+    async with ws.stream(tree(mark)) as stream:
+        assert await anext(stream) == "ready"
+        await running(ws, mark, TREE_SIZE)
+    await all_gone(ws, mark)
+    await stream.aclose()
+    assert stream.termination is None
+    with pytest.raises((ClosedError, StopAsyncIteration)):
+        await anext(stream)
+
+
+async def test_stream_that_is_never_read_starts_nothing(ws: Workspace) -> None:
+    mark = new_mark()
+    async with ws.stream(tree(mark)) as stream:
+        pass
+    await ws.stream(tree(mark)).aclose()
+    assert await count_alive(ws, mark) == 0
+    with pytest.raises(ClosedError):
+        await anext(stream)
+
+
+async def test_stream_is_read_once(ws: Workspace) -> None:
+    stream = ws.stream("echo once")
+    assert [line async for line in stream] == ["once"]
+    assert [line async for line in stream] == []
+    with pytest.raises(ClosedError):
+        stream.events()
+
+
+async def test_cancelling_at_any_moment_leaves_nothing(ws: Workspace) -> None:
+    """Before it is sent, while it starts, while it runs: wherever the cancellation falls."""
+    mark = new_mark()
+    for steps in range(60):
+        run = asyncio.create_task(ws.execute(["sleep", mark]))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        run.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await run
+    await all_gone(ws, mark)
+
+
+async def test_many_cancelled_at_once(ws: Workspace) -> None:
+    mark = new_mark()
+    runs = [asyncio.create_task(ws.execute(["sleep", mark])) for _ in range(32)]
+    await running(ws, mark, 32)
+    for run in runs:
+        run.cancel()
+    await asyncio.gather(*runs, return_exceptions=True)
+    await all_gone(ws, mark)
+    assert (await ws.execute("echo fine")).stdout == "fine\n"
+
+
+@pytest.mark.parametrize("mode", ["execute", "stream"])
+async def test_killed_client_program_takes_its_commands_along(way: Way, mode: str) -> None:
+    """SIGKILL: nothing in the client can tell anyone. Its workspace follows when the lease ends."""
+    mark = new_mark()
+    with ClientProgram(way, mode=mode, mark=mark, lease=2) as client:
+        assert len(mentioning(mark)) >= TREE_SIZE
+        client.kill()
+        await eventually(lambda: not mentioning(mark), "the client's commands are gone", within=10)
+
+
+async def test_killed_client_program_leaves_no_workspace_after_its_lease(way: Way) -> None:
+    """Not even one in which only a child in the background is left. The fixtures look for its directory."""
+    mark = new_mark()
+    with ClientProgram(way, mode="idle", mark=mark, lease=2) as client:
+        client.kill()
+        await eventually(lambda: not mentioning(mark), "the workspace is gone", within=15)

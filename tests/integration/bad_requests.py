@@ -1,0 +1,219 @@
+"""A table of requests that are refused before anything is done. RPCs are named by the type of their request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from agentic_isolation.v1 import workspace_pb2 as pb
+from tests.integration.wire import argv, seconds, shell
+
+HERE = "HERE"
+"""Stands for the id of a workspace that is there."""
+MISSING = "ws-aaaaaaaaaaaaaaaaaaaa"
+"""The id of a workspace that is not there."""
+HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequest:
+    """A request, and how it is refused.
+
+    Args:
+        name: What is bad about it.
+        request: It, aimed at HERE.
+        field: The field at fault.
+        words: What the message says.
+    """
+
+    name: str
+    request: Any
+    field: str | None
+    words: tuple[str, ...] = ()
+    code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
+    reason: str = "INVALID_ARGUMENT"
+
+
+def create(name: str, field: str, *words: str, **fields: Any) -> BadRequest:
+    return BadRequest("create-" + name, pb.CreateWorkspaceRequest(**{"provider": "local"} | fields), field, words)
+
+
+def cannot_isolate(name: str, field: str, **fields: Any) -> BadRequest:
+    request = pb.CreateWorkspaceRequest(provider="local", **fields)
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    return BadRequest("local-" + name, request, field, ("docker",), code, "ISOLATION_UNAVAILABLE")
+
+
+def command(name: str, field: str, command: pb.Command | None) -> tuple[BadRequest, BadRequest]:
+    execute = pb.ExecuteRequest(workspace_id=HERE, command=command)
+    stream = pb.StreamRequest(workspace_id=HERE, start=pb.ProcessStart(command=command))
+    return BadRequest("execute-" + name, execute, field), BadRequest("stream-" + name, stream, field)
+
+
+def execute(name: str, field: str, **fields: Any) -> BadRequest:
+    request = pb.ExecuteRequest(workspace_id=HERE, command=shell("touch was-here"), **fields)
+    return BadRequest("execute-" + name, request, field)
+
+
+def stream(name: str, field: str, **fields: Any) -> BadRequest:
+    request = pb.StreamRequest(workspace_id=HERE, **fields)
+    if "resume" not in fields and name != "without-target":
+        request.start.command.shell = "touch was-here"
+    return BadRequest("stream-" + name, request, field)
+
+
+def other(name: str, field: str | None, request: Any, reason: str = "INVALID_ARGUMENT") -> BadRequest:
+    return BadRequest(name, request, field, reason=reason)
+
+
+def upload(**fields: Any) -> pb.WriteFileRequest:
+    return pb.WriteFileRequest(header=pb.WriteFileHeader(workspace_id=HERE, **fields))
+
+
+def execute_in(working_dir: str) -> pb.ExecuteRequest:
+    return pb.ExecuteRequest(workspace_id=HERE, command=shell("touch was-here", working_dir=working_dir))
+
+
+CREATE = [
+    create("unknown-provider", "provider", "'podman'", "'docker'", "'local'", provider="podman"),
+    create("no-provider", "provider", "'docker'", "'local'", provider=""),
+    create("local-image", "image", image="python:3.12-slim"),
+    create("relative-working-dir", "working_dir", "/workspace/src", working_dir="src"),
+    create("dots-in-working-dir", "working_dir", working_dir="/workspace/../etc"),
+    create("nul-in-working-dir", "working_dir", working_dir="/work\0space"),
+    create("long-working-dir", "working_dir", working_dir="/" + "x" * 4096),
+    create("nameless-variable", "environment", environment={"": "value"}),
+    create("equals-in-variable", "environment", environment={"A=B": "value"}),
+    create("nul-in-variable", "environment", environment={"A\0": "value"}),
+    create("nul-in-value", 'environment["A"]', environment={"A": "b\0"}),
+    create("label-in-capitals", "labels", "'Team'", labels={"Team": "x"}),
+    create("label-that-ends-in-dash", "labels", labels={"team-": "x"}),
+    create("nameless-label", "labels", labels={"": "x"}),
+    create("long-label", "labels", labels={"a" * 64: "x"}),
+    create("long-label-value", 'labels["team"]', labels={"team": "x" * 257}),
+    create("many-labels", "labels", "65", labels={f"label{number}": "" for number in range(65)}),
+    create("zero-lease", "lease_duration", lease_duration=seconds(0)),
+    create("short-lease", "lease_duration", lease_duration=seconds(0.999)),
+    create("long-lease", "lease_duration", lease_duration=seconds(24 * HOUR + 1)),
+    create("negative-lease", "lease_duration", lease_duration=seconds(-60)),
+    create("space-in-request-id", "request_id", request_id="a b"),
+    create("long-request-id", "request_id", request_id="a" * 129),
+    create("few-pids", "security.pids_limit", security=pb.SecurityConfig(pids_limit=15)),
+    create("many-pids", "security.pids_limit", security=pb.SecurityConfig(pids_limit=32769)),
+    create("user-by-name", "security.user", security=pb.SecurityConfig(user="root")),
+    create("little-cpu", "limits.cpu_millis", limits=pb.ResourceLimits(cpu_millis=9)),
+    create("little-memory", "limits.memory_bytes", limits=pb.ResourceLimits(memory_bytes=(16 << 20) - 1)),
+    create("endless-memory", "limits.memory_bytes", limits=pb.ResourceLimits(memory_bytes=2**64 - 1)),
+    create("little-disk", "limits.disk_bytes", limits=pb.ResourceLimits(disk_bytes=1)),
+    create("few-open-files", "limits.open_files_count", limits=pb.ResourceLimits(open_files_count=3)),
+]
+
+ISOLATION = [
+    cannot_isolate("security", "security", security=pb.SecurityConfig(cap_drop_all=True)),
+    cannot_isolate("empty-security", "security", security=pb.SecurityConfig()),
+    cannot_isolate("cpu-limit", "limits", limits=pb.ResourceLimits(cpu_millis=1000)),
+    cannot_isolate("memory-limit", "limits", limits=pb.ResourceLimits(memory_bytes=1 << 30)),
+    cannot_isolate("disk-limit", "limits", limits=pb.ResourceLimits(disk_bytes=1 << 30)),
+    cannot_isolate("open-files-limit", "limits", limits=pb.ResourceLimits(open_files_count=100)),
+    cannot_isolate("no-network", "limits", limits=pb.ResourceLimits(network=pb.NETWORK_MODE_NONE)),
+]
+
+COMMANDS = [
+    *command("without-command", "command.argv", None),
+    *command("without-program", "command.argv", pb.Command()),
+    *command("without-arguments", "command.argv", argv()),
+    *command("empty-program", "command.argv", argv("")),
+    *command("empty-line", "command.shell", shell("")),
+    *command("blank-line", "command.shell", shell(" \n")),
+    *command("nul-in-line", "command.shell", shell("touch was-here\0")),
+    *command("nul-in-argument", "command.argv.args[1]", argv("touch", "was\0here")),
+    *command("zero-timeout", "command.timeout", shell("touch was-here", timeout=seconds(0))),
+    *command("negative-timeout", "command.timeout", shell("touch was-here", timeout=seconds(-1))),
+    *command("short-timeout", "command.timeout", shell("touch was-here", timeout=seconds(0.0009))),
+    *command("endless-timeout", "command.timeout", shell("touch was-here", timeout=seconds(1e9 + 1))),
+    *command("negative-grace", "command.kill_grace", shell("touch was-here", kill_grace=seconds(-1))),
+    *command("long-grace", "command.kill_grace", shell("touch was-here", kill_grace=seconds(61))),
+    *command("relative-working-dir", "command.working_dir", shell("touch was-here", working_dir="src")),
+    *command("dots-in-working-dir", "command.working_dir", shell("touch was-here", working_dir="/workspace/../..")),
+    *command("nul-in-value", 'command.environment["A"]', shell("touch was-here", environment={"A": "\0"})),
+    *command("nameless-variable", "command.environment", shell("touch was-here", environment={"": "x"})),
+    *command("large-stdin", "command.stdin", shell("touch was-here", stdin=bytes((1 << 20) + 1))),
+    *command("large-arguments", "command", argv("touch", "was-here", *["x" * 1024] * 512)),
+    *command("user-by-name", "command.user", shell("touch was-here", user="root")),
+]
+
+RUNS = [
+    execute("large-output-limit", "output_limit_bytes", output_limit_bytes=(16 << 20) + 1),
+    execute("negative-linger", "linger", linger=seconds(-1)),
+    execute("long-linger", "linger", linger=seconds(24 * HOUR + 1)),
+    execute("space-in-request-id", "request_id", request_id=" "),
+    other("execute-escapes", "command.working_dir", execute_in("/etc"), "PATH_ESCAPES"),
+    stream("negative-linger", "linger", linger=seconds(-1)),
+    stream("long-linger", "linger", linger=seconds(24 * HOUR + 1)),
+    stream("long-request-id", "request_id", request_id="é"),
+    stream("short-keepalive", "keepalive_interval", keepalive_interval=seconds(0.5)),
+    stream("negative-keepalive", "keepalive_interval", keepalive_interval=seconds(-1)),
+    stream("without-target", "target"),
+    stream("resume-without-process", "resume.process_id", resume=pb.ProcessResume(offset=1)),
+]
+
+LISTS = [
+    other("list-negative-page", "page_size", pb.ListWorkspacesRequest(page_size=-1)),
+    other("list-large-page", "page_size", pb.ListWorkspacesRequest(page_size=1001)),
+    other("list-foreign-token", "page_token", pb.ListWorkspacesRequest(page_token="next")),
+    other("list-token-in-unicode", "page_token", pb.ListWorkspacesRequest(page_token="é")),
+    other("list-token-of-other-content", "page_token", pb.ListWorkspacesRequest(page_token="YSBiIGM=")),
+    other("renew-short", "lease_duration", pb.RenewWorkspaceRequest(workspace_id=HERE, lease_duration=seconds(0.5))),
+    other(
+        "renew-long", "lease_duration", pb.RenewWorkspaceRequest(workspace_id=HERE, lease_duration=seconds(25 * HOUR))
+    ),
+]
+
+FILES = [
+    other("upload-without-path", "path", upload()),
+    other("upload-nul-in-path", "path", upload(path="a\0b")),
+    other("upload-mode", "mode", upload(path="was-here", mode=0o1000)),
+    other("upload-escapes", "path", upload(path="../was-here"), "PATH_ESCAPES"),
+    other("read-without-path", "path", pb.ReadFileRequest(workspace_id=HERE)),
+    other("read-escapes", "path", pb.ReadFileRequest(workspace_id=HERE, path="/etc/passwd"), "PATH_ESCAPES"),
+    other("stat-without-path", "path", pb.StatFileRequest(workspace_id=HERE)),
+    other("stat-escapes", "path", pb.StatFileRequest(workspace_id=HERE, path="../.."), "PATH_ESCAPES"),
+    other("stat-long-path", "path", pb.StatFileRequest(workspace_id=HERE, path="x" * 4097)),
+    other("directory-negative-page", "page_size", pb.ListDirectoryRequest(workspace_id=HERE, page_size=-1)),
+    other("directory-large-page", "page_size", pb.ListDirectoryRequest(workspace_id=HERE, page_size=1001)),
+    other("mkdir-without-path", "path", pb.MakeDirectoryRequest(workspace_id=HERE)),
+    other("mkdir-mode", "mode", pb.MakeDirectoryRequest(workspace_id=HERE, path="was-here", mode=0o2000)),
+    other("move-from-nowhere", "source_path", pb.MoveFileRequest(workspace_id=HERE, destination_path="x")),
+    other("move-to-nowhere", "destination_path", pb.MoveFileRequest(workspace_id=HERE, source_path="x")),
+    other("remove-without-path", "path", pb.RemoveFileRequest(workspace_id=HERE)),
+    other("directory-escapes", "path", pb.ListDirectoryRequest(workspace_id=HERE, path=".."), "PATH_ESCAPES"),
+    other("mkdir-escapes", "path", pb.MakeDirectoryRequest(workspace_id=HERE, path="../was-here"), "PATH_ESCAPES"),
+    other("remove-escapes", "path", pb.RemoveFileRequest(workspace_id=HERE, path="../tmp"), "PATH_ESCAPES"),
+]
+
+BAD_REQUESTS = {
+    "create": CREATE,
+    "isolation": ISOLATION,
+    "command": COMMANDS,
+    "run": RUNS,
+    "list": LISTS,
+    "file": FILES,
+}
+"""By what they are about."""
+
+EVERY_WORKSPACE_RPC = [
+    pb.GetWorkspaceRequest(workspace_id=HERE),
+    pb.RenewWorkspaceRequest(workspace_id=HERE),
+    pb.DestroyWorkspaceRequest(workspace_id=HERE),
+    pb.ExecuteRequest(workspace_id=HERE, command=shell("true")),
+    pb.StreamRequest(workspace_id=HERE, start=pb.ProcessStart(command=shell("true"))),
+    pb.WriteFileRequest(header=pb.WriteFileHeader(workspace_id=HERE, path="file")),
+    pb.ReadFileRequest(workspace_id=HERE, path="file"),
+    pb.StatFileRequest(workspace_id=HERE, path="file"),
+    pb.ListDirectoryRequest(workspace_id=HERE),
+    pb.MakeDirectoryRequest(workspace_id=HERE, path="directory"),
+    pb.MoveFileRequest(workspace_id=HERE, source_path="a", destination_path="b"),
+    pb.RemoveFileRequest(workspace_id=HERE, path="file"),
+]

@@ -1,0 +1,34 @@
+"""Tests that run real workspaces."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from agentic_isolation.v1 import workspace_pb2 as pb
+from tests.integration.wire import Stub, a_workspace, connected
+from tests.support.service import ServedProcess
+
+
+@pytest.fixture
+def ground(warm: None, service: ServedProcess) -> Iterator[None]:
+    """Services and every way in are up before accounts are taken, and nothing that a client does is worth a warning."""
+    before = len(service.log)
+    yield
+    complaints = service.log[before:]
+    assert not complaints, "the service has complained"
+
+
+@pytest.fixture
+async def stub(service: ServedProcess) -> AsyncIterator[Stub]:
+    """The service over the wire, without our client."""
+    async with connected(service.target) as stub:
+        yield stub
+
+
+@pytest.fixture
+async def workspace(stub: Stub) -> AsyncIterator[pb.Workspace]:
+    """A workspace that was made over the wire."""
+    async with a_workspace(stub) as workspace:
+        yield workspace

@@ -1,0 +1,120 @@
+"""Standard health checks and reflection: what meshes, load balancers and clients in other languages rely on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from agentic_isolation.v1 import workspace_pb2 as pb
+from tests.integration.wire import EventReader, a_workspace, connected, host_file, shell, start
+from tests.support.service import ServedProcess
+
+SERVICE = "agentic_isolation.v1.WorkspaceService"
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+async def test_health(service: ServedProcess) -> None:
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        for name in ("", SERVICE):
+            assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await health.Check(health_pb2.HealthCheckRequest(service="unknown"))
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_watched_health_of_an_unknown_service(service: ServedProcess) -> None:
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="unknown"))
+        assert (await watch.read()).status == SERVICE_UNKNOWN
+        watch.cancel()
+
+
+async def test_health_while_the_service_stops(directory: Path) -> None:
+    """Those who watch are told at once, while a running call still has its grace; nothing new begins."""
+    with ServedProcess("--address", f"unix:{directory}/grpc.sock", "--grace", "30") as service:
+        async with connected(service.target) as stub, grpc.aio.insecure_channel(service.target) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            watches = [health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", SERVICE)]
+            assert [(await watch.read()).status for watch in watches] == [SERVING, SERVING]
+            async with a_workspace(stub) as workspace:
+                command = shell("echo ready; until [ -e go ]; do sleep 0.05; done; echo done")
+                async with EventReader(stub, start(workspace, command)) as running:
+                    await running.until("output")
+                    service.process.send_signal(signal.SIGTERM)
+                    assert [(await watch.read()).status for watch in watches] == [NOT_SERVING, NOT_SERVING]
+                    for watch in watches:
+                        watch.cancel()
+                    host_file(workspace, "go").touch()
+                    assert (await running.to_end()).exit_code == 0
+                    assert running.text() == b"ready\ndone\n"
+        assert await asyncio.to_thread(service.process.wait, 20) == 0
+
+
+class Stranger:
+    """A client that knows nothing but the service's address: all else it learns by reflection, as grpcurl does."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self.database = ProtoReflectionDescriptorDatabase(channel)
+        self._pool = DescriptorPool(self.database)
+
+    def methods(self) -> list[str]:
+        """Returns the names of the service's methods."""
+        return [method.name for method in self._pool.FindServiceByName(SERVICE).methods]
+
+    def call(self, rpc: str, **fields: Any) -> Iterator[Any]:
+        """Calls an RPC with a request of plain values and yields its responses."""
+        method = self._pool.FindServiceByName(SERVICE).FindMethodByName(rpc)
+        path, request = f"/{SERVICE}/{rpc}", GetMessageClass(method.input_type)(**fields)
+        codecs: Any = {
+            "request_serializer": type(request).SerializeToString,
+            "response_deserializer": GetMessageClass(method.output_type).FromString,
+        }
+        if method.server_streaming:
+            yield from self._channel.unary_stream(path, **codecs)(request, timeout=30)
+        else:
+            yield self._channel.unary_unary(path, **codecs)(request, timeout=30)
+
+
+def test_reflection_tells_the_service_and_its_methods(service: ServedProcess) -> None:
+    with grpc.insecure_channel(service.target) as channel:
+        services = Stranger(channel).database.get_services()
+        methods = Stranger(channel).methods()
+    assert {SERVICE, "grpc.health.v1.Health"} <= set(services)
+    assert methods == [method.name for method in pb.DESCRIPTOR.services_by_name["WorkspaceService"].methods]
+
+
+def test_stranger_uses_the_service_by_reflection_alone(service: ServedProcess) -> None:
+    with grpc.insecure_channel(service.target) as channel:
+        stranger = Stranger(channel)
+        (made,) = stranger.call("CreateWorkspace", provider="local", labels={"by": "a stranger"})
+        workspace_id = made.workspace.workspace_id
+        command = {"shell": "echo hello; cat >&2; exit 6", "stdin": b"from stdin", "timeout": {"seconds": 10}}
+        (result,) = stranger.call("Execute", workspace_id=workspace_id, command=command)
+        assert (result.stdout.head, result.stderr.head) == (b"hello\n", b"from stdin")
+        assert result.termination.exit_code == 6
+        argv = {"argv": {"args": ["printf", "%s", "one two"]}}
+        events = list(stranger.call("Stream", workspace_id=workspace_id, start={"command": argv}))
+        assert [event.WhichOneof("event") for event in events] == ["started", "output", "exited"]
+        assert events[1].output.data == b"one two"
+        (listed,) = stranger.call("ListWorkspaces", labels={"by": "a stranger"})
+        assert [workspace.workspace_id for workspace in listed.workspaces] == [workspace_id]
+        assert list(stranger.call("DestroyWorkspace", workspace_id=workspace_id))
+        with pytest.raises(grpc.RpcError) as raised:
+            list(stranger.call("GetWorkspace", workspace_id=workspace_id))
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND

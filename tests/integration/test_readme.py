@@ -1,0 +1,100 @@
+"""What the README shows is true: its Python runs as written, its command lines parse."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.integration.cli import run
+from tests.support.service import CHECKOUT, python_environment
+
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PROGRAM = "agentic-isolation"
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    """Returns the README's blocks of a language."""
+    return [block for name, block in BLOCK.findall(text) if name == language]
+
+
+def command_lines() -> list[list[str]]:
+    """Returns the arguments of every command line of our program that the README shows."""
+    lines = [
+        line for language in ("bash", "sh", "console") for block in blocks(language) for line in block.splitlines()
+    ]
+    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    return [line[1:] for line in words if line[:1] == [PROGRAM]]
+
+
+PYTHON = blocks("python")
+# What makes a workspace without naming a provider, or names docker, needs an engine: it must at least compile.
+NEEDS_ENGINE = re.compile(r"WorkspaceDockerProvider|provider=\"docker\"|AgenticWorkspace\.create\((?!.*provider=)")
+
+
+def test_there_are_examples() -> None:
+    assert any(not NEEDS_ENGINE.search(code) for code in PYTHON)
+    assert {line[0] for line in command_lines()} == {"run", "serve", "info", "ls", "exec", "rm"}
+
+
+@pytest.mark.parametrize("code", [code for code in PYTHON if not NEEDS_ENGINE.search(code)])
+def test_python_runs_as_written(code: str, directory: Path) -> None:
+    """In an empty directory, without a word on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=python_environment(),
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    assert list(directory.iterdir()) == []
+
+
+def test_quick_start_prints_what_it_says(directory: Path) -> None:
+    quick_start = PYTHON[0]
+    done = subprocess.run(
+        [sys.executable, "-c", quick_start], env=python_environment(), capture_output=True, check=True
+    )
+    assert done.stdout == b"0 hi\n\nhi\n"
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_compiles(code: str) -> None:
+    compile(code, "README.md", "exec")
+
+
+@pytest.mark.parametrize("arguments", command_lines(), ids=" ".join)
+def test_command_line_parses(arguments: list[str]) -> None:
+    """Without being carried out."""
+    cli: click.Group = vars(importlib.import_module("agentic_isolation_service.cli"))["_cli"]
+    name, command, rest = cli.resolve_command(click.Context(cli, info_name=PROGRAM), arguments)
+    assert name == arguments[0]
+    assert command is not None
+    with command.make_context(name, rest) as context:
+        assert context.params
+
+
+def test_run_examples_do_what_their_comments_say(directory: Path) -> None:
+    (directory / "script.py").write_text("print('from the script')")
+    results = [run(*line, cwd=directory) for line in command_lines() if line[0] == "run" and "local" in line]
+    assert [(done.stdout, done.stderr, done.returncode) for done in results] == [
+        ("out\n", "err\n", 3),
+        ("from the script\n", "", 0),
+    ]
+
+
+def test_links_lead_somewhere() -> None:
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", README) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not (CHECKOUT / target).exists()] == []
