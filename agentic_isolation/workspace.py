@@ -34,6 +34,8 @@ TARGET_VARIABLE = "AGENTIC_ISOLATION_TARGET"
 _LONGEST_WAIT = 1e9
 """Seconds; gRPC's clock takes far longer ones for no time at all."""
 _CREATE_TIMEOUT = 600.0
+_TAKE_BACK_TIMEOUT = 3.0
+"""Seconds that a cancelled creation has to end by itself; then its call is cancelled."""
 _UPLOAD_CHUNK = 256 << 10
 
 
@@ -353,11 +355,27 @@ class AgenticWorkspace:
 
     async def _make(self, connection: Connection) -> None:
         request = convert.config_to_pb(self.config)
-        response = await connection.call(connection.stub.CreateWorkspace, request, timeout=_CREATE_TIMEOUT)
+        creation = asyncio.ensure_future(
+            connection.call(connection.stub.CreateWorkspace, request, timeout=_CREATE_TIMEOUT)
+        )
+        try:
+            response = await asyncio.shield(creation)
+        except asyncio.CancelledError:
+            await finish(self._take_back(creation))
+            raise
         self._info = convert.workspace_from_pb(response.workspace)
         self._resources.push_async_callback(self._destroy)
         renewal = asyncio.create_task(keep_renewed(self.config.lease, self._renew), name=f"renew:{self.id}")
         self._resources.push_async_callback(end, renewal)
+
+    async def _take_back(self, creation: asyncio.Future[pb.CreateWorkspaceResponse]) -> None:
+        """Sees to the end of a creation that was cancelled: the workspace may be there, with the answer on its way."""
+        await asyncio.wait([creation], timeout=_TAKE_BACK_TIMEOUT)
+        if creation.cancel():
+            await asyncio.wait([creation])
+        elif creation.exception() is None:
+            self._info = convert.workspace_from_pb(creation.result().workspace)
+            await self._destroy()
 
     def _connected(self) -> Connection:
         if self._connection is None or self._closed:

@@ -41,7 +41,7 @@ NEEDS_ENGINE = re.compile(r"WorkspaceDockerProvider|provider=\"docker\"|AgenticW
 
 def test_there_are_examples() -> None:
     assert any(not NEEDS_ENGINE.search(code) for code in PYTHON)
-    assert {line[0] for line in command_lines()} == {"run", "serve", "info", "ls", "exec", "rm"}
+    assert {line[0] for line in command_lines()} == {"run", "serve", "info", "doctor", "ls", "exec", "rm"}
 
 
 @pytest.mark.parametrize("code", [code for code in PYTHON if not NEEDS_ENGINE.search(code)])

@@ -21,6 +21,8 @@ from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 Stub: TypeAlias = "pb_grpc.WorkspaceServiceAsyncStub"  # the class is in the type stubs only
 LEASE = 60
 """Seconds that a workspace outlives a test run that was killed."""
+END = pb.WriteFileRequest(end=pb.WriteFileEnd())
+"""The last message of an upload."""
 _DETAILS = "grpc-status-details-bin"
 
 
@@ -139,7 +141,7 @@ async def call(stub: Stub, request: Any) -> list[Any]:
     """Calls the RPC whose request this is, whatever its shape, and returns all answers."""
     rpc = type(request).__name__.removesuffix("Request")
     method = getattr(stub, rpc)
-    outgoing = [request] if rpc in ("WriteFile", "Attach") else request
+    outgoing = {"WriteFile": [request, END], "Attach": [request]}.get(rpc, request)
     if rpc in ("Stream", "Attach", "ReadFile"):
         return [answer async for answer in method(outgoing)]
     return [await method(outgoing)]

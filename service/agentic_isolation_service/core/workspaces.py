@@ -49,7 +49,7 @@ class Workspaces:
         self._makers = providers
         self._providers: dict[str, Provider] = {}
         self._held: dict[str, HeldWorkspace] = {}
-        self._creating = 0
+        self._creations: set[asyncio.Task[object]] = set()
         self._creates: RequestLog[SharedCall[WorkspaceInfo]] = RequestLog()
         self._runs: RequestLog[ProcessRun] = RequestLog()
         self._removals: set[asyncio.Task[None]] = set()
@@ -62,6 +62,10 @@ class Workspaces:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._closed = True
+        for creation in self._creations:
+            creation.cancel()
+        if self._creations:
+            await asyncio.wait(self._creations)  # their callers may have gone already
         removals = [asyncio.create_task(self._remove(held)) for held in self._held.values()]
         await asyncio.gather(*removals, *self._removals)
         await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
@@ -207,13 +211,16 @@ class Workspaces:
 
     async def _create(self, provider: Provider, config: WorkspaceConfig) -> WorkspaceInfo:
         self._refuse_when_closing()
-        if len(self._held) + self._creating >= self.max_workspaces:
+        if len(self._held) + len(self._creations) >= self.max_workspaces:
             raise CapacityError(f"the service has {self.max_workspaces} workspaces, as many as it may; destroy some")
-        self._creating += 1
+        creation = asyncio.current_task()
+        if creation is None:
+            raise AssertionError("SharedCall makes a task of it")
+        self._creations.add(creation)
         try:
             held = await self._hold(provider, config)
         finally:
-            self._creating -= 1
+            self._creations.discard(creation)
         held.watch(lambda: self._expire(held))
         _log.info("workspace created", extra={"workspace_id": held.info.id, "provider": provider.name})
         return held.info

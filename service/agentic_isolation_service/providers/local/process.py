@@ -110,7 +110,8 @@ class SocketStream:
         """Closes the socket."""
         self._writer.close()
         with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+            # All who wait share one future, which a cancelled one would cancel for the others.
+            await asyncio.shield(self._writer.wait_closed())
 
 
 def _open_log(path: Path) -> BinaryIO:
