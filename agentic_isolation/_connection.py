@@ -32,6 +32,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # Without probing for more, 64 KiB of each stream are under way. What is under way is lost when a stream is cut, and
+    # must be less than what the guest keeps for those who resume; probing grows it to many megabytes.
+    ("grpc.http2.bdp_probe", 0),
 )
 _DETAILS_KEY = "grpc-status-details-bin"
 _BY_CODE: dict[grpc.StatusCode, type[IsolationError]] = {

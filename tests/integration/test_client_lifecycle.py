@@ -238,8 +238,15 @@ async def test_connecting_does_not_renew(service: ServedProcess) -> None:
     assert maker.returncode == -signal.SIGKILL
     async with AgenticWorkspace.connect(output.decode().strip(), target=service.target) as ws:
         await eventually(lambda: not exists(ws), "the workspace has ended")
-        with pytest.raises(WorkspaceNotFoundError):
-            await ws.execute("true")
+
+        async def forgotten() -> bool:
+            try:
+                await ws.execute("true")
+            except IsolationError as error:
+                return isinstance(error, WorkspaceNotFoundError)
+            return False
+
+        await eventually(forgotten, "the service knows it no longer")
 
 
 async def test_service_client(service: ServedProcess, served: AgenticWorkspace) -> None:

@@ -60,8 +60,11 @@ def resume(workspace: pb.Workspace, process_id: str, offset: int = 0) -> pb.Stre
 
 @contextlib.asynccontextmanager
 async def connected(target: str) -> AsyncIterator[Stub]:
-    """Opens a channel to a service and yields the stub of it."""
-    async with grpc.aio.insecure_channel(target) as channel:
+    """Opens a channel to a service and yields the stub of it.
+
+    Like our own client, it takes in little that it has not read: a guest keeps only so much for those who resume.
+    """
+    async with grpc.aio.insecure_channel(target, options=[("grpc.http2.bdp_probe", 0)]) as channel:
         stub: Stub = pb_grpc.WorkspaceServiceStub(channel)
         yield stub
 
@@ -141,10 +144,9 @@ async def call(stub: Stub, request: Any) -> list[Any]:
     """Calls the RPC whose request this is, whatever its shape, and returns all answers."""
     rpc = type(request).__name__.removesuffix("Request")
     method = getattr(stub, rpc)
-    outgoing = {"WriteFile": [request, END], "Attach": [request]}.get(rpc, request)
-    if rpc in ("Stream", "Attach", "ReadFile"):
-        return [answer async for answer in method(outgoing)]
-    return [await method(outgoing)]
+    if rpc in ("Stream", "ReadFile"):
+        return [answer async for answer in method(request)]
+    return [await method([request, END] if rpc == "WriteFile" else request)]
 
 
 class EventReader:
