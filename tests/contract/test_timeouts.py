@@ -13,7 +13,6 @@ from tests.support.jobs import (
     new_mark,
     python,
     running,
-    sleep_for_ever,
     tree,
 )
 from tests.support.ways import Workspace

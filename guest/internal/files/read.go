@@ -39,7 +39,8 @@ func (s *Space) Open(p string, offset, length int64) (*Reader, error) {
 		err = mustBeRegular(at, info)
 	}
 	if err == nil && offset > 0 {
-		_, err = f.Seek(offset, io.SeekStart)
+		// File systems refuse to seek where no file of theirs could reach.
+		_, err = f.Seek(min(offset, info.Size()), io.SeekStart)
 	}
 	if err != nil {
 		f.Close()

@@ -30,7 +30,9 @@ type record struct {
 type Table struct {
 	shims *pool.Pool
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// settled is signalled when a process has started or failed to.
+	settled  *sync.Cond
 	records  map[string]*record
 	finished []*record // in order of their end
 	kept     int       // bytes of their output
@@ -39,7 +41,9 @@ type Table struct {
 
 // NewTable returns an empty table that starts processes by shims.
 func NewTable(shims *pool.Pool) *Table {
-	return &Table{shims: shims, records: map[string]*record{}}
+	t := &Table{shims: shims, records: map[string]*record{}}
+	t.settled = sync.NewCond(&t.mu)
+	return t
 }
 
 // Start starts a process with one viewer, which must Leave.
@@ -57,6 +61,7 @@ func (t *Table) Start(spec Spec) (*Process, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer close(started)
+	defer t.settled.Broadcast()
 	if err != nil {
 		delete(t.records, spec.ID)
 		return nil, err
@@ -93,12 +98,16 @@ func (t *Table) Get(id string) (*Process, error) {
 	return nil, fault.New(fault.ProcessNotFound, "no process %q", id)
 }
 
-// View finds a process and adds a viewer, which must Leave.
+// View finds a process and adds a viewer, which must Leave. It waits for one that is being started.
 func (t *Table) View(id string) (*Process, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.records[id]
-	if r == nil || r.process == nil {
+	for r != nil && r.process == nil {
+		t.settled.Wait()
+		r = t.records[id]
+	}
+	if r == nil {
 		return nil, fault.New(fault.ProcessNotFound, "no process %q", id)
 	}
 	r.viewers++
