@@ -14,6 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.engine.plugin import has
 from tests.support import proc
 from tests.support.blocking import watch_for_blocking_calls
 from tests.support.eventually import eventually
@@ -67,11 +68,12 @@ def service(private_temporary_directory: Path, own_interpreter_first: None) -> I
 
 
 @pytest.fixture(scope="session")
-def warm(service: ServedProcess) -> None:
-    """Every way in was used once: what gRPC and asyncio keep open for good is no test's leak."""
+def warm(request: pytest.FixtureRequest, service: ServedProcess) -> None:
+    """Every way in was used once: what gRPC, asyncio and aiodocker keep open for good is no test's leak."""
+    wanted = {item.callspec.params.get("way") for item in request.session.items if hasattr(item, "callspec")}
 
     async def use_all() -> None:
-        for name in (name for name, needs in WAYS.items() if not needs):
+        for name in (name for name, needs in WAYS.items() if not needs or (name in wanted and has(request.config, needs))):
             async with Way.of(name, target=service.target, service_pid=service.pid).open() as workspace:
                 assert [line async for line in workspace.stream("echo warm")] == ["warm"]
 

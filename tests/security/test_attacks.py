@@ -18,8 +18,6 @@ from agentic_isolation_service.doctor.findings import Outcome
 from agentic_isolation_service.doctor.profiles import DEVELOPMENT, LOCAL, PRODUCTION, GVisor, Profile, profiles_of
 from tests.engine import Engine
 
-pytest_plugins = ["tests.engine.plugin"]
-
 LABEL = f"agentic-isolation.test-attacks={uuid.uuid4().hex}"
 RUNC = pytest.param((PRODUCTION, GVisor.NEVER), id="production-runc", marks=pytest.mark.docker)
 RUNSC = pytest.param(

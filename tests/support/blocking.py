@@ -15,6 +15,8 @@ import agentic_isolation_service
 ALLOWED: tuple[tuple[str, str, set[str]], ...] = (
     # One look at a file of the installed package, which takes microseconds.
     ("os.stat", "agentic_isolation_service/guest/binary.py", {"guest_binary"}),
+    # aiodocker reads its own version when the first Docker workspace imports it.
+    ("io.TextIOWrapper.read", "importlib/metadata/__init__.py", {"metadata"}),
     # gRPC joins its poller when its last channel or server is collected, which may happen below any frame.
     ("threading.Lock.acquire", "threading.py", {"join"}),
 )

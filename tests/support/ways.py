@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import agentic_isolation
-from agentic_isolation import AgenticWorkspace, ExecuteResult, FileInfo, OutputStream, WorkspaceConfig, WorkspaceInfo
+from agentic_isolation import AgenticWorkspace, ExecuteResult, FileInfo, OutputStream, SecurityConfig, WorkspaceConfig, WorkspaceInfo
 from tests.support import proc
 
 
@@ -34,11 +34,27 @@ class PlaceKind:
     """What its WorkspaceConfig needs beside the provider: an image, a runtime."""
     marks: tuple[str, ...] = ()
     """Markers of its tests: what they need of the machine."""
+    roads: tuple[str, ...] = ("direct", "embedded", "served")
 
 
-PLACES = {"local": PlaceKind("local", "WorkspaceLocalProvider")}
-ROADS = ("direct", "embedded", "served")
-WAYS = {f"{place}-{road}": kind.marks for place, kind in PLACES.items() for road in ROADS}
+PLACES = {
+    "local": PlaceKind("local", "WorkspaceLocalProvider"),
+    "runc": PlaceKind(
+        "docker",
+        "WorkspaceDockerProvider",
+        {"security": SecurityConfig(use_gvisor=False)},
+        marks=("docker",),
+        roads=("direct", "served"),
+    ),
+    "gvisor": PlaceKind(
+        "docker",
+        "WorkspaceDockerProvider",
+        {"security": SecurityConfig(use_gvisor=True)},
+        marks=("docker", "gvisor"),
+        roads=("direct", "served"),
+    ),
+}
+WAYS = {f"{place}-{road}": kind.marks for place, kind in PLACES.items() for road in kind.roads}
 """All ways, with their markers."""
 LEASE = 60.0
 """Seconds that a workspace outlives a test run that was killed."""

@@ -163,6 +163,15 @@ func (c *Client) Open(op string, members map[string]any) *Channel {
 	return ch
 }
 
+// Expect makes ready for frames of a channel that the test opens by bytes of its own.
+func (c *Client) Expect(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.channels != nil {
+		c.channels[id] = &Channel{client: c, ID: id, frames: newQueue()}
+	}
+}
+
 // Next returns the next frame; false when the link has ended.
 func (ch *Channel) Next() (frame.Frame, bool) {
 	ch.client.t.Helper()
