@@ -73,7 +73,9 @@ def warm(request: pytest.FixtureRequest, service: ServedProcess) -> None:
     wanted = {item.callspec.params.get("way") for item in request.session.items if hasattr(item, "callspec")}
 
     async def use_all() -> None:
-        for name in (name for name, needs in WAYS.items() if not needs or (name in wanted and has(request.config, needs))):
+        for name in (
+            name for name, needs in WAYS.items() if not needs or (name in wanted and has(request.config, needs))
+        ):
             async with Way.of(name, target=service.target, service_pid=service.pid).open() as workspace:
                 assert [line async for line in workspace.stream("echo warm")] == ["warm"]
 

@@ -13,15 +13,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from agentic_isolation_service.config import IMAGE_VARIABLE, LABELS_VARIABLE
+
 CHECKOUT = Path(__file__).parents[2]
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
 _ANNOUNCEMENT = "listening on "
+_OF_ENGINE = {IMAGE_VARIABLE, LABELS_VARIABLE}
+"""Set by tests/engine/plugin.py, with DOCKER_HOST: how Docker workspaces are made in a test run."""
 
 
 def python_environment(**changes: str) -> dict[str, str]:
     """Returns the environment in which `python -m` finds the packages and the tests of this checkout."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AGENTIC_")}
+    environment = {
+        name: value for name, value in os.environ.items() if name in _OF_ENGINE or not name.startswith("AGENTIC_")
+    }
     environment["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "service")])
     environment["PYTHONWARNINGS"] = "error"
     return environment | changes

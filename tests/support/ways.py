@@ -18,7 +18,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import agentic_isolation
-from agentic_isolation import AgenticWorkspace, ExecuteResult, FileInfo, OutputStream, SecurityConfig, WorkspaceConfig, WorkspaceInfo
+from agentic_isolation import (
+    AgenticWorkspace,
+    ExecuteResult,
+    FileInfo,
+    OutputStream,
+    SecurityConfig,
+    WorkspaceConfig,
+    WorkspaceInfo,
+)
 from tests.support import proc
 
 
