@@ -11,6 +11,8 @@ import (
 	"path"
 	"path/filepath"
 	"time"
+
+	"agentic-isolation/guest/internal/kernel"
 )
 
 // Variable is the environment variable that holds the settings.
@@ -47,13 +49,13 @@ type settings struct {
 	Sweep           string `json:"sweep"`
 }
 
-// FromEnvironment reads the settings from Variable and removes it.
+// FromEnvironment reads the settings from Variable and erases it.
 func FromEnvironment() (*Config, error) {
 	raw, ok := os.LookupEnv(Variable)
 	if !ok {
 		return nil, errors.New(Variable + " is not set: it must hold the settings as a JSON object")
 	}
-	if err := os.Unsetenv(Variable); err != nil {
+	if err := kernel.EraseVariable(Variable); err != nil {
 		return nil, err
 	}
 	return Parse([]byte(raw))

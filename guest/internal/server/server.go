@@ -4,12 +4,11 @@ package server
 import (
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
+	"agentic-isolation/guest/internal/cgroup"
 	"agentic-isolation/guest/internal/config"
 	"agentic-isolation/guest/internal/files"
 	"agentic-isolation/guest/internal/kernel"
@@ -34,6 +33,7 @@ type Guest struct {
 	shims   *pool.Pool
 	table   *process.Table
 	lease   *lease.Lease
+	group   *cgroup.Group
 	id      link.Identity
 	endOnce sync.Once
 	// ending is closed when the guest begins to end, and quiet when every process has gone.
@@ -56,10 +56,7 @@ func Main(version string) int {
 		return complain("settings", err)
 	}
 	held := lease.New(settings.Lease)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	// Not signal.Ignore, which commands would inherit.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
+	asked := endingSignals()
 	if err := confine(settings); err != nil {
 		return complain("confinement", err)
 	}
@@ -68,7 +65,7 @@ func Main(version string) int {
 		return complain("files", err)
 	}
 	g := &Guest{
-		config: settings, env: baseEnvironment(os.Environ()), files: space, lease: held,
+		config: settings, env: baseEnvironment(os.Environ()), files: space, lease: held, group: cgroup.Own(),
 		id: link.Identity{
 			WorkspaceID: settings.WorkspaceID, BootID: link.RandomHex(16), Version: version, Key: settings.Key,
 		},
@@ -79,12 +76,12 @@ func Main(version string) int {
 		return complain("socket", err)
 	}
 	g.shims = pool.New(settings.MaxCommands)
-	g.table = process.NewTable(g.shims)
+	g.table = process.NewTable(g.shims, g.group)
 	go g.admit(listener)
 	fmt.Println("ready")
 	select {
 	case <-held.Expired():
-	case <-signals:
+	case <-asked:
 	case <-g.ending:
 	}
 	g.end()

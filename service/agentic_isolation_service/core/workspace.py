@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import replace
 
-from agentic_isolation.models import WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation.errors import IsolationError
+from agentic_isolation.models import ResourceUsage, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core.ports import Place, Provider
 from agentic_isolation_service.core.validation import check_lease
+from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
+
+_USAGE_TIMEOUT = 5.0
+"""Seconds."""
 
 
 class HeldWorkspace:
@@ -45,8 +51,12 @@ class HeldWorkspace:
         return replace(self._info, state=state)
 
     async def info_with_usage(self) -> WorkspaceInfo:
-        """Returns the workspace as it is now, with what it uses."""
-        return replace(self.info, usage=await self._provider.usage(self._place))
+        """Returns the workspace as it is now, with what it uses as far as its guest answers."""
+        usage = ResourceUsage()
+        with contextlib.suppress(IsolationError, TimeoutError):
+            async with asyncio.timeout(_USAGE_TIMEOUT):
+                usage = await self.session.call_for({"op": "usage"}, payloads.usage)
+        return replace(self.info, usage=usage)
 
     def watch(self, on_expired: Callable[[], None]) -> None:
         """Begins to watch the guest and the lease, and calls `on_expired` when that has run out."""

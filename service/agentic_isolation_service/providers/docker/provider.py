@@ -20,7 +20,6 @@ from agentic_isolation.models import (
     Isolation,
     NetworkMode,
     ProviderInfo,
-    ResourceUsage,
     SecurityConfig,
     WorkspaceConfig,
 )
@@ -41,7 +40,7 @@ from agentic_isolation_service.providers.docker.container import (
     container_config,
     container_name,
 )
-from agentic_isolation_service.providers.docker.engine import CALL_TIMEOUT, Engine
+from agentic_isolation_service.providers.docker.engine import Engine
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from agentic_isolation_service.providers.docker.images import ensure_image
 from agentic_isolation_service.providers.docker.isolation import read_back
@@ -127,22 +126,6 @@ class DockerProvider:
         targets = [mount["Target"] for mount in container["HostConfig"].get("Mounts", [])]
         working_dir = next((target for target in targets if target != GUEST_DIRECTORY), "")
         return read_back(measured, container, working_dir)
-
-    async def usage(self, place: Place) -> ResourceUsage:
-        """Returns what the engine's cgroup statistics say."""
-        try:
-            async with self._engine.client() as client, asyncio.timeout(CALL_TIMEOUT):
-                path = f"containers/{container_name(place.workspace_id)}/stats"
-                stats = await client._query_json(path, params={"stream": "0", "one-shot": "1"})
-        except aiodocker.DockerError:
-            return ResourceUsage()
-        memory, cpu, pids = stats.get("memory_stats", {}), stats.get("cpu_stats", {}), stats.get("pids_stats", {})
-        total = cpu.get("cpu_usage", {}).get("total_usage")
-        return ResourceUsage(
-            memory_bytes=memory.get("usage"),
-            cpu_seconds=None if total is None else total / 1e9,
-            pids=pids.get("current"),
-        )
 
     async def describe(self) -> ProviderInfo:
         """Returns what a workspace that asks for nothing gets on this engine."""
