@@ -161,6 +161,8 @@ class GuestSession:
         try:
             await self._reconnect()
         except UnavailableError as unavailable:
+            if self._closed:
+                raise
             what = f"the connection into workspace {self._workspace_id} ended: {error}; {unavailable.message}"
             raise type(unavailable)(what) from error
         except WorkspaceLostError:
