@@ -167,6 +167,10 @@ def _tls_context() -> ssl.SSLContext | None:
     if os.environ.get("DOCKER_TLS_VERIFY", "") in ("", "0"):
         return None
     directory = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
-    context.load_cert_chain(str(directory / "cert.pem"), str(directory / "key.pem"))
+    ca, certificate, key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    for path in (ca, certificate, key):
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")  # ssl's own error does not name it
+    context = ssl.create_default_context(cafile=str(ca))
+    context.load_cert_chain(str(certificate), str(key))
     return context
