@@ -16,6 +16,7 @@ import (
 	"agentic-isolation/guest/internal/link"
 	"agentic-isolation/guest/internal/pool"
 	"agentic-isolation/guest/internal/process"
+	"agentic-isolation/guest/internal/traces"
 )
 
 const (
@@ -129,7 +130,7 @@ func (g *Guest) windUp() int {
 	}
 	g.mu.Unlock()
 	drained.Wait()
-	if err := removeTraces(g.config); err != nil {
+	if err := traces.Remove(g.config); err != nil {
 		return complain("cleanup", err)
 	}
 	return 0

@@ -29,7 +29,9 @@ _BOMB_TIMEOUT = 45.0
 
 async def fork_bomb(arena: Arena) -> Verdict:
     """Processes without end: stopped at the limit, and the workspace answers meanwhile and afterwards."""
-    return await _explode(arena, ["fork-bomb", "-limit", "1000", "-for", "30", "-hold", str(_HELD)], _looks, _ROOM_FOR_PROCESSES)
+    return await _explode(
+        arena, ["fork-bomb", "-limit", "1000", "-for", "30", "-hold", str(_HELD)], _looks, _ROOM_FOR_PROCESSES
+    )
 
 
 async def disk_fill(arena: Arena) -> Verdict:
