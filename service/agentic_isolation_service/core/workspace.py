@@ -38,13 +38,14 @@ class HeldWorkspace:
         self._lease = config.lease
         self._expires_at = asyncio.get_running_loop().time() + config.lease
         self._watchers: list[asyncio.Task[object]] = []
+        self._ending = False
         self._destroying: asyncio.Task[None] | None = None
 
     @property
     def info(self) -> WorkspaceInfo:
         """The workspace as it is now, without its usage."""
         state = self._info.state
-        if self._destroying is not None:
+        if self._ending:
             state = WorkspaceState.DESTROYING
         elif self.session.lost is not None:
             state = WorkspaceState.LOST
@@ -87,22 +88,23 @@ class HeldWorkspace:
     async def destroy(self, on_destroyed: Callable[[], None]) -> None:
         """Kills everything in it and removes its place, then calls `on_destroyed`.
 
-        Joins a destruction that is under way; goes on when cancelled. After a failure it may be tried again.
+        Joins a destruction that is under way; goes on when cancelled. After a failure it may be tried again, and the
+        lease is still watched.
         """
+        self._ending = True
         if self._destroying is None:
             self._destroying = asyncio.create_task(self._destroy(on_destroyed))
         await asyncio.shield(self._destroying)
 
     async def _destroy(self, on_destroyed: Callable[[], None]) -> None:
         try:
-            for watcher in self._watchers:
-                watcher.cancel()
-            await asyncio.gather(*self._watchers, return_exceptions=True)
+            await _end(self._watchers[1:])
             await self.session.aclose()
             await self._provider.destroy(self._place)
         except BaseException:
             self._destroying = None
             raise
+        await _end(self._watchers[:1])
         on_destroyed()
 
     async def _watch_lease(self, on_expired: Callable[[], None]) -> None:
@@ -110,3 +112,9 @@ class HeldWorkspace:
         while (left := self._expires_at - loop.time()) > 0:  # noqa: ASYNC110  renewals move the end meanwhile
             await asyncio.sleep(left)
         on_expired()
+
+
+async def _end(tasks: list[asyncio.Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,7 +14,8 @@ from agentic_isolation_service.providers.docker.container import GUEST_PATH, GUE
 _STDOUT = 1
 _BRIDGE_USER = "65532:65532"
 """Not the workload's: under gVisor that could open a bridge's descriptors and write into the link."""
-_OPEN_TIMEOUT = 30.0
+_OPEN_TIMEOUT = 20.0
+"""Seconds that the engine may take to start a bridge."""
 
 
 class BridgeStream:
@@ -39,9 +40,13 @@ class BridgeStream:
                 user=_BRIDGE_USER,
                 workdir="/",
             )
-            stream = execution.start(detach=False)
-            await stream.__aenter__()  # starts it; else the first read would, outside of this timeout
-        return cls(stream)
+            bridge = cls(execution.start(detach=False))
+            try:
+                await bridge._stream.__aenter__()  # starts it; else the first read would, outside of this timeout
+            except BaseException:
+                await bridge.aclose()
+                raise
+        return bridge
 
     async def receive(self, size: int) -> bytes:
         """Returns the next bytes, or none at the end."""
@@ -65,5 +70,10 @@ class BridgeStream:
 
     async def aclose(self) -> None:
         """Ends the bridge."""
+        response = self._stream._resp
+        transport = response.connection.transport if response is not None and response.connection is not None else None
+        if isinstance(transport, asyncio.WriteTransport) and transport.get_write_buffer_size():
+            # What a stopped engine has not taken would keep the connection open until it goes on.
+            transport.abort()
         with contextlib.suppress(aiohttp.ClientError, AssertionError, OSError):
             await self._stream.close()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Mapping
-from typing import Any, cast
 
 import aiodocker
 from aiodocker.containers import DockerContainer
@@ -15,6 +15,7 @@ from agentic_isolation.errors import (
     InvalidArgumentError,
     IsolationUnavailableError,
     ProviderUnavailableError,
+    WorkspaceLostError,
 )
 from agentic_isolation.models import (
     Isolation,
@@ -33,6 +34,7 @@ from agentic_isolation_service.providers.docker.container import (
     DEFAULT_OPEN_FILES,
     DEFAULT_USER,
     GUEST_DIRECTORY,
+    GUEST_PATH,
     GVISOR_RUNTIME,
     HOME,
     LABEL,
@@ -40,9 +42,10 @@ from agentic_isolation_service.providers.docker.container import (
     container_config,
     container_name,
 )
-from agentic_isolation_service.providers.docker.engine import Engine
+from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper, create_container
+from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, Engine
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
-from agentic_isolation_service.providers.docker.images import ensure_image
+from agentic_isolation_service.providers.docker.images import check_image, ensure_image
 from agentic_isolation_service.providers.docker.isolation import read_back
 
 _REMOVAL_TIMEOUT = 30.0
@@ -64,6 +67,15 @@ _RESERVED = (
 )
 
 
+_GONE = "gone"
+_LIVING = ("created", "running", "paused", "restarting")
+_log = logging.getLogger(__name__)
+
+
+class GoneError(OSError):
+    """The container has ended, and with it the workspace."""
+
+
 class DockerProvider:
     """Makes containers on one engine.
 
@@ -71,19 +83,30 @@ class DockerProvider:
         host: The engine, as DOCKER_HOST spells it; None: DOCKER_HOST, else the standard socket.
         default_image: Image of workspaces that name none.
         labels: Put on everything that is created, beside the provider's own.
+        stale_after: Seconds after which a container with these labels that nobody has started is removed.
     """
 
     name = "docker"
 
-    def __init__(self, host: str | None = None, *, default_image: str, labels: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        host: str | None = None,
+        *,
+        default_image: str,
+        labels: Mapping[str, str] | None = None,
+        stale_after: float = STALE_AFTER,
+    ) -> None:
         self._engine = Engine(host)
         self._default_image = default_image
         self._labels = {LABEL: "workspace", **(labels or {})}
+        self._sweeper = Sweeper(self._labels, stale_after=stale_after)
         self._guest_volume: str | None = None
         self._filling = asyncio.Lock()
 
     def check(self, config: WorkspaceConfig) -> None:
-        """Refuses a working directory that would hide what the container needs."""
+        """Refuses a malformed image name, and a working directory that would hide what the container needs."""
+        if config.image:
+            check_image(config.image)
         working_dir = config.working_dir.rstrip("/") or "/"
         if working_dir in _RESERVED or working_dir.startswith(("/proc/", "/sys/", "/dev/", f"{GUEST_DIRECTORY}/")):
             raise InvalidArgumentError(
@@ -97,22 +120,36 @@ class DockerProvider:
         async with self._engine.client() as client:
             runtime = await self._runtime(spec.config.security or SecurityConfig.production())
             await ensure_image(client, image)
-            plan = ContainerPlan(spec, image, runtime, await self._volume(client, image), self._labels)
+            await self._sweeper.sweep(client)
             place = Place(spec.workspace_id, runtime=runtime or (await self._engine.facts()).default_runtime)
             try:
-                await self._start(client, plan)
+                await self._make(client, spec, image, runtime)
+            except aiodocker.DockerError as error:
+                await finish(self._discard(client, spec.workspace_id))
+                if error.status >= 500:
+                    raise
+                raise IsolationUnavailableError(f"the engine refused the container: {error.message}") from error
             except BaseException:
-                await finish(self._remove(client, spec.workspace_id))
+                await finish(self._discard(client, spec.workspace_id))
                 raise
         return place
 
     async def connect(self, place: Place) -> ByteStream:
         """Starts a bridge in the container."""
-        try:
-            async with self._engine.client() as client:
-                return await BridgeStream.open(client.containers.container(container_name(place.workspace_id)))
-        except aiodocker.DockerError as error:
-            raise ConnectionError(f"its container is gone: {error.message}") from error
+        async with self._engine.client() as client:
+            container = client.containers.container(container_name(place.workspace_id))
+            try:
+                return await BridgeStream.open(container)
+            except aiodocker.DockerError as error:
+                if error.status == NOT_CONNECTED:
+                    raise
+                state = await _state_of(container)
+                if state not in _LIVING:
+                    raise GoneError(f"its container is {state}") from error
+                raise ProviderUnavailableError(
+                    f"the Docker Engine at {self._engine.host} opens no way into the container, "
+                    f"which is {state}: {error.message}"
+                ) from error
 
     async def destroy(self, place: Place) -> None:
         """Removes the container with its volumes, and waits until the engine has none of that name."""
@@ -122,7 +159,12 @@ class DockerProvider:
     async def isolation(self, place: Place, measured: Isolation) -> Isolation:
         """Returns what the guest measured, with the limits that the engine holds."""
         async with self._engine.client() as client:
-            container = await client.containers.container(container_name(place.workspace_id)).show()
+            try:
+                container = await client.containers.container(container_name(place.workspace_id)).show()
+            except aiodocker.DockerError as error:
+                if error.status != 404:
+                    raise
+                raise WorkspaceLostError("the container has ended at once; see the engine's log") from error
         targets = [mount["Target"] for mount in container["HostConfig"].get("Mounts", [])]
         working_dir = next((target for target in targets if target != GUEST_DIRECTORY), "")
         return read_back(measured, container, working_dir)
@@ -166,23 +208,39 @@ class DockerProvider:
             )
         return GVISOR_RUNTIME if available and security.use_gvisor is not False else ""
 
-    async def _volume(self, client: aiodocker.Docker, image: str) -> str:
+    async def _volume(self, client: aiodocker.Docker, image: str, *, known: str | None = None) -> str:
+        """Returns the guest's volume; one that is `known` to be empty is filled again."""
         async with self._filling:
-            if self._guest_volume is None:
+            if self._guest_volume is None or self._guest_volume == known:
                 binary = guest_binary("linux", (await self._engine.facts()).architecture)
-                self._guest_volume = await ensure_guest_volume(client, binary, image)
+                try:
+                    self._guest_volume = await ensure_guest_volume(client, binary, image)
+                except aiodocker.DockerError as error:
+                    if error.status >= 500:
+                        raise
+                    raise ProviderUnavailableError(
+                        f"the Docker Engine at {self._engine.host} refused to take the guest: {error.message}"
+                    ) from error
             return self._guest_volume
 
-    async def _start(self, client: aiodocker.Docker, plan: ContainerPlan) -> None:
+    async def _make(self, client: aiodocker.Docker, spec: PlaceSpec, image: str, runtime: str) -> None:
+        volume = await self._volume(client, image)
         try:
-            container = await client.containers.create(
-                cast(Mapping[str, Any], container_config(plan)), name=container_name(plan.spec.workspace_id)
-            )
-            await container.start()
+            return await _start(client, ContainerPlan(spec, image, runtime, volume, self._labels))
         except aiodocker.DockerError as error:
-            if error.status >= 500:
+            if GUEST_PATH not in error.message:
                 raise
-            raise IsolationUnavailableError(f"the engine refused the container: {error.message}") from error
+        # Somebody has pruned the engine's volumes since, and the engine has made an empty one.
+        await self._remove(client, spec.workspace_id)
+        volume = await self._volume(client, image, known=volume)
+        return await _start(client, ContainerPlan(spec, image, runtime, volume, self._labels))
+
+    async def _discard(self, client: aiodocker.Docker, workspace_id: str) -> None:
+        """Removes what a creation that has failed may have left; that failure is what its caller is told."""
+        try:
+            await self._remove(client, workspace_id)
+        except (aiodocker.DockerError, TimeoutError, ProviderUnavailableError):
+            _log.warning("a container may be left in the engine", extra={"workspace_id": workspace_id})
 
     async def _remove(self, client: aiodocker.Docker, workspace_id: str) -> None:
         container: DockerContainer = client.containers.container(container_name(workspace_id))
@@ -191,10 +249,22 @@ class DockerProvider:
                 # 409: its removal is under way, by itself (AutoRemove) or by somebody else.
                 with contextlib.suppress(aiodocker.DockerError):
                     await container.delete(force=True, v=True)
-                try:
-                    await container.show()
-                except aiodocker.DockerError as error:
-                    if error.status == 404:
-                        return
-                    raise
+                if await _state_of(container) == _GONE:
+                    return
                 await asyncio.sleep(_POLL)
+
+
+async def _start(client: aiodocker.Docker, plan: ContainerPlan) -> None:
+    container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
+    await container.start()
+
+
+async def _state_of(container: DockerContainer) -> str:
+    """Returns the engine's word for a container's state, or that it is gone."""
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT):
+            return str((await container.show())["State"]["Status"])
+    except aiodocker.DockerError as error:
+        if error.status != 404:
+            raise
+        return _GONE
