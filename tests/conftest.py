@@ -14,6 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from agentic_isolation import AgenticWorkspace
 from tests.engine.plugin import has
 from tests.support import proc
 from tests.support.blocking import watch_for_blocking_calls
@@ -60,11 +61,20 @@ def blocking_calls_raise() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def service(private_temporary_directory: Path, own_interpreter_first: None) -> Iterator[ServedProcess]:
-    """A service in a process of its own, for all tests of this test process."""
+def service(
+    request: pytest.FixtureRequest, private_temporary_directory: Path, own_interpreter_first: None
+) -> Iterator[ServedProcess]:
+    """A service in a process of its own, for all tests of this test process. What it keeps open for good it has."""
     address = f"unix:{private_temporary_directory}/served.sock"
     with ServedProcess("--address", address, "--log-level", "warning") as served:
+        if has(request.config, ["docker"]):
+            asyncio.run(_use(served.target))
         yield served
+
+
+async def _use(target: str) -> None:
+    async with AgenticWorkspace.create(provider="docker", target=target) as workspace:
+        assert [line async for line in workspace.stream("echo warm")] == ["warm"]
 
 
 @pytest.fixture(scope="session")
