@@ -94,6 +94,7 @@ class Workspace(Protocol):
         env: Mapping[str, str] | None = None,
         stdin: str | bytes | None = None,
     ) -> OutputStream: ...
+    async def describe(self) -> WorkspaceInfo: ...
     async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo: ...
     async def read_file(self, path: str) -> bytes: ...
     async def file_exists(self, path: str) -> bool: ...
@@ -117,6 +118,9 @@ class DirectWorkspace:
 
     def stream(self, command: str | Sequence[str], **options: Any) -> OutputStream:
         return self._provider.stream(self.info, command, **options)
+
+    async def describe(self) -> WorkspaceInfo:
+        return await self._provider.describe(self.info)
 
     async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo:
         return await self._provider.write_file(self.info, path, content, mode=mode)
