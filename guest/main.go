@@ -8,6 +8,7 @@ import (
 	"agentic-isolation/guest/internal/bridge"
 	"agentic-isolation/guest/internal/link"
 	"agentic-isolation/guest/internal/probe"
+	"agentic-isolation/guest/internal/resolver"
 	"agentic-isolation/guest/internal/server"
 	"agentic-isolation/guest/internal/shim"
 )
@@ -18,6 +19,7 @@ var version = "dev"
 const usage = `usage: agentic-guest serve            with settings in AGENTIC_GUEST_CONFIG
        agentic-guest bridge SOCKET    copy standard input and output to and from a guest
        agentic-guest probe NAME       try to get through what holds this place
+       agentic-guest resolvers        print the name servers that this container was given
        agentic-guest version
 `
 
@@ -35,6 +37,8 @@ func run(args []string) int {
 		return bridge.Main(args[1])
 	case len(args) >= 1 && args[0] == "probe":
 		return probe.Main(args[1:])
+	case len(args) == 1 && args[0] == "resolvers":
+		return resolver.Main()
 	case len(args) == 1 && args[0] == "version":
 		fmt.Printf("agentic-guest %s (protocol %d to %d)\n", version, link.LowestVersion, link.HighestVersion)
 		return 0
