@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"agentic-isolation/guest/internal/bridge"
+	"agentic-isolation/guest/internal/firewall"
 	"agentic-isolation/guest/internal/link"
 	"agentic-isolation/guest/internal/probe"
 	"agentic-isolation/guest/internal/resolver"
@@ -19,6 +20,8 @@ var version = "dev"
 const usage = `usage: agentic-guest serve            with settings in AGENTIC_GUEST_CONFIG
        agentic-guest bridge SOCKET    copy standard input and output to and from a guest
        agentic-guest probe NAME       try to get through what holds this place
+       agentic-guest firewall BRIDGE SUBNET [RESOLVER...]
+                                      put the workspaces' firewall up on an engine's host
        agentic-guest resolvers        print the name servers that this container was given
        agentic-guest version
 `
@@ -37,6 +40,8 @@ func run(args []string) int {
 		return bridge.Main(args[1])
 	case len(args) >= 1 && args[0] == "probe":
 		return probe.Main(args[1:])
+	case len(args) >= 1 && args[0] == "firewall":
+		return firewall.Main(args[1:])
 	case len(args) == 1 && args[0] == "resolvers":
 		return resolver.Main()
 	case len(args) == 1 && args[0] == "version":
