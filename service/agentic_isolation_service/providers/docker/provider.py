@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import aiodocker
@@ -38,6 +39,7 @@ from agentic_isolation_service.providers.docker.container import (
     HOME,
     LABEL,
     ContainerPlan,
+    ErrandPlan,
     container_config,
     container_name,
 )
@@ -45,9 +47,11 @@ from agentic_isolation_service.providers.docker.engine import CALL_TIMEOUT, Engi
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from agentic_isolation_service.providers.docker.images import ensure_image
 from agentic_isolation_service.providers.docker.isolation import read_back
+from agentic_isolation_service.providers.docker.network import Networks
 
 _REMOVAL_TIMEOUT = 30.0
 _POLL = 0.05
+_ERRAND_RUNTIME = "runc"
 _RESERVED = (
     "/",
     "/proc",
@@ -72,16 +76,25 @@ class DockerProvider:
         host: The engine, as DOCKER_HOST spells it; None: DOCKER_HOST, else the standard socket.
         default_image: Image of workspaces that name none.
         labels: Put on everything that is created, beside the provider's own.
+        dns: Name servers of workspaces with a network; none: the engine's.
     """
 
     name = "docker"
 
-    def __init__(self, host: str | None = None, *, default_image: str, labels: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        host: str | None = None,
+        *,
+        default_image: str,
+        labels: Mapping[str, str] | None = None,
+        dns: Sequence[str] = (),
+    ) -> None:
         self._engine = Engine(host)
         self._default_image = default_image
         self._labels = {LABEL: "workspace", **(labels or {})}
         self._guest_volume: str | None = None
         self._filling = asyncio.Lock()
+        self._networks = Networks(dns)
 
     def check(self, config: WorkspaceConfig) -> None:
         """Refuses a working directory that would hide what the container needs."""
@@ -99,6 +112,8 @@ class DockerProvider:
             runtime = await self._runtime(spec.config.security or SecurityConfig.production())
             await ensure_image(client, image)
             plan = ContainerPlan(spec, image, runtime, await self._volume(client, image), self._labels)
+            if spec.config.limits is not None and spec.config.limits.network:
+                plan = await self._with_network(client, plan)
             place = Place(spec.workspace_id, runtime=runtime or (await self._engine.facts()).default_runtime)
             try:
                 await self._start(client, plan)
@@ -189,6 +204,13 @@ class DockerProvider:
                 binary = guest_binary("linux", (await self._engine.facts()).architecture)
                 self._guest_volume = await ensure_guest_volume(client, binary, image)
             return self._guest_volume
+
+    async def _with_network(self, client: aiodocker.Docker, plan: ContainerPlan) -> ContainerPlan:
+        # gVisor has a network of its own, in which an errand would change nothing of the host's.
+        runtime = _ERRAND_RUNTIME if _ERRAND_RUNTIME in (await self._engine.facts()).runtimes else ""
+        errand = ErrandPlan(plan.image, runtime, plan.guest_volume, self._labels)
+        network = await self._networks.ensure(client, errand)
+        return replace(plan, network_id=network.id, resolvers=network.resolvers)
 
     async def _start(self, client: aiodocker.Docker, plan: ContainerPlan) -> None:
         try:
