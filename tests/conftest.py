@@ -131,9 +131,20 @@ async def no_task_is_left() -> AsyncIterator[None]:
         assert not surplus(), "the test left tasks"
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=[getattr(pytest.mark, mark) for mark in marks]) for name, marks in WAYS.items()]
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test once for each way in, or for those of the places that it is about (`@pytest.mark.places`)."""
+    if "way" not in metafunc.fixturenames:
+        return
+    about = {place for mark in metafunc.definition.iter_markers("places") for place in mark.args}
+    ways = {name: marks for name, marks in WAYS.items() if not about or name.rpartition("-")[0] in about}
+    metafunc.parametrize(
+        "way",
+        [pytest.param(name, marks=[getattr(pytest.mark, mark) for mark in marks]) for name, marks in ways.items()],
+        indirect=True,
+    )
+
+
+@pytest.fixture
 def way(request: pytest.FixtureRequest, service: ServedProcess) -> Way:
     """A way in; the test is run once for each."""
     return Way.of(request.param, target=service.target, service_pid=service.pid)

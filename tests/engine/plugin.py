@@ -5,7 +5,6 @@ take, and a daemon must not become a child of the test process, which collects o
 """
 
 import contextlib
-import os
 import uuid
 from collections.abc import Collection
 

@@ -27,7 +27,7 @@ from agentic_isolation import (
     WorkspaceConfig,
     WorkspaceInfo,
 )
-from tests.support import proc
+from tests.support import container, proc
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +190,12 @@ class Way:
             yield workspace
         finally:
             await workspace.close()
+
+    def alive(self, workspace_id: str, mark: str) -> int:
+        """Counts the processes with a mark in a workspace, which need not answer any more."""
+        if "gvisor" in self.kind.marks:
+            return container.alive(workspace_id, mark)  # gVisor's processes are none of this machine's
+        return len(proc.mentioning(mark))
 
     def guest_pids(self) -> list[int]:
         """Returns the guests of this way's workspaces, where they are processes of this machine."""

@@ -128,17 +128,23 @@ class GuestEnd:
         self.stream = stream
         self.number = number
         """How many links were opened before this one."""
+        self.answers_pings = True
+        """Whether `receive` answers PING by itself and passes it over, as a guest does on a slow machine too."""
         self._decoder = FrameDecoder()
         self._frames: list[Frame] = []
 
     async def receive(self) -> Frame:
         """Returns the service's next frame."""
-        while not self._frames:
-            data = await self.stream.receive(1 << 18)
-            if not data:
-                raise ConnectionError("the service has closed the link")
-            self._frames += self._decoder.feed(data)
-        return self._frames.pop(0)
+        while True:
+            while not self._frames:
+                data = await self.stream.receive(1 << 18)
+                if not data:
+                    raise ConnectionError("the service has closed the link")
+                self._frames += self._decoder.feed(data)
+            frame = self._frames.pop(0)
+            if frame.type is not FrameType.PING or not self.answers_pings:
+                return frame
+            await self.send(FrameType.PONG, 0, frame.payload)
 
     async def expect(self, kind: FrameType) -> Frame:
         """Returns the service's next frame, which must be of that type."""

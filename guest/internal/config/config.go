@@ -12,6 +12,8 @@ import (
 	"path"
 	"path/filepath"
 	"time"
+
+	"agentic-isolation/guest/internal/kernel"
 )
 
 // Variable is the environment variable that holds the settings.
@@ -50,13 +52,13 @@ type settings struct {
 	Resolvers       []string `json:"resolvers"`
 }
 
-// FromEnvironment reads the settings from Variable and removes it.
+// FromEnvironment reads the settings from Variable and erases it.
 func FromEnvironment() (*Config, error) {
 	raw, ok := os.LookupEnv(Variable)
 	if !ok {
 		return nil, errors.New(Variable + " is not set: it must hold the settings as a JSON object")
 	}
-	if err := os.Unsetenv(Variable); err != nil {
+	if err := kernel.EraseVariable(Variable); err != nil {
 		return nil, err
 	}
 	return Parse([]byte(raw))

@@ -77,29 +77,6 @@ func (s *Space) makeParents(p string) error {
 	return nil
 }
 
-// Remove removes a file or an empty directory, or with recursive a directory and all that it holds.
-func (s *Space) Remove(p string, recursive bool) error {
-	defer s.acquire()()
-	at, dir, base, err := s.parent(p)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if recursive {
-		if _, err := dir.Lstat(base); err != nil {
-			return problem(at, err)
-		}
-		if err := dir.RemoveAll(base); err != nil {
-			return problem(at, err)
-		}
-		return nil
-	}
-	if err := dir.Remove(base); err != nil {
-		return problem(at, err)
-	}
-	return nil
-}
-
 // Move renames an entry. Without overwrite, what exists at the target is left alone.
 func (s *Space) Move(from, to string, overwrite bool) (Entry, error) {
 	defer s.acquire()()

@@ -70,6 +70,15 @@ func Describe() Info {
 	return info
 }
 
+// UsedBytes returns how much of a file system is in use.
+func UsedBytes(dir string) (int64, bool) {
+	var fs syscall.Statfs_t
+	if syscall.Statfs(dir, &fs) != nil {
+		return 0, false
+	}
+	return int64(fs.Blocks-fs.Bfree) * int64(fs.Bsize), true
+}
+
 func readStatus(name string) map[string]string {
 	raw, _ := os.ReadFile(name)
 	fields := map[string]string{}

@@ -30,6 +30,18 @@ func DefaultSignals() {
 	}
 }
 
+// IgnoreRest makes this process ignore what it neither handles nor ignores yet and what would end or stop it. Where it
+// is PID 1, Linux protects it from such signals of its own namespace; gVisor does not.
+func IgnoreRest() {
+	for signal := uintptr(1); signal <= lastSignal; signal++ {
+		var action sigaction
+		if signal == uintptr(syscall.SIGCHLD) || !actOn(signal, nil, &action) || action.handler != handlerDefault {
+			continue
+		}
+		actOn(signal, &sigaction{handler: handlerIgnore}, nil)
+	}
+}
+
 func actOn(signal uintptr, set, got *sigaction) bool {
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, signal,
 		uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(got)), unsafe.Sizeof(set.mask), 0, 0)

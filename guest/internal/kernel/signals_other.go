@@ -4,3 +4,6 @@ package kernel
 
 // DefaultSignals does nothing here.
 func DefaultSignals() {}
+
+// IgnoreRest does nothing here.
+func IgnoreRest() {}

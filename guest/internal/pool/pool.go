@@ -125,7 +125,7 @@ func (p *Pool) take() (*worker, error) {
 	if n := len(p.idle); n > 0 {
 		w := p.idle[n-1]
 		p.idle = p.idle[:n-1]
-		p.bound[w] = struct{}{}
+		p.bind(w)
 		p.mu.Unlock()
 		if n == 1 {
 			demand(p.low)
@@ -151,8 +151,25 @@ func (p *Pool) take() (*worker, error) {
 		w.dismiss()
 		return nil, errClosed
 	}
-	p.bound[w] = struct{}{}
+	p.bind(w)
 	return w, nil
+}
+
+// bind enters a shim that is to run a command; the caller holds mu.
+func (p *Pool) bind(w *worker) {
+	w.shared = len(p.bound) > 0
+	if len(p.bound) == 1 {
+		for other := range p.bound {
+			other.shared = true
+		}
+	}
+	p.bound[w] = struct{}{}
+}
+
+func (p *Pool) isShared(w *worker) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return w.shared
 }
 
 var errClosed error = fault.New(fault.ShuttingDown, "the guest is ending")

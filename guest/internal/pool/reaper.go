@@ -27,12 +27,16 @@ func (p *Pool) reap(children chan os.Signal) {
 func (p *Pool) reapAll() {
 	for {
 		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG|syscall.WUNTRACED, nil)
 		if err == syscall.EINTR {
 			continue
 		}
 		if err != nil || pid <= 0 {
 			return
+		}
+		if status.Stopped() {
+			p.resume(pid)
+			continue
 		}
 		p.forks.Lock()
 		w := p.shims[pid]
@@ -46,6 +50,15 @@ func (p *Pool) reapAll() {
 		}
 		// Either a shim has left orphans, or this was one and may have left its own children.
 		demand(p.strays)
+	}
+}
+
+// resume lets a shim go on that somebody has stopped: a workload of the same user can, and its command would hang.
+func (p *Pool) resume(pid int) {
+	p.forks.Lock()
+	defer p.forks.Unlock()
+	if p.shims[pid] != nil {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
 	}
 }
 

@@ -3,7 +3,6 @@ package pool
 import (
 	"encoding/json"
 	"os"
-	"syscall"
 	"time"
 
 	"agentic-isolation/guest/internal/fault"
@@ -11,9 +10,16 @@ import (
 	"agentic-isolation/guest/internal/shim"
 )
 
+// Event is what a shim tells, and what the pool knows of that time.
+type Event struct {
+	shim.Event
+	// Shared: at some time since the command's start there was another tree.
+	Shared bool
+}
+
 // Observer learns what befalls a command. Its methods are called one at a time and must not block.
 type Observer interface {
-	Observe(shim.Event)
+	Observe(Event)
 	// Lost tells that the shim was killed. The tree has been killed too; survivors counts what could not be.
 	Lost(survivors int)
 }
@@ -114,8 +120,6 @@ func (t *Tree) ask(req *shim.Request) (chan reply, error) {
 	if w.tree != t {
 		return nil, fault.New(fault.ProcessNotFound, "the process has ended")
 	}
-	// A workload of the same user may have stopped its shim.
-	w.signal(syscall.SIGCONT)
 	return w.send(req, nil)
 }
 

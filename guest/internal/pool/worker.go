@@ -19,8 +19,9 @@ type worker struct {
 	conn *net.UnixConn
 	// reaped is closed once the kernel has given the shim's children to the guest.
 	reaped chan struct{}
-	// idleSince is guarded by pool.mu.
+	// These are guarded by pool.mu. Shared: another worker has been bound at the same time.
 	idleSince time.Time
+	shared    bool
 
 	mu sync.Mutex
 	// last is the channel of the latest request; tree is what the shim runs now.
@@ -132,11 +133,12 @@ func (w *worker) event(f frame.Frame) {
 	}
 	killed := t.killed
 	w.mu.Unlock()
+	told := Event{e, w.pool.isShared(w)}
 	if e.Empty {
 		t.ended()
 		w.retire(killed)
 	}
-	t.observer.Observe(e)
+	t.observer.Observe(told)
 }
 
 // retire gives the shim back. One that has killed has got more threads and memory by it than a fresh one needs.

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"agentic-isolation/guest/internal/cgroup"
 	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/pool"
 	"agentic-isolation/guest/internal/proctree"
@@ -45,11 +46,14 @@ type Process struct {
 	finished chan struct{}
 	treeEnd  chan struct{}
 
-	mu          sync.Mutex
-	timer       *time.Timer
-	exit        *shim.Event
-	usage       shim.Usage
-	forced      Cause
+	mu     sync.Mutex
+	timer  *time.Timer
+	exit   *shim.Event
+	usage  shim.Usage
+	limits limits
+	forced Cause
+	// lost: the shim was killed, and nobody has said by whom.
+	lost        bool
 	treeSignals map[int]bool
 	treeOver    bool
 	treeEmpty   bool
@@ -58,9 +62,9 @@ type Process struct {
 }
 
 // start runs spec. The process's onEnd is called once, when its result is known.
-func start(spec Spec, shims *pool.Pool, onEnd func(*Process)) (*Process, error) {
+func start(spec Spec, shims *pool.Pool, group *cgroup.Group, onEnd func(*Process)) (*Process, error) {
 	p := &Process{
-		Spec: spec, log: NewLog(spec.Overflow), pumping: int(sources),
+		Spec: spec, log: NewLog(spec.Overflow), pumping: int(sources), limits: limits{group: group, before: group.Hits()},
 		finished: make(chan struct{}), treeEnd: make(chan struct{}), treeSignals: map[int]bool{},
 	}
 	p.onEnd = func() { onEnd(p) }
@@ -147,11 +151,12 @@ func (p *Process) pumped() {
 }
 
 // Observe implements pool.Observer.
-func (p *Process) Observe(e shim.Event) {
+func (p *Process) Observe(e pool.Event) {
 	p.mu.Lock()
-	switch e.Event {
+	p.limits.shared = e.Shared
+	switch e.Event.Event {
 	case shim.EventExited:
-		p.exit, p.usage = &e, e.Usage
+		p.exit, p.usage = &e.Event, e.Usage
 		p.closeStdin()
 		if p.timer != nil {
 			p.timer.Stop()
@@ -162,7 +167,7 @@ func (p *Process) Observe(e shim.Event) {
 	if e.Empty {
 		p.treeEmpty = true
 	}
-	if e.Empty || e.Event == shim.EventStuck {
+	if e.Empty || e.Event.Event == shim.EventStuck {
 		p.treeEnded()
 	}
 	if p.exit != nil && (p.treeOver || p.forced == "") {
@@ -180,7 +185,7 @@ func (p *Process) Lost(survivors int) {
 			p.exit.DurationUS = time.Since(time.Unix(0, p.tree.UnixNS)).Microseconds()
 		}
 		if p.forced == "" {
-			p.forced = CauseKilled
+			p.forced, p.lost = CauseKilled, true
 		}
 		p.closeStdin()
 		if p.timer != nil {
@@ -233,6 +238,9 @@ func (p *Process) conclude() {
 		CPUMicros: p.usage.CPUMicros, PeakMemory: p.usage.PeakMemory,
 	}
 	r.outcome(p.exit, p.forced, p.treeSignals)
+	if p.forced == "" || p.lost {
+		r.Cause = p.limits.cause(r, p.usage.Killed)
+	}
 	if !p.treeEmpty {
 		r.Survivors = p.tree.Survivors()
 	}

@@ -15,6 +15,9 @@ const (
 	CauseSignaled Cause = "signaled"
 	CauseTimeout  Cause = "timeout"
 	CauseKilled   Cause = "killed"
+	// CauseOutOfMemory and CausePidsLimit: the command, or a process of its tree, has met a limit of the workspace.
+	CauseOutOfMemory Cause = "out_of_memory"
+	CausePidsLimit   Cause = "pids_limit"
 )
 
 // Summary counts the bytes of one source.

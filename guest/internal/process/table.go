@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"agentic-isolation/guest/internal/cgroup"
 	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/pool"
 )
@@ -29,6 +30,7 @@ type record struct {
 // Table is the processes of the guest.
 type Table struct {
 	shims *pool.Pool
+	group *cgroup.Group
 
 	mu sync.Mutex
 	// settled is signalled when a process has started or failed to.
@@ -39,9 +41,9 @@ type Table struct {
 	closed   bool
 }
 
-// NewTable returns an empty table that starts processes by shims.
-func NewTable(shims *pool.Pool) *Table {
-	t := &Table{shims: shims, records: map[string]*record{}}
+// NewTable returns an empty table that starts processes by shims, in a control group that counts what they meet.
+func NewTable(shims *pool.Pool, group *cgroup.Group) *Table {
+	t := &Table{shims: shims, group: group, records: map[string]*record{}}
 	t.settled = sync.NewCond(&t.mu)
 	return t
 }
@@ -54,7 +56,7 @@ func (t *Table) Start(spec Spec) (*Process, error) {
 		return nil, err
 	}
 	started := make(chan struct{})
-	p, err := start(spec, t.shims, func(p *Process) {
+	p, err := start(spec, t.shims, t.group, func(p *Process) {
 		<-started
 		t.onEnd(r)
 	})

@@ -2,8 +2,10 @@ package server
 
 import (
 	"cmp"
+	"os"
 	"slices"
 
+	"agentic-isolation/guest/internal/cgroup"
 	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/kernel"
 	"agentic-isolation/guest/internal/link"
@@ -124,6 +126,20 @@ func (g *Guest) renew(_ *link.Channel, r *leaseRequest) (none, error) {
 }
 
 func (g *Guest) info(*link.Channel, *none) (kernel.Info, error) { return kernel.Describe(), nil }
+
+type usageResult struct {
+	cgroup.Usage
+	// Disk is what the working directory's file system holds.
+	Disk *int64 `json:"disk_bytes,omitempty"`
+}
+
+func (g *Guest) usage(*link.Channel, *none) (usageResult, error) {
+	used := usageResult{Usage: g.group.Usage()}
+	if n, ok := kernel.UsedBytes(g.config.WorkingDir); ok && os.Getpid() == 1 {
+		used.Disk = &n
+	}
+	return used, nil
+}
 
 func (g *Guest) shutdown(*link.Channel, *none) (none, error) {
 	g.end()

@@ -22,6 +22,7 @@ var operations = map[string]operation{
 	"ps":       simple((*Guest).ps),
 	"lease":    simple((*Guest).renew),
 	"info":     simple((*Guest).info),
+	"usage":    simple((*Guest).usage),
 	"shutdown": simple((*Guest).shutdown),
 	"stat":     simple((*Guest).stat),
 	"list":     simple((*Guest).list),

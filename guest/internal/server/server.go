@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/signal"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
+	"agentic-isolation/guest/internal/cgroup"
 	"agentic-isolation/guest/internal/config"
 	"agentic-isolation/guest/internal/files"
 	"agentic-isolation/guest/internal/kernel"
@@ -19,6 +18,7 @@ import (
 	"agentic-isolation/guest/internal/pool"
 	"agentic-isolation/guest/internal/process"
 	"agentic-isolation/guest/internal/resolver"
+	"agentic-isolation/guest/internal/traces"
 )
 
 const (
@@ -36,6 +36,7 @@ type Guest struct {
 	shims   *pool.Pool
 	table   *process.Table
 	lease   *lease.Lease
+	group   *cgroup.Group
 	id      link.Identity
 	endOnce sync.Once
 	// ending is closed when the guest begins to end, and quiet when every process has gone.
@@ -58,10 +59,7 @@ func Main(version string) int {
 		return complain("settings", err)
 	}
 	held := lease.New(settings.Lease)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	// Not signal.Ignore, which commands would inherit.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
+	asked := endingSignals()
 	if err := confine(settings); err != nil {
 		return complain("confinement", err)
 	}
@@ -70,7 +68,7 @@ func Main(version string) int {
 		return complain("files", err)
 	}
 	g := &Guest{
-		config: settings, env: baseEnvironment(os.Environ()), files: space, lease: held,
+		config: settings, env: baseEnvironment(os.Environ()), files: space, lease: held, group: cgroup.Own(),
 		id: link.Identity{
 			WorkspaceID: settings.WorkspaceID, BootID: link.RandomHex(16), Version: version, Key: settings.Key,
 		},
@@ -84,12 +82,12 @@ func Main(version string) int {
 		return complain("socket", err)
 	}
 	g.shims = pool.New(settings.MaxCommands)
-	g.table = process.NewTable(g.shims)
+	g.table = process.NewTable(g.shims, g.group)
 	go g.admit(listener)
 	fmt.Println("ready")
 	select {
 	case <-held.Expired():
-	case <-signals:
+	case <-asked:
 	case <-g.ending:
 	}
 	g.end()
@@ -154,7 +152,7 @@ func (g *Guest) windUp() int {
 	}
 	g.mu.Unlock()
 	drained.Wait()
-	if err := removeTraces(g.config); err != nil {
+	if err := traces.Remove(g.config); err != nil {
 		return complain("cleanup", err)
 	}
 	return 0

@@ -113,6 +113,9 @@ func (c *command) reapAll() (exited *Event, more bool) {
 			return exited, err == nil
 		}
 		c.usage.CPUMicros += micros(ru.Utime) + micros(ru.Stime)
+		if status.Signaled() && status.Signal() == syscall.SIGKILL {
+			c.usage.Killed++
+		}
 		c.usage.PeakMemory = max(c.usage.PeakMemory, int64(ru.Maxrss)*peakScale)
 		if pid == c.leader {
 			c.leaderReaped = true

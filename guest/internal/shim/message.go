@@ -62,4 +62,6 @@ type Event struct {
 type Usage struct {
 	CPUMicros  int64 `json:"cpu_us"`
 	PeakMemory int64 `json:"peak_memory_bytes"`
+	// Killed counts those that SIGKILL has ended.
+	Killed int `json:"killed"`
 }

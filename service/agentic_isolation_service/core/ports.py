@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from agentic_isolation.models import Isolation, ProviderInfo, ResourceUsage, WorkspaceConfig
+from agentic_isolation.models import Isolation, ProviderInfo, WorkspaceConfig
 from agentic_isolation_service.guest.link import ByteStream
 
 __all__ = ["ByteStream", "Place", "PlaceSpec", "Provider"]
@@ -67,9 +67,6 @@ class Provider(Protocol):
 
     async def isolation(self, place: Place, measured: Isolation) -> Isolation:
         """Returns the isolation of a place: what the guest measured, with what only the engine knows."""
-
-    async def usage(self, place: Place) -> ResourceUsage:
-        """Returns what a place uses now."""
 
     async def describe(self) -> ProviderInfo:
         """Returns what this provider can give on this host. Raises nothing: being unavailable is an answer."""

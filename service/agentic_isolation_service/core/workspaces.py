@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import datetime as dt
+import itertools
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
 
 DEFAULT_MAX_WORKSPACES = 1000
+_REMOVAL_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds between attempts to remove a workspace whose lease has ended; the last one again and again."""
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +56,7 @@ class Workspaces:
         self._creates: RequestLog[SharedCall[WorkspaceInfo]] = RequestLog()
         self._runs: RequestLog[ProcessRun] = RequestLog()
         self._removals: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,7 +64,7 @@ class Workspaces:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closed = True
+        self._closed.set()
         for creation in self._creations:
             creation.cancel()
         if self._creations:
@@ -226,7 +229,7 @@ class Workspaces:
         return held.info
 
     def _refuse_when_closing(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             raise UnavailableError("the service is closing")
 
     async def _hold(self, provider: Provider, config: WorkspaceConfig) -> HeldWorkspace:
@@ -259,11 +262,20 @@ class Workspaces:
         removal.add_done_callback(self._removals.discard)
 
     async def _remove(self, held: HeldWorkspace) -> None:
-        """Removes a workspace that nobody waits for. A reaper: whatever happens, it reports it and goes on."""
-        try:
-            await self._destroy(held)
-        except Exception:  # noqa: BLE001  a reaper
-            _log.exception("a workspace could not be removed", extra={"workspace_id": held.info.id})
+        """Removes a workspace that nobody waits for. A reaper: it reports what happens and tries again."""
+        for pause in itertools.chain(_REMOVAL_PAUSES, itertools.repeat(_REMOVAL_PAUSES[-1])):
+            try:
+                return await self._destroy(held)
+            except UnavailableError as error:
+                _log.warning("a workspace cannot be removed yet: %s", error, extra={"workspace_id": held.info.id})
+            except Exception:  # noqa: BLE001  a reaper
+                _log.exception("a workspace could not be removed", extra={"workspace_id": held.info.id})
+            if self._closed.is_set():
+                return None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._closed.wait()
+        return None
 
 
 async def _discard(provider: Provider, place: Place, session: GuestSession) -> None:

@@ -19,6 +19,7 @@ _ALL = frozenset({PRODUCTION, DEVELOPMENT, LOCAL})
 _NOT_ISOLATED = "the local provider isolates nothing"
 _WRITABLE_ROOT = "its root file system is writable"
 _GUEST_KERNEL = "it is gVisor's own kernel that allows it; the host's is not reached"
+_OWN_PID_1 = "gVisor does not protect PID 1 from its own user; the workspace ends its own self, and the service tells"
 _ENGINE_SECCOMP = "left to the engine's seccomp profile, and blocked by newer ones"
 
 Judge = Callable[[Arena], Awaitable[Verdict]]
@@ -196,8 +197,8 @@ ATTACKS: tuple[Attack, ...] = (
         ("guest-socket", "listen in the guest's place"),
         ("guest-volume-write", "replace the guest's program"),
     ),
-    Attack("kill-init", "kill PID 1", _probe_apart("kill-init")),
-    Attack("stop-init", "stop PID 1", _probe_apart("stop-init")),
+    Attack("kill-init", "kill PID 1", _probe_apart("kill-init"), under_gvisor=_OWN_PID_1),
+    Attack("stop-init", "stop PID 1", _probe_apart("stop-init"), under_gvisor=_OWN_PID_1),
     Attack("signal-init", "end PID 1 by any other signal", _probe_apart("signal-init")),
     Attack("stop-supervisors", "stop the guest's shims and bridges", _stop_supervisors),
     Attack("fork-bomb", "processes without end", bombs.fork_bomb, harms_local=True),

@@ -20,6 +20,8 @@ from agentic_isolation_service.doctor.arena import PATIENCE, Arena, DoctorError,
 from agentic_isolation_service.doctor.findings import Outcome, Verdict, blocked, not_blocked
 
 _LIMITS = ResourceLimits(memory="256M", disk="64M")
+_ROOM_FOR_PROCESSES = ResourceLimits(memory="4G", disk="64M")
+"""Under gVisor a process costs some 3 MiB: with less, memory would end before the processes do."""
 _HELD = 3
 """Seconds that a bomb keeps what it took, for a look at the workspace meanwhile."""
 _BOMB_TIMEOUT = 45.0
@@ -27,7 +29,9 @@ _BOMB_TIMEOUT = 45.0
 
 async def fork_bomb(arena: Arena) -> Verdict:
     """Processes without end: stopped at the limit, and the workspace answers meanwhile and afterwards."""
-    return await _explode(arena, ["fork-bomb", "-limit", "1000", "-for", "30", "-hold", str(_HELD)], _looks)
+    return await _explode(
+        arena, ["fork-bomb", "-limit", "1000", "-for", "30", "-hold", str(_HELD)], _looks, _ROOM_FOR_PROCESSES
+    )
 
 
 async def disk_fill(arena: Arena) -> Verdict:
@@ -60,9 +64,14 @@ def _told(termination: Termination | None) -> str:
     return f"ended, told as {termination.cause.value}, not as out_of_memory"
 
 
-async def _explode(arena: Arena, arguments: list[str], look: Callable[[AgenticWorkspace], Awaitable[str]]) -> Verdict:
+async def _explode(
+    arena: Arena,
+    arguments: list[str],
+    look: Callable[[AgenticWorkspace], Awaitable[str]],
+    limits: ResourceLimits = _LIMITS,
+) -> Verdict:
     """Runs a bomb, has a `look` at the workspace while it holds what it took, and another when it is over."""
-    async with arena.fresh(limits=_LIMITS) as workspace:
+    async with arena.fresh(limits=limits) as workspace:
         try:
             async with asyncio.timeout(_BOMB_TIMEOUT + PATIENCE):
                 verdict, trouble = await _watch(workspace, [arena.guest, "probe", *arguments], look)

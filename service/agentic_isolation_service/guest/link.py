@@ -1,7 +1,8 @@
 """One link to a guest: a byte stream, multiplexed into channels.
 
-The link owns two tasks, a reader and a writer, which `aclose` ends and awaits. It never waits for a channel's reader:
-what a channel may hold is bounded by its credit, and a guest that exceeds it has broken the protocol.
+The link owns three tasks, which `aclose` ends and awaits: a reader, a writer and one that looks for silence. It never
+waits for a channel's reader: what a channel may hold is bounded by its credit, and a guest that exceeds it has broken
+the protocol.
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ from agentic_isolation_service.guest.frames import (
 PROTOCOL_VERSION = 1
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds."""
+SILENCE_TO_PING = 5.0
+"""Seconds without a byte from the guest after which the service asks whether it is there. A guest answers at once,
+whatever its commands do and however slowly it takes data."""
+SILENCE_TO_LOSE = 10.0
+"""Seconds without a byte from the guest after which the link is lost: the guest, its container or the engine between
+is stopped, or the connection is half-dead. Whatever arrives meanwhile, on any channel, starts the count again."""
+_LOOKS = 4
+"""How often silence is looked for until a link is lost. An event loop that was held up counts as one look."""
 _RECEIVE_SIZE = 1 << 18
 _MAX_CHANNEL = (1 << 32) - 1
 MAX_CHANNELS = 4096
@@ -76,9 +85,11 @@ class GuestLink:
         self._outbox_filled = asyncio.Event()
         self._lost: LinkLostError | None = None
         self._ended = asyncio.Event()
+        self._heard = False
         self._tasks = (
             asyncio.create_task(self._read(), name=f"guest-link-read:{workspace_id}"),
             asyncio.create_task(self._write(), name=f"guest-link-write:{workspace_id}"),
+            asyncio.create_task(self._listen(), name=f"guest-link-listen:{workspace_id}"),
         )
 
     @classmethod
@@ -178,13 +189,15 @@ class GuestLink:
                     self._dispatch(frame)
                 if not (data := await self._stream.receive(_RECEIVE_SIZE)):
                     break
+                self._heard = True
         except OSError as error:
             reason = LinkLostError(f"the link broke: {error}")
         except ProtocolError as error:
             reason = LinkLostError(f"the guest broke the protocol: {error}", protocol_error=True)
         finally:
             self._end(reason)
-            self._tasks[1].cancel()
+            for task in self._tasks[1:]:
+                task.cancel()
             await self._stream.aclose()
 
     async def _write(self) -> None:
@@ -202,6 +215,19 @@ class GuestLink:
             self._end(LinkLostError(f"the link broke: {error}"))
             self._tasks[0].cancel()
             await self._stream.aclose()
+
+    async def _listen(self) -> None:
+        """Ends the link when nothing has come for a while, though it was asked for."""
+        silence = 0.0
+        interval = SILENCE_TO_LOSE / _LOOKS
+        while silence < SILENCE_TO_LOSE:
+            asked = silence >= SILENCE_TO_PING
+            await asyncio.sleep(interval)
+            silence = 0.0 if self._heard else silence + interval
+            self._heard = False
+            if silence >= SILENCE_TO_PING and not asked:
+                self.post(encode(FrameType.PING, 0))
+        self.end(LinkLostError(f"nothing came from the guest for {SILENCE_TO_LOSE:g} s"))
 
     def _dispatch(self, frame: Frame) -> None:
         if frame.channel == 0:

@@ -11,6 +11,7 @@ from agentic_isolation.models import (
     FileInfo,
     FileType,
     Isolation,
+    ResourceUsage,
     Termination,
     TerminationCause,
 )
@@ -117,6 +118,21 @@ def file_info(value: object) -> FileInfo:
         mode=member(value, "mode", int) & 0o7777,
         modified_at=timestamp(value, "mtime_unix_ns"),
         symlink_target=member(value, "target", str, ""),
+    )
+
+
+def usage(value: dict[str, object]) -> ResourceUsage:
+    """Returns what a RESULT of `usage` says; what it leaves out is not known."""
+
+    def known(name: str) -> int | None:
+        return member(value, name, int) if name in value else None
+
+    cpu, pids = known("cpu_us"), known("pids")
+    return ResourceUsage(
+        memory_bytes=known("memory_bytes"),
+        cpu_seconds=None if cpu is None else _milliseconds(cpu) / 1000,
+        pids=None if pids is None else min(pids, 2**32 - 1),
+        disk_bytes=known("disk_bytes"),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar
 
@@ -48,6 +47,8 @@ _GUEST_ERRORS: dict[str, type[IsolationError]] = {
 _MAX_GUEST_MESSAGE = 1000
 _RECONNECT_PAUSE = 1.0
 """Seconds between two links that nobody asked for, so that a guest that hangs up keeps nobody busy."""
+_SECOND_TRY = 0.3
+"""Seconds after which a link is tried again that failed at once: a place that is just ending may still let one in."""
 
 
 class GuestSession:
@@ -64,7 +65,7 @@ class GuestSession:
         self._key = key
         self._connect = connect
         self._link: GuestLink | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[GuestLink | IsolationError] | None = None
         self._lost: WorkspaceLostError | None = None
         self._closed = False
 
@@ -157,13 +158,23 @@ class GuestSession:
             if self._link is not None:
                 self._link.end(loss)
             raise self._lost_link(loss) from error
-        with contextlib.suppress(IsolationError):
+        try:
             await self._reconnect()
+        except UnavailableError as unavailable:
+            if self._closed:
+                raise
+            what = f"the connection into workspace {self._workspace_id} ended: {error}; {unavailable.message}"
+            raise type(unavailable)(what) from error
+        except WorkspaceLostError:
+            pass
         raise self._lost_link(error) from error
 
     async def aclose(self) -> None:
         """Closes the link and opens no other. Processes with a linger go on in the guest."""
         self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
         if self._link is not None:
             await self._link.aclose()
 
@@ -180,31 +191,52 @@ class GuestSession:
         return WorkspaceLostError(lost.message)
 
     async def _reconnect(self) -> GuestLink:
-        async with self._connecting:
-            if self._lost is not None:
-                raise self._lost_again(self._lost)
+        """Returns the link that is up, or a new one. All who want one meanwhile share the attempt, and its failure."""
+        if self._lost is not None:
+            raise self._lost_again(self._lost)
+        self._refuse_when_closed()
+        if self._link is not None and self._link.lost is None:
+            return self._link
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connected(), name=f"guest-connect:{self._workspace_id}")
+        connecting = self._connecting
+        await asyncio.wait([connecting])
+        if connecting.cancelled():
             self._refuse_when_closed()
-            if self._link is not None:
-                if self._link.lost is None:
-                    return self._link
-                if self._link.lost.protocol_error:  # between two calls, when nobody waited for it
-                    raise self._lost_link(self._link.lost)
-                await self._link.aclose()
-            try:
-                link = await GuestLink.open(await self._connect(), self._key)
-            except LinkLostError as error:
-                raise self._lost_link(error) from error
-            except OSError as error:
-                self._lost = WorkspaceLostError(f"workspace {self._workspace_id} is gone: {error}")
-                raise self._lost_again(self._lost) from error
-            if self._closed:
-                await link.aclose()
-                self._refuse_when_closed()
-            if link.workspace_id != self._workspace_id:
-                await link.aclose()
-                raise self._lost_link(LinkLostError("the guest is another workspace's", protocol_error=True))
-            self._link = link
-            return link
+        result = connecting.result()
+        if isinstance(result, IsolationError):
+            raise type(result)(result.message) from result.__cause__
+        return result
+
+    async def _connected(self) -> GuestLink | IsolationError:
+        """Returns a new link, or why there is none; nothing is raised that somebody would have to be there for."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        result = await self._try_to_connect()
+        if isinstance(result, UnavailableError) and loop.time() - began < _SECOND_TRY:
+            await asyncio.sleep(_SECOND_TRY)
+            result = await self._try_to_connect()
+        return result
+
+    async def _try_to_connect(self) -> GuestLink | IsolationError:
+        if self._link is not None:
+            if self._link.lost is not None and self._link.lost.protocol_error:
+                return self._lost_link(self._link.lost)  # between two calls, when nobody waited for it
+            await self._link.aclose()
+        try:
+            link = await GuestLink.open(await self._connect(), self._key)
+        except LinkLostError as error:
+            return self._lost_link(error)
+        except OSError as error:
+            self._lost = WorkspaceLostError(f"workspace {self._workspace_id} is gone: {error}")
+            return self._lost
+        except IsolationError as error:
+            return error
+        if link.workspace_id != self._workspace_id:
+            await link.aclose()
+            return self._lost_link(LinkLostError("the guest is another workspace's", protocol_error=True))
+        self._link = link
+        return link
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

@@ -7,6 +7,7 @@ import contextlib
 
 import aiodocker
 import aiohttp
+from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 
 from agentic_isolation_service.providers.docker.container import GUEST_PATH, GUEST_SOCKET
@@ -14,18 +15,24 @@ from agentic_isolation_service.providers.docker.container import GUEST_PATH, GUE
 _STDOUT = 1
 _BRIDGE_USER = "65532:65532"
 """Not the workload's: under gVisor that could open a bridge's descriptors and write into the link."""
-_OPEN_TIMEOUT = 30.0
+_OPEN_TIMEOUT = 20.0
+"""Seconds that the engine may take to start a bridge."""
 
 
 class BridgeStream:
-    """A bridge's standard input and output. Drained promptly by the link, whatever its channels' readers do."""
+    """A bridge's standard input and output. Drained promptly by the link, whatever its channels' readers do.
 
-    def __init__(self, stream: Stream) -> None:
+    It ends with its container: under gVisor the engine may keep the stream of an exec open that nothing runs any more.
+    """
+
+    def __init__(self, container: DockerContainer, stream: Stream) -> None:
+        self._container = container
         self._stream = stream
         self._words = b""
+        self._watch = asyncio.create_task(self._end_with_container())
 
     @classmethod
-    async def open(cls, container: aiodocker.containers.DockerContainer) -> BridgeStream:
+    async def open(cls, container: DockerContainer) -> BridgeStream:
         """Starts a bridge. Raises DockerError where the container is gone or not running."""
         async with asyncio.timeout(_OPEN_TIMEOUT):
             # The container's own environment holds the guest's settings, which are none of the bridge's business.
@@ -39,9 +46,13 @@ class BridgeStream:
                 user=_BRIDGE_USER,
                 workdir="/",
             )
-            stream = execution.start(detach=False)
-            await stream.__aenter__()  # starts it; else the first read would, outside of this timeout
-        return cls(stream)
+            bridge = cls(container, execution.start(detach=False))
+            try:
+                await bridge._stream.__aenter__()  # starts it; else the first read would, outside of this timeout
+            except BaseException:
+                await bridge.aclose()
+                raise
+        return bridge
 
     async def receive(self, size: int) -> bytes:
         """Returns the next bytes, or none at the end."""
@@ -65,5 +76,21 @@ class BridgeStream:
 
     async def aclose(self) -> None:
         """Ends the bridge."""
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        await self._hang_up()
+
+    async def _end_with_container(self) -> None:
+        # Where the engine does not tell, the link's own watch for silence is left.
+        with contextlib.suppress(aiodocker.DockerError, aiohttp.ClientError, TimeoutError):
+            await self._container.wait()
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        response = self._stream._resp
+        transport = response.connection.transport if response is not None and response.connection is not None else None
+        if isinstance(transport, asyncio.WriteTransport) and transport.get_write_buffer_size():
+            # What a stopped engine has not taken would keep the connection open until it goes on.
+            transport.abort()
         with contextlib.suppress(aiohttp.ClientError, AssertionError, OSError):
             await self._stream.close()

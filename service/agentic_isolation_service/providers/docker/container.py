@@ -95,7 +95,8 @@ def container_config(plan: ContainerPlan) -> dict[str, object]:
         "WorkingDir": "/",
         "Healthcheck": {"Test": ["NONE"]},
         "Labels": plan.labels | {WORKSPACE_LABEL: plan.spec.workspace_id},
-        "StopSignal": "SIGTERM",
+        # The guest takes no other signal for a reason to end.
+        "StopSignal": "SIGKILL",
         "NetworkDisabled": False,
         "HostConfig": _host_config(plan, security, config.limits or ResourceLimits(), user),
     }

@@ -18,9 +18,13 @@ from agentic_isolation.errors import ProviderUnavailableError
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 CALL_TIMEOUT = 60.0
 """Seconds that the engine may take for one answer."""
+LOOK_TIMEOUT = 15.0
+"""Seconds that it may take to say what it is or has; an engine that takes longer is stopped or stuck."""
 CONNECT_TIMEOUT = 10.0
 """Seconds."""
-_NOT_CONNECTED = 900
+_KEEPALIVE = 1.0
+"""Seconds that an idle connection is kept: long enough for a burst of calls, and hardly one that a restart breaks."""
+NOT_CONNECTED = 900
 """What aiodocker puts in place of a status when there was no answer."""
 
 
@@ -61,7 +65,10 @@ class Engine:
         """
         async with self._lock:
             if self._client is None:
-                self._client = await self._connect()
+                try:
+                    self._client = await self._connect()
+                except (OSError, ValueError, ImportError) as error:
+                    raise self._unusable(str(error)) from error
         with self._translated():
             yield self._client
 
@@ -72,8 +79,12 @@ class Engine:
             ProviderUnavailableError: It cannot be reached.
         """
         if self._facts is None:
-            async with self.client() as client, asyncio.timeout(CALL_TIMEOUT):
-                info = await client.system.info()
+            try:
+                async with self.client() as client, asyncio.timeout(LOOK_TIMEOUT):
+                    info = await client.system.info()
+                    info["ServerVersion"]
+            except (aiodocker.DockerError, LookupError, TypeError, ValueError) as error:
+                raise self._unusable("what answers there is no Docker Engine") from error
             self._facts = EngineFacts(
                 version=info.get("ServerVersion", ""),
                 operating_system=info.get("OSType", ""),
@@ -102,10 +113,11 @@ class Engine:
         connector: aiohttp.BaseConnector | None = None
         host = self.host
         if scheme == "unix":
-            connector = aiohttp.UnixConnector(path, limit=0)
+            connector = aiohttp.UnixConnector(path, limit=0, keepalive_timeout=_KEEPALIVE)
         elif scheme in ("tcp", "http", "https"):
             context = await asyncio.to_thread(_tls_context)
-            connector = aiohttp.TCPConnector(ssl=context if context is not None else True, limit=0)
+            tls = context if context is not None else True
+            connector = aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=_KEEPALIVE)
             if context is not None:
                 host = f"https://{path}"
         self._connector = connector
@@ -122,7 +134,7 @@ class Engine:
         except aiodocker.DockerError as error:
             if error.status < 500:
                 raise
-            if error.status == _NOT_CONNECTED:
+            if error.status == NOT_CONNECTED:
                 raise self._unreachable(error.__cause__ or error.__context__ or error) from error
             raise ProviderUnavailableError(
                 f"the Docker Engine at {self.host} failed with {error.status}: {error.message}"
@@ -131,10 +143,20 @@ class Engine:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: BaseException) -> ProviderUnavailableError:
+        if isinstance(error, TimeoutError):
+            return ProviderUnavailableError(
+                f"the Docker Engine at {self.host} does not answer in time; see whether it is stopped or overloaded"
+            )
         cause = error.strerror if isinstance(error, OSError) else str(error)
         return ProviderUnavailableError(
             f"the Docker Engine at {self.host} cannot be reached ({cause or type(error).__name__}); "
             "start it, or set DOCKER_HOST to one that runs"
+        )
+
+    def _unusable(self, cause: str) -> ProviderUnavailableError:
+        return ProviderUnavailableError(
+            f"the Docker Engine at {self.host} cannot be used ({cause}); "
+            "check DOCKER_HOST, and with TLS DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
         )
 
 

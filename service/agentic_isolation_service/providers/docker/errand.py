@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Mapping
-from typing import Any, cast
+import secrets
 
 import aiodocker
+from aiodocker.containers import DockerContainer
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation_service.providers.docker.container import ERRAND, LABEL, ErrandPlan, errand_config
+from agentic_isolation_service.providers.docker.container import GUEST_PATH, ErrandPlan, errand_config
+from agentic_isolation_service.providers.docker.creation import create_container
+from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED
 
 _TIMEOUT = 60.0
-_STALE_AFTER = 300.0
-"""Seconds after which the container of an errand was left by a service that was killed."""
 
 
 class ErrandError(Exception):
@@ -27,10 +26,10 @@ async def run_errand(client: aiodocker.Docker, plan: ErrandPlan) -> str:
 
     Raises:
         ErrandError: It failed or did not end in time, or the engine refused its container.
-        DockerError: The engine did not answer.
+        DockerError: The engine did not answer, or the guest's volume is empty.
     """
     try:
-        container = await client.containers.create(cast(Mapping[str, Any], errand_config(plan)))
+        container = await create_container(client, errand_config(plan), f"agentic-errand-{secrets.token_hex(8)}")
     except aiodocker.DockerError as error:
         raise _refusal(error) from error
     try:
@@ -49,20 +48,13 @@ async def run_errand(client: aiodocker.Docker, plan: ErrandPlan) -> str:
     return output
 
 
-async def remove_stale_errands(client: aiodocker.Docker) -> None:
-    """Removes what services that were killed in the middle of an errand have left."""
-    filters = f'{{"label": ["{LABEL}={ERRAND}"]}}'
-    for container in await client.containers.list(all="1", filters=filters):
-        if time.time() - container["Created"] > _STALE_AFTER:
-            await _remove(container)
-
-
-async def _remove(container: aiodocker.containers.DockerContainer) -> None:
-    # 404 and 409: somebody else removes it.
-    with contextlib.suppress(aiodocker.DockerError):
-        await container.delete(force=True, v=True)
+async def _remove(container: DockerContainer) -> None:
+    # What is left nevertheless has ended or has never begun, and is swept one day.
+    with contextlib.suppress(aiodocker.DockerError, TimeoutError):
+        async with asyncio.timeout(LOOK_TIMEOUT):
+            await container.delete(force=True, v=True)
 
 
 def _refusal(error: aiodocker.DockerError) -> Exception:
     # A start that the runtime refuses is a 500 of the engine's.
-    return error if error.status >= 900 else ErrandError(error.message)
+    return error if error.status == NOT_CONNECTED or GUEST_PATH in error.message else ErrandError(error.message)

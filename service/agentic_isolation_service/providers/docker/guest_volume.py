@@ -2,68 +2,105 @@
 
 It is filled by `put_archive` into a created, never-started container, so a remote engine needs nothing of this host. A
 container's name is unique in an engine: it serves as the lock between services that fill the same volume. A marker that
-comes last tells a complete volume from one whose filling was cut short.
+comes last tells a complete volume from one whose filling was cut short; an empty volume beside it says the same at the
+price of a look.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import hashlib
 import io
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import aiodocker
+from aiodocker.containers import DockerContainer
 
+from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import ProviderUnavailableError
 from agentic_isolation_service.providers.docker.container import GUEST_DIRECTORY, GUEST_PATH, LABEL
+from agentic_isolation_service.providers.docker.creation import create_container
+from agentic_isolation_service.providers.docker.engine import CALL_TIMEOUT
 
 _MARKER = "complete"
 _GUEST_MODE = 0o555
 """gVisor cannot start what it cannot read; else 0o111 would keep others from tracing it before it asks for that."""
-_STALE_AFTER = 60.0
+STALE_AFTER = 60.0
 """Seconds after which a filling container has been left by a service that was killed."""
 _POLL = 0.1
 _FILL_TIMEOUT = 120.0
+_LABELS = {LABEL: "guest-volume"}
 
 
-async def ensure_guest_volume(client: aiodocker.Docker, binary: Path, image: str) -> str:
+async def ensure_guest_volume(
+    client: aiodocker.Docker, binary: Path, image: str, *, stale_after: float = STALE_AFTER
+) -> str:
     """Fills the guest's volume if it is not complete and returns its name.
 
     Args:
         client: The engine.
         binary: The guest for the engine's platform.
         image: Any image that is there, for the container that is never started.
+        stale_after: Seconds after which another service's filling has been given up.
 
     Raises:
         ProviderUnavailableError: Another service did not finish filling it in time.
     """
     archive = await asyncio.to_thread(lambda: _archive(binary.read_bytes()))
     name = f"{LABEL}-guest-{hashlib.sha256(archive).hexdigest()[:16]}"
+    if await _known_complete(client, name):
+        return name
     deadline = asyncio.get_running_loop().time() + _FILL_TIMEOUT
     while asyncio.get_running_loop().time() < deadline:
-        container = await _lock(client, name, image)
+        container = await _lock(client, name, image, stale_after)
         if container is None:
             await asyncio.sleep(_POLL)
             continue
         try:
-            if not await _complete(container):
-                await container.put_archive(GUEST_DIRECTORY, io.BytesIO(archive))  # type: ignore[no-untyped-call]
+            await _fill(client, container, name, archive)
+        except aiodocker.DockerError as error:
+            if error.status not in (404, 409):
+                raise
+            continue  # another service has taken the filling over, as it took too long
         finally:
-            await container.delete(force=True)
+            await finish(_unlock(container))
         return name
     raise ProviderUnavailableError(f"the volume {name} is being filled by another service, which does not finish")
 
 
-async def _lock(client: aiodocker.Docker, name: str, image: str) -> aiodocker.containers.DockerContainer | None:
+async def _known_complete(client: aiodocker.Docker, name: str) -> bool:
+    """Whether the volume's completeness was noted, and for this volume, not for one of its name that was removed."""
+    try:
+        volume, note = [await client._query_json(f"volumes/{which}") for which in (name, _note(name))]
+    except aiodocker.DockerError as error:
+        if error.status != 404:
+            raise
+        return False
+    return dt.datetime.fromisoformat(volume["CreatedAt"]) <= dt.datetime.fromisoformat(note["CreatedAt"])
+
+
+async def _fill(client: aiodocker.Docker, container: DockerContainer, name: str, archive: bytes) -> None:
+    if not await _complete(container):
+        async with asyncio.timeout(CALL_TIMEOUT):
+            await container.put_archive(GUEST_DIRECTORY, io.BytesIO(archive))  # type: ignore[no-untyped-call]
+    with contextlib.suppress(aiodocker.DockerError):
+        await client._query_json(f"volumes/{_note(name)}", method="DELETE")
+    await client.volumes.create({"Name": _note(name), "Labels": _LABELS})  # type: ignore[no-untyped-call]
+
+
+def _note(name: str) -> str:
+    return f"{name}-{_MARKER}"
+
+
+async def _lock(client: aiodocker.Docker, name: str, image: str, stale_after: float) -> DockerContainer | None:
     """Creates the filling container; None where another service has one, which is removed when it is stale."""
-    config: Mapping[str, Any] = {
+    config: dict[str, object] = {
         "Image": image,
         "Entrypoint": [GUEST_PATH, "version"],
-        "Labels": {LABEL: "guest-volume"},
+        "Labels": _LABELS,
         "HostConfig": {
             "NetworkMode": "none",
             "Mounts": [
@@ -71,29 +108,36 @@ async def _lock(client: aiodocker.Docker, name: str, image: str) -> aiodocker.co
                     "Type": "volume",
                     "Source": name,
                     "Target": GUEST_DIRECTORY,
-                    "VolumeOptions": {"NoCopy": True, "Labels": {LABEL: "guest-volume"}},
+                    "VolumeOptions": {"NoCopy": True, "Labels": _LABELS},
                 }
             ],
         },
     }
     lock_name = f"{name}-fill"
     try:
-        return await client.containers.create(config, name=lock_name)
+        return await create_container(client, config, lock_name)
     except aiodocker.DockerError as error:
         if error.status != 409:
             raise
     try:
         other = await client.containers.get(lock_name)
         created = dt.datetime.fromisoformat(other["Created"][:19] + "+00:00")
-        if (dt.datetime.now(dt.UTC) - created).total_seconds() > _STALE_AFTER:
-            await other.delete(force=True)
+        now = dt.datetime.fromisoformat((await client.system.info())["SystemTime"][:19] + "+00:00")
+        if (now - created).total_seconds() > stale_after:
+            await other.delete(force=True, v=True)
     except aiodocker.DockerError as error:
         if error.status not in (404, 409):
             raise
     return None
 
 
-async def _complete(container: aiodocker.containers.DockerContainer) -> bool:
+async def _unlock(container: DockerContainer) -> None:
+    with contextlib.suppress(aiodocker.DockerError, TimeoutError):
+        async with asyncio.timeout(CALL_TIMEOUT):
+            await container.delete(force=True, v=True)
+
+
+async def _complete(container: DockerContainer) -> bool:
     try:
         await container.get_archive(f"{GUEST_DIRECTORY}/{_MARKER}")
     except aiodocker.DockerError as error:

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import aiodocker
 
-from agentic_isolation.errors import ImageUnavailableError
+from agentic_isolation.errors import ImageUnavailableError, InvalidArgumentError
+from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED
 
 PULL_TIMEOUT = 600.0
 """Seconds."""
+_MAX_NAME = 255
+_MAX_REFERENCE = 1024
+_SERVER_FAILS = 500
+
+# The grammar of github.com/distribution/reference, which engines read names by: an optional host with a port, parts of
+# a path, an optional tag, an optional digest. The short forms of image ids are names by that grammar too.
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
+_NAME = rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9A-Fa-f]{32,}"
+_REFERENCE = re.compile(rf"(?P<name>{_NAME})(?::{_TAG})?(?:@{_DIGEST})?|sha256:[0-9a-f]{{64}}")
+
+
+def check_image(image: str) -> None:
+    """Refuses what cannot be the name of an image, before an engine is asked.
+
+    Raises:
+        InvalidArgumentError: It is malformed.
+    """
+    match = _REFERENCE.fullmatch(image) if len(image) <= _MAX_REFERENCE else None
+    if match is None or len(match["name"] or "") > _MAX_NAME:
+        raise InvalidArgumentError(
+            f"{image[:_MAX_NAME]!r} is no image name; write it as in `python:3.12-slim`, "
+            "`registry.example.org:5000/team/image:tag` or `image@sha256:…`, the path in lower case",
+            field="image",
+        )
 
 
 async def ensure_image(client: aiodocker.Docker, image: str) -> None:
@@ -17,10 +47,14 @@ async def ensure_image(client: aiodocker.Docker, image: str) -> None:
 
     Raises:
         ImageUnavailableError: It cannot be had; the error has the registry's answer.
+        DockerError: The engine itself fails.
     """
     try:
-        await client.images.inspect(image)
+        async with asyncio.timeout(LOOK_TIMEOUT):
+            await client.images.inspect(image)
     except aiodocker.DockerError as error:
+        if error.status >= _SERVER_FAILS:
+            raise
         if error.status != 404:
             raise ImageUnavailableError(f"{image!r} is no image: {error.message}", field="image") from error
     else:
@@ -30,6 +64,9 @@ async def ensure_image(client: aiodocker.Docker, image: str) -> None:
             await client.images.pull(image)
         await client.images.inspect(image)
     except aiodocker.DockerError as error:
+        # Any other status, also 500, is what the registry has said to the engine.
+        if error.status == NOT_CONNECTED:
+            raise
         raise ImageUnavailableError(
             f"the engine has no image {image!r} and cannot pull it: {error.message}; "
             "check its name, or load it into the engine",

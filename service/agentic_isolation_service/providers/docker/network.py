@@ -20,8 +20,9 @@ import aiodocker
 
 from agentic_isolation.errors import IsolationUnavailableError
 from agentic_isolation_service.config import DNS_VARIABLE
-from agentic_isolation_service.providers.docker.container import LABEL, ErrandPlan
-from agentic_isolation_service.providers.docker.errand import ErrandError, remove_stale_errands, run_errand
+from agentic_isolation_service.providers.docker.container import ERRAND, LABEL, ErrandPlan
+from agentic_isolation_service.providers.docker.creation import Sweeper
+from agentic_isolation_service.providers.docker.errand import ErrandError, run_errand
 
 NETWORK = LABEL
 """The network's name."""
@@ -59,6 +60,7 @@ class Networks:
         self._resolvers = tuple(resolvers)
         self._ready: tuple[float, WorkspaceNetwork] | None = None
         self._lock = asyncio.Lock()
+        self._sweeper = Sweeper({LABEL: ERRAND})
 
     async def ensure(self, client: aiodocker.Docker, errand: ErrandPlan) -> WorkspaceNetwork:
         """Returns the network, with a firewall that was up a moment ago.
@@ -80,7 +82,7 @@ class Networks:
 
     async def _make(self, client: aiodocker.Docker, errand: ErrandPlan) -> WorkspaceNetwork:
         found = await self._ensure_network(client)
-        await remove_stale_errands(client)
+        await self._sweeper.sweep(client)
         resolvers = self._resolvers or await _resolvers_of(client, errand)
         arguments = ("firewall", self._bridge, *_subnets(found), *resolvers)
         try:

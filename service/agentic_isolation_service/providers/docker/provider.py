@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
 
 import aiodocker
 from aiodocker.containers import DockerContainer
@@ -16,12 +16,12 @@ from agentic_isolation.errors import (
     InvalidArgumentError,
     IsolationUnavailableError,
     ProviderUnavailableError,
+    WorkspaceLostError,
 )
 from agentic_isolation.models import (
     Isolation,
     NetworkMode,
     ProviderInfo,
-    ResourceUsage,
     SecurityConfig,
     WorkspaceConfig,
 )
@@ -35,6 +35,7 @@ from agentic_isolation_service.providers.docker.container import (
     DEFAULT_OPEN_FILES,
     DEFAULT_USER,
     GUEST_DIRECTORY,
+    GUEST_PATH,
     GVISOR_RUNTIME,
     HOME,
     LABEL,
@@ -43,9 +44,10 @@ from agentic_isolation_service.providers.docker.container import (
     container_config,
     container_name,
 )
-from agentic_isolation_service.providers.docker.engine import CALL_TIMEOUT, Engine
+from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper, create_container
+from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, Engine
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
-from agentic_isolation_service.providers.docker.images import ensure_image
+from agentic_isolation_service.providers.docker.images import check_image, ensure_image
 from agentic_isolation_service.providers.docker.isolation import read_back
 from agentic_isolation_service.providers.docker.network import Networks
 
@@ -69,6 +71,15 @@ _RESERVED = (
 )
 
 
+_GONE = "gone"
+_LIVING = ("created", "running", "paused", "restarting")
+_log = logging.getLogger(__name__)
+
+
+class GoneError(OSError):
+    """The container has ended, and with it the workspace."""
+
+
 class DockerProvider:
     """Makes containers on one engine.
 
@@ -77,6 +88,7 @@ class DockerProvider:
         default_image: Image of workspaces that name none.
         labels: Put on everything that is created, beside the provider's own.
         dns: Name servers of workspaces with a network; none: the engine's.
+        stale_after: Seconds after which a container with these labels that nobody has started is removed.
     """
 
     name = "docker"
@@ -88,16 +100,20 @@ class DockerProvider:
         default_image: str,
         labels: Mapping[str, str] | None = None,
         dns: Sequence[str] = (),
+        stale_after: float = STALE_AFTER,
     ) -> None:
         self._engine = Engine(host)
         self._default_image = default_image
         self._labels = {LABEL: "workspace", **(labels or {})}
+        self._sweeper = Sweeper(self._labels, stale_after=stale_after)
         self._guest_volume: str | None = None
         self._filling = asyncio.Lock()
         self._networks = Networks(dns)
 
     def check(self, config: WorkspaceConfig) -> None:
-        """Refuses a working directory that would hide what the container needs."""
+        """Refuses a malformed image name, and a working directory that would hide what the container needs."""
+        if config.image:
+            check_image(config.image)
         working_dir = config.working_dir.rstrip("/") or "/"
         if working_dir in _RESERVED or working_dir.startswith(("/proc/", "/sys/", "/dev/", f"{GUEST_DIRECTORY}/")):
             raise InvalidArgumentError(
@@ -111,24 +127,36 @@ class DockerProvider:
         async with self._engine.client() as client:
             runtime = await self._runtime(spec.config.security or SecurityConfig.production())
             await ensure_image(client, image)
-            plan = ContainerPlan(spec, image, runtime, await self._volume(client, image), self._labels)
-            if spec.config.limits is not None and spec.config.limits.network:
-                plan = await self._with_network(client, plan)
+            await self._sweeper.sweep(client)
             place = Place(spec.workspace_id, runtime=runtime or (await self._engine.facts()).default_runtime)
             try:
-                await self._start(client, plan)
+                await self._make(client, spec, image, runtime)
+            except aiodocker.DockerError as error:
+                await finish(self._discard(client, spec.workspace_id))
+                if error.status >= 500:
+                    raise
+                raise IsolationUnavailableError(f"the engine refused the container: {error.message}") from error
             except BaseException:
-                await finish(self._remove(client, spec.workspace_id))
+                await finish(self._discard(client, spec.workspace_id))
                 raise
         return place
 
     async def connect(self, place: Place) -> ByteStream:
         """Starts a bridge in the container."""
-        try:
-            async with self._engine.client() as client:
-                return await BridgeStream.open(client.containers.container(container_name(place.workspace_id)))
-        except aiodocker.DockerError as error:
-            raise ConnectionError(f"its container is gone: {error.message}") from error
+        async with self._engine.client() as client:
+            container = client.containers.container(container_name(place.workspace_id))
+            try:
+                return await BridgeStream.open(container)
+            except aiodocker.DockerError as error:
+                if error.status == NOT_CONNECTED:
+                    raise
+                state = await _state_of(container)
+                if state not in _LIVING:
+                    raise GoneError(f"its container is {state}") from error
+                raise ProviderUnavailableError(
+                    f"the Docker Engine at {self._engine.host} opens no way into the container, "
+                    f"which is {state}: {error.message}"
+                ) from error
 
     async def destroy(self, place: Place) -> None:
         """Removes the container with its volumes, and waits until the engine has none of that name."""
@@ -138,26 +166,15 @@ class DockerProvider:
     async def isolation(self, place: Place, measured: Isolation) -> Isolation:
         """Returns what the guest measured, with the limits that the engine holds."""
         async with self._engine.client() as client:
-            container = await client.containers.container(container_name(place.workspace_id)).show()
+            try:
+                container = await client.containers.container(container_name(place.workspace_id)).show()
+            except aiodocker.DockerError as error:
+                if error.status != 404:
+                    raise
+                raise WorkspaceLostError("the container has ended at once; see the engine's log") from error
         targets = [mount["Target"] for mount in container["HostConfig"].get("Mounts", [])]
         working_dir = next((target for target in targets if target != GUEST_DIRECTORY), "")
         return read_back(measured, container, working_dir)
-
-    async def usage(self, place: Place) -> ResourceUsage:
-        """Returns what the engine's cgroup statistics say."""
-        try:
-            async with self._engine.client() as client, asyncio.timeout(CALL_TIMEOUT):
-                path = f"containers/{container_name(place.workspace_id)}/stats"
-                stats = await client._query_json(path, params={"stream": "0", "one-shot": "1"})
-        except aiodocker.DockerError:
-            return ResourceUsage()
-        memory, cpu, pids = stats.get("memory_stats", {}), stats.get("cpu_stats", {}), stats.get("pids_stats", {})
-        total = cpu.get("cpu_usage", {}).get("total_usage")
-        return ResourceUsage(
-            memory_bytes=memory.get("usage"),
-            cpu_seconds=None if total is None else total / 1e9,
-            pids=pids.get("current"),
-        )
 
     async def describe(self) -> ProviderInfo:
         """Returns what a workspace that asks for nothing gets on this engine."""
@@ -198,30 +215,51 @@ class DockerProvider:
             )
         return GVISOR_RUNTIME if available and security.use_gvisor is not False else ""
 
-    async def _volume(self, client: aiodocker.Docker, image: str) -> str:
+    async def _volume(self, client: aiodocker.Docker, image: str, *, known: str | None = None) -> str:
+        """Returns the guest's volume; one that is `known` to be empty is filled again."""
         async with self._filling:
-            if self._guest_volume is None:
+            if self._guest_volume is None or self._guest_volume == known:
                 binary = guest_binary("linux", (await self._engine.facts()).architecture)
-                self._guest_volume = await ensure_guest_volume(client, binary, image)
+                try:
+                    self._guest_volume = await ensure_guest_volume(client, binary, image)
+                except aiodocker.DockerError as error:
+                    if error.status >= 500:
+                        raise
+                    raise ProviderUnavailableError(
+                        f"the Docker Engine at {self._engine.host} refused to take the guest: {error.message}"
+                    ) from error
             return self._guest_volume
 
-    async def _with_network(self, client: aiodocker.Docker, plan: ContainerPlan) -> ContainerPlan:
-        # gVisor has a network of its own, in which an errand would change nothing of the host's.
-        runtime = _ERRAND_RUNTIME if _ERRAND_RUNTIME in (await self._engine.facts()).runtimes else ""
-        errand = ErrandPlan(plan.image, runtime, plan.guest_volume, self._labels)
-        network = await self._networks.ensure(client, errand)
-        return replace(plan, network_id=network.id, resolvers=network.resolvers)
+    async def _make(self, client: aiodocker.Docker, spec: PlaceSpec, image: str, runtime: str) -> None:
+        volume = await self._volume(client, image)
+        plan = ContainerPlan(spec, image, runtime, volume, self._labels)
+        try:
+            return await self._start(client, plan)
+        except aiodocker.DockerError as error:
+            if GUEST_PATH not in error.message:
+                raise
+        # Somebody has pruned the engine's volumes since, and the engine has made an empty one.
+        await self._remove(client, spec.workspace_id)
+        volume = await self._volume(client, image, known=volume)
+        return await self._start(client, replace(plan, guest_volume=volume))
 
     async def _start(self, client: aiodocker.Docker, plan: ContainerPlan) -> None:
+        limits = plan.spec.config.limits
+        if limits is not None and limits.network:
+            # gVisor has a network of its own, in which an errand would change nothing of the host's.
+            runtime = _ERRAND_RUNTIME if _ERRAND_RUNTIME in (await self._engine.facts()).runtimes else ""
+            errand = ErrandPlan(plan.image, runtime, plan.guest_volume, plan.labels)
+            network = await self._networks.ensure(client, errand)
+            plan = replace(plan, network_id=network.id, resolvers=network.resolvers)
+        container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
+        await container.start()
+
+    async def _discard(self, client: aiodocker.Docker, workspace_id: str) -> None:
+        """Removes what a creation that has failed may have left; that failure is what its caller is told."""
         try:
-            container = await client.containers.create(
-                cast(Mapping[str, Any], container_config(plan)), name=container_name(plan.spec.workspace_id)
-            )
-            await container.start()
-        except aiodocker.DockerError as error:
-            if error.status >= 500:
-                raise
-            raise IsolationUnavailableError(f"the engine refused the container: {error.message}") from error
+            await self._remove(client, workspace_id)
+        except (aiodocker.DockerError, TimeoutError, ProviderUnavailableError):
+            _log.warning("a container may be left in the engine", extra={"workspace_id": workspace_id})
 
     async def _remove(self, client: aiodocker.Docker, workspace_id: str) -> None:
         container: DockerContainer = client.containers.container(container_name(workspace_id))
@@ -230,10 +268,17 @@ class DockerProvider:
                 # 409: its removal is under way, by itself (AutoRemove) or by somebody else.
                 with contextlib.suppress(aiodocker.DockerError):
                     await container.delete(force=True, v=True)
-                try:
-                    await container.show()
-                except aiodocker.DockerError as error:
-                    if error.status == 404:
-                        return
-                    raise
+                if await _state_of(container) == _GONE:
+                    return
                 await asyncio.sleep(_POLL)
+
+
+async def _state_of(container: DockerContainer) -> str:
+    """Returns the engine's word for a container's state, or that it is gone."""
+    try:
+        async with asyncio.timeout(LOOK_TIMEOUT):
+            return str((await container.show())["State"]["Status"])
+    except aiodocker.DockerError as error:
+        if error.status != 404:
+            raise
+        return _GONE

@@ -108,6 +108,9 @@ class SocketStream:
 
     async def aclose(self) -> None:
         """Closes the socket."""
+        if self._writer.transport.get_write_buffer_size():
+            # What a stopped guest has not taken would keep the socket open until it goes on.
+            self._writer.transport.abort()
         self._writer.close()
         with contextlib.suppress(OSError):
             # All who wait share one future, which a cancelled one would cancel for the others.

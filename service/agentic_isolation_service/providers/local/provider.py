@@ -16,7 +16,7 @@ from agentic_isolation.errors import (
     IsolationUnavailableError,
     ProviderUnavailableError,
 )
-from agentic_isolation.models import Isolation, NetworkMode, ProviderInfo, ResourceUsage, WorkspaceConfig
+from agentic_isolation.models import Isolation, NetworkMode, ProviderInfo, WorkspaceConfig
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
 from agentic_isolation_service.providers.local.process import GuestProcess, SocketStream
@@ -83,10 +83,6 @@ class LocalProvider:
     async def isolation(self, place: Place, measured: Isolation) -> Isolation:
         """Returns what the guest measured: there is no engine that knows more."""
         return measured
-
-    async def usage(self, place: Place) -> ResourceUsage:
-        """Returns nothing: a directory of this host has no usage of its own."""
-        return ResourceUsage()
 
     async def describe(self) -> ProviderInfo:
         """Returns that commands are plain processes of this host, or why there can be none."""

@@ -1,0 +1,86 @@
+"""Making containers so that none is left when the one who makes them is cancelled, or was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any, cast
+
+import aiodocker
+from aiodocker.containers import DockerContainer
+
+from agentic_isolation._cleanup import finish
+from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT
+
+STALE_AFTER = 120
+"""Seconds after which a container that was never started is not going to be: twice as long as a call may take."""
+SWEEP_INTERVAL = 60.0
+"""Seconds between two looks for such containers."""
+_log = logging.getLogger(__name__)
+
+
+async def create_container(client: aiodocker.Docker, config: Mapping[str, object], name: str) -> DockerContainer:
+    """Creates a container. Cancelled, it waits for the engine's answer and removes what has come of it.
+
+    Raises:
+        DockerError: The engine refuses or fails.
+    """
+    creating = asyncio.ensure_future(client.containers.create(cast(Mapping[str, Any], config), name=name))
+    try:
+        return await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        await finish(_take_back(creating))
+        raise
+
+
+async def _take_back(creating: asyncio.Future[DockerContainer]) -> None:
+    # The engine makes the container whether anybody waits or not, and only one that is there can be removed.
+    await asyncio.wait([creating], timeout=LOOK_TIMEOUT)
+    if creating.cancel():
+        await asyncio.wait([creating])
+    elif creating.exception() is None:
+        with contextlib.suppress(aiodocker.DockerError, TimeoutError):
+            async with asyncio.timeout(LOOK_TIMEOUT):
+                await creating.result().delete(force=True, v=True)
+
+
+class Sweeper:
+    """Removes containers that a killed service has created and not started: they have no guest that would end them.
+
+    Args:
+        labels: What containers must carry to be looked at.
+        stale_after: Seconds, by the engine's clock, that they must be old.
+    """
+
+    def __init__(self, labels: Mapping[str, str], *, stale_after: float = STALE_AFTER) -> None:
+        self._labels = [f"{name}={value}" for name, value in labels.items()]
+        self._stale_after = stale_after
+        self._next = 0.0
+
+    async def sweep(self, client: aiodocker.Docker) -> None:
+        """Sweeps, unless that was done a short while ago. That it fails is no reason for anything else to fail."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._next:
+            return
+        self._next = loop.time() + SWEEP_INTERVAL
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT):
+                await self._sweep(client)
+        except (aiodocker.DockerError, TimeoutError) as error:
+            _log.debug("could not sweep: %s", error)
+
+    async def _sweep(self, client: aiodocker.Docker) -> None:
+        filters = json.dumps({"label": self._labels, "status": ["created", "exited", "dead"]})
+        containers = await client.containers.list(all=True, filters=filters)
+        if not containers:
+            return
+        now = dt.datetime.fromisoformat((await client.system.info())["SystemTime"][:19] + "+00:00").timestamp()
+        for container in containers:
+            if now - container["Created"] > self._stale_after:
+                # Without force: what has been started after all is refused.
+                with contextlib.suppress(aiodocker.DockerError):
+                    await container.delete(v=True)

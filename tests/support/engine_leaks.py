@@ -1,0 +1,42 @@
+"""What workspaces have left in a Docker Engine, as the engine tells it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.engine import Engine
+from tests.engine.plugin import RUN_LABEL
+from tests.support.eventually import eventually
+
+WORKSPACES = "agentic-isolation=workspace"
+"""The label of every workspace, for engines that a test has for itself."""
+
+
+def containers(engine: Engine, label: str = RUN_LABEL) -> list[dict[str, Any]]:
+    """The containers with a label, running or not."""
+    query = {"all": "1", "filters": json.dumps({"label": [label]})}
+    return list(engine.api.json("GET", "/containers/json", query=query))
+
+
+def volumes(engine: Engine, label: str = RUN_LABEL) -> list[str]:
+    """The names of the volumes with a label."""
+    query = {"filters": json.dumps({"label": [label]})}
+    return [volume["Name"] for volume in engine.api.json("GET", "/volumes", query=query)["Volumes"] or ()]
+
+
+def left(engine: Engine, label: str = RUN_LABEL) -> list[str]:
+    """What there is with a label, in words."""
+    found = [f"container {each['Names']} {each['State']}" for each in containers(engine, label)]
+    return found + [f"volume {name}" for name in volumes(engine, label)]
+
+
+async def emptied(engine: Engine, label: str = RUN_LABEL, *, within: float = 20) -> None:
+    """Waits until an engine has nothing with a label."""
+    await eventually(lambda: not left(engine, label), "the engine has nothing left of it", within=within)
+
+
+def container_of(engine: Engine, workspace_id: str) -> str:
+    """The id of a workspace's container."""
+    [container] = containers(engine, f"agentic-isolation.workspace-id={workspace_id}")
+    return str(container["Id"])
