@@ -24,11 +24,11 @@ from agentic_isolation import (
     WorkspaceInfo,
 )
 from agentic_isolation_service.config import DNS_VARIABLE
-from agentic_isolation_service.providers.docker.container import LABEL, ErrandPlan
+from agentic_isolation_service.providers.docker.container import ErrandPlan, container_name
 from agentic_isolation_service.providers.docker.engine import Engine as EngineClient
 from agentic_isolation_service.providers.docker.network import NETWORK, Networks
 from tests.engine import Engine
-from tests.engine.plugin import RUN_LABEL
+from tests.support import engine_leaks
 from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("network")]
@@ -237,9 +237,11 @@ print(json.dumps([addresses("workspace.test"), addresses("many.workspace.test")]
     assert len(many) == MANY
 
 
-async def test_containers_of_errands_are_gone(pair: Pair, engine: Engine) -> None:
-    query = {"all": "1", "filters": json.dumps({"label": [RUN_LABEL, f"{LABEL}=errand"]})}
-    assert engine.api.json("GET", "/containers/json", query=query) == []
+async def test_leaves_no_errand_and_no_network_of_its_own(pair: Pair, engine: Engine) -> None:
+    names = [name for container in engine_leaks.containers(engine) for name in container["Names"]]
+    assert f"/{container_name(pair.one.id)}" in names
+    assert not [name for name in names if "errand" in name]
+    assert engine_leaks.networks(engine) == []
 
 
 @pytest.fixture
