@@ -119,8 +119,10 @@ func number(kind uint16, value uint32) []byte {
 
 func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 
-// apply carries the transaction out: all of it or nothing.
-func apply(p *plan) error {
+func apply(p *plan) error { return send(table(p)) }
+
+// send carries a transaction out: all of it or nothing.
+func send(messages []message) error {
 	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, netfilter)
 	if err != nil {
 		return fmt.Errorf("netfilter: %w", err)
@@ -130,7 +132,6 @@ func apply(p *plan) error {
 	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &patience); err != nil {
 		return err
 	}
-	messages := table(p)
 	if err := syscall.Sendto(fd, batch(messages), 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
 		return fmt.Errorf("nftables: %w", err)
 	}
