@@ -215,3 +215,36 @@ async def test_failed_creation_may_be_tried_again_under_its_id() -> None:
         with pytest.raises(UnavailableError):
             await workspaces.create(config, "request-1")
         assert (await workspaces.create(config, "request-1")).provider == "fake"
+
+
+async def test_run_that_is_done_when_the_last_who_waits_is_cancelled_is_known_as_unwanted() -> None:
+    run = Run()
+    call = SharedCall(run)
+    waiting = asyncio.create_task(call.wait())
+    await let_tasks_run()
+    run.end.set_result("done")
+    await asyncio.sleep(0)  # now the run is done, and who waits for it has not been woken
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert call.unwanted == "done"
+
+
+@pytest.mark.parametrize("request_id", ["", "request-1"])
+async def test_creation_that_is_cancelled_at_any_turn_of_the_loop_leaves_nothing(request_id: str) -> None:
+    provider = FakeProvider(serve_honestly)
+    config = WorkspaceConfig(provider="fake")
+    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+        for turns in range(1000):
+            creating = asyncio.create_task(workspaces.create(config, request_id))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            creating.cancel()
+            await asyncio.wait([creating])
+            if not creating.cancelled():
+                break
+            assert not provider.guests, f"cancelled after {turns} turns"
+            assert workspaces.page({}, 10, "") == ([], "")
+        else:
+            raise AssertionError("a creation takes fewer turns")
+        assert list(provider.guests) == [creating.result().id]

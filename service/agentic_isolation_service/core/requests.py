@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import InvalidArgumentError, UnavailableError
 from agentic_isolation_service.core.validation import check_request_id
 
@@ -85,6 +86,13 @@ class SharedCall(Generic[_T]):
         """Whether the run ended without a result."""
         return self._task is not None and self._task.done() and (self._task.cancelled() or bool(self._task.exception()))
 
+    @property
+    def unwanted(self) -> _T | None:
+        """The result of a run that was being cancelled and was done all the same; None where there is none."""
+        if not self._abandoned or self._task is None or not self._task.done() or self.failed:
+            return None
+        return self._task.result()
+
     async def wait(self) -> _T:
         """Starts the run or joins it; returns its result or raises its error.
 
@@ -99,10 +107,14 @@ class SharedCall(Generic[_T]):
         try:
             return await asyncio.shield(self._task)
         except asyncio.CancelledError:
-            if self._waiting == 1 and not self._task.done():
+            if self._waiting == 1:
                 self._abandoned = True
                 self._task.cancel()
-                await asyncio.wait([self._task])
+                await finish(_end_of(self._task))
             raise
         finally:
             self._waiting -= 1
+
+
+async def _end_of(task: asyncio.Future[_T]) -> None:
+    await asyncio.wait([task])

@@ -92,6 +92,11 @@ class Workspaces:
         call = self._creates.get("", request_id, content, lambda: SharedCall(lambda: self._create(provider, config)))
         try:
             return await call.wait()
+        except asyncio.CancelledError:
+            if call.unwanted is not None:
+                self._creates.forget("", request_id)
+                await finish(self._take_back(call.unwanted))
+            raise
         finally:
             if call.failed:
                 self._creates.forget("", request_id)
@@ -248,6 +253,10 @@ class Workspaces:
             raise
         self._held[spec.workspace_id] = held
         return held
+
+    async def _take_back(self, info: WorkspaceInfo) -> None:
+        with contextlib.suppress(WorkspaceNotFoundError):
+            await self._remove(self.get(info.id))
 
     async def _destroy(self, held: HeldWorkspace) -> None:
         await held.destroy(lambda: self._forget(held))

@@ -49,6 +49,7 @@ from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from agentic_isolation_service.providers.docker.images import check_image, ensure_image
 from agentic_isolation_service.providers.docker.isolation import read_back
+from agentic_isolation_service.providers.docker.memory import MemoryWatch
 from agentic_isolation_service.providers.docker.network import Networks
 
 _REMOVAL_TIMEOUT = 30.0
@@ -71,6 +72,7 @@ _RESERVED = (
 )
 
 
+_EXHAUSTED = "it was out of memory, which under gVisor ends the whole workspace; give it more by limits.memory"
 _GONE = "gone"
 _LIVING = ("created", "running", "paused", "restarting")
 _log = logging.getLogger(__name__)
@@ -105,6 +107,7 @@ class DockerProvider:
         self._engine = Engine(host)
         self._default_image = default_image
         self._labels = {LABEL: "workspace", **(labels or {})}
+        self._memory = MemoryWatch(self._engine, self._labels)
         self._sweeper = Sweeper(self._labels, stale_after=stale_after)
         self._guest_volume: str | None = None
         self._filling = asyncio.Lock()
@@ -130,6 +133,8 @@ class DockerProvider:
             await self._sweeper.sweep(client)
             place = Place(spec.workspace_id, runtime=runtime or (await self._engine.facts()).default_runtime)
             try:
+                if place.runtime == GVISOR_RUNTIME:
+                    self._memory.add(container_name(spec.workspace_id))
                 await self._make(client, spec, image, runtime)
             except aiodocker.DockerError as error:
                 await finish(self._discard(client, spec.workspace_id))
@@ -143,6 +148,8 @@ class DockerProvider:
 
     async def connect(self, place: Place) -> ByteStream:
         """Starts a bridge in the container."""
+        if self._memory.is_exhausted(container_name(place.workspace_id)):
+            raise GoneError(_EXHAUSTED)
         async with self._engine.client() as client:
             container = client.containers.container(container_name(place.workspace_id))
             try:
@@ -160,6 +167,7 @@ class DockerProvider:
 
     async def destroy(self, place: Place) -> None:
         """Removes the container with its volumes, and waits until the engine has none of that name."""
+        self._memory.discard(container_name(place.workspace_id))
         async with self._engine.client() as client:
             await self._remove(client, place.workspace_id)
 
@@ -201,6 +209,7 @@ class DockerProvider:
 
     async def aclose(self) -> None:
         """Closes the connection to the engine. Containers stay."""
+        await self._memory.aclose()
         await self._engine.aclose()
 
     async def _runtime(self, security: SecurityConfig) -> str:
@@ -256,6 +265,7 @@ class DockerProvider:
 
     async def _discard(self, client: aiodocker.Docker, workspace_id: str) -> None:
         """Removes what a creation that has failed may have left; that failure is what its caller is told."""
+        self._memory.discard(container_name(workspace_id))
         try:
             await self._remove(client, workspace_id)
         except (aiodocker.DockerError, TimeoutError, ProviderUnavailableError):

@@ -1,0 +1,119 @@
+"""Creations that are cancelled, refused or killed at any moment leave nothing in the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from agentic_isolation import (
+    AgenticWorkspace,
+    IsolationUnavailableError,
+    ResourceLimits,
+    SecurityConfig,
+    WorkspaceConfig,
+    WorkspaceDockerProvider,
+)
+from agentic_isolation_service.core.ports import PlaceSpec
+from agentic_isolation_service.providers.docker import DockerProvider
+from tests.engine import Engine
+from tests.engine.plugin import RUN_LABEL
+from tests.support.engine_leaks import containers, emptied
+from tests.support.service import ServedProcess
+
+pytestmark = pytest.mark.docker
+RUNC = SecurityConfig(use_gvisor=False)
+AT_A_TIME = 4
+LONGEST = 0.6
+"""Seconds after which most creations are done."""
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left(engine: Engine) -> AsyncIterator[None]:
+    yield
+    await emptied(engine)
+
+
+@pytest.mark.parametrize(
+    ("security", "step"),
+    [
+        pytest.param(RUNC, 0.01, id="runc"),
+        pytest.param(SecurityConfig(use_gvisor=True), 0.04, id="runsc", marks=pytest.mark.gvisor),
+    ],
+)
+async def test_creation_that_is_cancelled_at_any_moment(engine: Engine, security: SecurityConfig, step: float) -> None:
+    """From before the engine has heard of it until it is done, by steps."""
+    provider = WorkspaceDockerProvider()
+    config = WorkspaceConfig(security=security, lease=60)
+    room = asyncio.Semaphore(AT_A_TIME)
+
+    async def cancelled_after(delay: float) -> bool:
+        async with room:
+            creating = asyncio.create_task(provider.create(config))
+            await asyncio.wait([creating], timeout=delay)
+            creating.cancel()
+            await asyncio.wait([creating])
+            if creating.cancelled():
+                return True
+            await provider.destroy(creating.result())
+            return False
+
+    base = await provider.create(config)  # what comes first only once is done
+    try:
+        outcomes = await asyncio.gather(*(cancelled_after(step * number) for number in range(round(LONGEST / step))))
+        assert outcomes[0], "one was cancelled before it began"
+        remaining = [f"{name}: {each['State']}" for each in containers(engine) for name in each["Names"]]
+        assert remaining == [f"/agentic-{base.id}: running"], "what was cancelled is gone when that is told"
+    finally:
+        await provider.destroy(base)
+
+
+async def test_creation_that_is_cancelled_again_and_again(engine: Engine) -> None:
+    """The clean-up goes on, if need be without those who have asked for it."""
+    provider = WorkspaceDockerProvider()
+    for delay in (0.02, 0.05, 0.1, 0.2):
+        creating = asyncio.create_task(provider.create(WorkspaceConfig(security=RUNC, lease=60)))
+        await asyncio.sleep(delay)
+        while not creating.done():
+            creating.cancel()
+            await asyncio.sleep(0)
+        if not creating.cancelled():
+            await provider.destroy(creating.result())
+        await emptied(engine)
+
+
+async def test_limit_that_the_engine_refuses(service: ServedProcess) -> None:
+    limits = ResourceLimits(cpu=4000)
+    with pytest.raises(IsolationUnavailableError, match="CPU"):
+        await AgenticWorkspace.create(security=RUNC, limits=limits, lease=60, target=service.target)
+
+
+async def test_container_that_cannot_start(service: ServedProcess) -> None:
+    """It was created, and then its runtime finds that a file is in the way of the working directory."""
+    with pytest.raises(IsolationUnavailableError, match="refused"):
+        await AgenticWorkspace.create(security=RUNC, working_dir="/usr/bin/env", lease=60, target=service.target)
+
+
+async def test_container_that_was_never_started_is_swept(engine: Engine) -> None:
+    """What a service leaves that is killed between creating and starting: the next one finds it, and only it."""
+    name, _, value = RUN_LABEL.partition("=")
+    labels = {"agentic-isolation": "workspace", name: value}
+    volume = {"Type": "volume", "Target": "/workspace", "VolumeOptions": {"Labels": labels}}
+    abandoned = {"Image": engine.images.tiny, "Cmd": ["true"], "Labels": labels, "HostConfig": {"Mounts": [volume]}}
+    foreign = abandoned | {"Labels": labels | {"agentic-isolation": "other"}}
+    ids = [engine.api.json("POST", "/containers/create", content=config)["Id"] for config in (abandoned, foreign)]
+    sweeping = DockerProvider(default_image=engine.images.python, labels={name: value}, stale_after=0)
+    try:
+        config = WorkspaceConfig(security=RUNC, lease=60)
+        await asyncio.sleep(1.1)  # the engine tells ages in seconds
+        place = await sweeping.create(PlaceSpec("ws-sweeping", config, bytes(32)))
+        assert {each["Id"] for each in containers(engine) if each["State"] == "created"} == {ids[1]}
+        await sweeping.destroy(place)
+    finally:
+        await sweeping.aclose()
+        for each in ids:
+            with contextlib.suppress(Exception):
+                engine.api.request("DELETE", f"/containers/{each}", query={"force": "1", "v": "1"})
+    await emptied(engine)
