@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import aiodocker
 from aiodocker.containers import DockerContainer
@@ -39,6 +40,7 @@ from agentic_isolation_service.providers.docker.container import (
     HOME,
     LABEL,
     ContainerPlan,
+    ErrandPlan,
     container_config,
     container_name,
 )
@@ -48,9 +50,11 @@ from agentic_isolation_service.providers.docker.guest_volume import ensure_guest
 from agentic_isolation_service.providers.docker.images import check_image, ensure_image
 from agentic_isolation_service.providers.docker.isolation import read_back
 from agentic_isolation_service.providers.docker.memory import MemoryWatch
+from agentic_isolation_service.providers.docker.network import Networks
 
 _REMOVAL_TIMEOUT = 30.0
 _POLL = 0.05
+_ERRAND_RUNTIME = "runc"
 _RESERVED = (
     "/",
     "/proc",
@@ -85,6 +89,7 @@ class DockerProvider:
         host: The engine, as DOCKER_HOST spells it; None: DOCKER_HOST, else the standard socket.
         default_image: Image of workspaces that name none.
         labels: Put on everything that is created, beside the provider's own.
+        dns: Name servers of workspaces with a network; none: the engine's.
         stale_after: Seconds after which a container with these labels that nobody has started is removed.
     """
 
@@ -96,6 +101,7 @@ class DockerProvider:
         *,
         default_image: str,
         labels: Mapping[str, str] | None = None,
+        dns: Sequence[str] = (),
         stale_after: float = STALE_AFTER,
     ) -> None:
         self._engine = Engine(host)
@@ -105,6 +111,7 @@ class DockerProvider:
         self._sweeper = Sweeper(self._labels, stale_after=stale_after)
         self._guest_volume: str | None = None
         self._filling = asyncio.Lock()
+        self._networks = Networks(dns)
 
     def check(self, config: WorkspaceConfig) -> None:
         """Refuses a malformed image name, and a working directory that would hide what the container needs."""
@@ -234,15 +241,27 @@ class DockerProvider:
 
     async def _make(self, client: aiodocker.Docker, spec: PlaceSpec, image: str, runtime: str) -> None:
         volume = await self._volume(client, image)
+        plan = ContainerPlan(spec, image, runtime, volume, self._labels)
         try:
-            return await _start(client, ContainerPlan(spec, image, runtime, volume, self._labels))
+            return await self._start(client, plan)
         except aiodocker.DockerError as error:
             if GUEST_PATH not in error.message:
                 raise
         # Somebody has pruned the engine's volumes since, and the engine has made an empty one.
         await self._remove(client, spec.workspace_id)
         volume = await self._volume(client, image, known=volume)
-        return await _start(client, ContainerPlan(spec, image, runtime, volume, self._labels))
+        return await self._start(client, replace(plan, guest_volume=volume))
+
+    async def _start(self, client: aiodocker.Docker, plan: ContainerPlan) -> None:
+        limits = plan.spec.config.limits
+        if limits is not None and limits.network:
+            # gVisor has a network of its own, in which an errand would change nothing of the host's.
+            runtime = _ERRAND_RUNTIME if _ERRAND_RUNTIME in (await self._engine.facts()).runtimes else ""
+            errand = ErrandPlan(plan.image, runtime, plan.guest_volume, plan.labels)
+            network = await self._networks.ensure(client, errand)
+            plan = replace(plan, network_id=network.id, resolvers=network.resolvers)
+        container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
+        await container.start()
 
     async def _discard(self, client: aiodocker.Docker, workspace_id: str) -> None:
         """Removes what a creation that has failed may have left; that failure is what its caller is told."""
@@ -262,11 +281,6 @@ class DockerProvider:
                 if await _state_of(container) == _GONE:
                     return
                 await asyncio.sleep(_POLL)
-
-
-async def _start(client: aiodocker.Docker, plan: ContainerPlan) -> None:
-    container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
-    await container.start()
 
 
 async def _state_of(container: DockerContainer) -> str:
