@@ -27,26 +27,26 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .SILENT:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-go test-python test-docker engine-up engine-down lint lint-python lint-proto lint-go format proto bench fuzz wheel clean
+.PHONY: help setup demo test test-go test-python test-local engine-up engine-down lint lint-python lint-proto lint-go format proto bench fuzz wheel clean
 
 help: ## List the targets
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed $(GUEST_BIN)/.stamp ## Make .venv with the package, its tools and the compiled guest
 
-demo: setup ## Watch an agent's output stream out of a workspace
-	$(BIN)/agentic-isolation run --provider local --file examples/agent.py -- python3 -u agent.py
+demo: setup ## Watch an agent's output stream out of a workspace: a container where there is a Docker Engine
+	$(BIN)/python examples/demo.py
 
-test: test-go test-python ## Run all tests but those that need a Docker Engine
+test: test-go test-python ## Run all tests, those of containers on DOCKER_HOST's engine or on a private one (root on Debian)
 
 test-go: setup
 	cd guest && $(GO) vet ./... && $(GO) test ./...
 
 test-python: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker and not gvisor" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
-test-docker: setup ## Run the tests that need a Docker Engine, on DOCKER_HOST's or on a private one (root on Debian)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -p tests.engine.plugin -m "docker or gvisor" $(PYTEST_ARGS)
+test-local: setup ## Run the tests that need no Docker Engine
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker and not gvisor" $(PYTEST_ARGS)
 
 lint: lint-python lint-proto lint-go ## Check style, types, layering, the contract and the freshness of the stubs
 

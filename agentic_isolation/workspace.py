@@ -231,6 +231,17 @@ class AgenticWorkspace:
 
         return OutputStream(events)
 
+    async def describe(self) -> WorkspaceInfo:
+        """Returns the workspace as it is now: its state, its lease, and what it uses.
+
+        Raises:
+            WorkspaceNotFoundError: It was destroyed, or its lease has run out.
+            UnavailableError: The service cannot be reached.
+        """
+        connection = self._connected()
+        response = await connection.call(connection.stub.GetWorkspace, pb.GetWorkspaceRequest(workspace_id=self.id))
+        return convert.workspace_from_pb(response.workspace)
+
     async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo:
         """Writes a file atomically: readers see the old content or the whole of the new. Missing parents are made.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from agentic_isolation import AgenticWorkspace
 from tests.engine.plugin import has
 from tests.support import proc
 from tests.support.blocking import watch_for_blocking_calls
@@ -60,11 +61,20 @@ def blocking_calls_raise() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def service(private_temporary_directory: Path, own_interpreter_first: None) -> Iterator[ServedProcess]:
-    """A service in a process of its own, for all tests of this test process."""
+def service(
+    request: pytest.FixtureRequest, private_temporary_directory: Path, own_interpreter_first: None
+) -> Iterator[ServedProcess]:
+    """A service in a process of its own, for all tests of this test process. What it keeps open for good it has."""
     address = f"unix:{private_temporary_directory}/served.sock"
     with ServedProcess("--address", address, "--log-level", "warning") as served:
+        if has(request.config, ["docker"]):
+            asyncio.run(_use(served.target))
         yield served
+
+
+async def _use(target: str) -> None:
+    async with AgenticWorkspace.create(provider="docker", target=target) as workspace:
+        assert [line async for line in workspace.stream("echo warm")] == ["warm"]
 
 
 @pytest.fixture(scope="session")
@@ -131,9 +141,20 @@ async def no_task_is_left() -> AsyncIterator[None]:
         assert not surplus(), "the test left tasks"
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=[getattr(pytest.mark, mark) for mark in marks]) for name, marks in WAYS.items()]
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test once for each way in, or for those of the places that it is about (`@pytest.mark.places`)."""
+    if "way" not in metafunc.fixturenames:
+        return
+    about = {place for mark in metafunc.definition.iter_markers("places") for place in mark.args}
+    ways = {name: marks for name, marks in WAYS.items() if not about or name.rpartition("-")[0] in about}
+    metafunc.parametrize(
+        "way",
+        [pytest.param(name, marks=[getattr(pytest.mark, mark) for mark in marks]) for name, marks in ways.items()],
+        indirect=True,
+    )
+
+
+@pytest.fixture
 def way(request: pytest.FixtureRequest, service: ServedProcess) -> Way:
     """A way in; the test is run once for each."""
     return Way.of(request.param, target=service.target, service_pid=service.pid)

@@ -63,7 +63,8 @@ def _workspaces(state: StateDirectory, config: ServiceConfig) -> Workspaces:
     def docker() -> Provider:
         from agentic_isolation_service.providers.docker import DockerProvider
 
-        return DockerProvider(config.docker.host, default_image=config.docker.image, labels=config.docker.labels)
+        engine = config.docker
+        return DockerProvider(engine.host, default_image=engine.image, labels=engine.labels, dns=engine.dns)
 
     return Workspaces({"docker": docker, "local": local}, max_workspaces=config.max_workspaces)
 

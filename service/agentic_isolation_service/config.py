@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ IMAGE_VARIABLE = "AGENTIC_ISOLATION_DOCKER_IMAGE"
 """Environment variable with DockerConfig.image."""
 LABELS_VARIABLE = "AGENTIC_ISOLATION_DOCKER_LABELS"
 """Environment variable with DockerConfig.labels: NAME=VALUE, separated by commas."""
+DNS_VARIABLE = "AGENTIC_ISOLATION_DOCKER_DNS"
+"""Environment variable with DockerConfig.dns: IPv4 addresses, separated by commas."""
 
 # gRPC takes IPv6 without brackets for an address without a port, which is another address.
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})")
@@ -32,14 +34,24 @@ class DockerConfig:
     image: str = DEFAULT_IMAGE
     """Image of workspaces that name none."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Put on everything that is created in the engine, for finding it there."""
+    """Put on everything that is created for workspaces in the engine, for finding it there."""
+    dns: Sequence[str] = ()
+    """IPv4 addresses of the name servers of workspaces with a network. None: those that the engine gives containers.
+    Those on the engine's host or link-local have to be the same in all services that use the engine."""
+
+    def __post_init__(self) -> None:
+        for address in self.dns:
+            try:
+                ipaddress.IPv4Address(address)
+            except ValueError:
+                raise InvalidArgumentError(f"{address!r} is no IPv4 address", field=DNS_VARIABLE) from None
 
     @classmethod
     def from_environment(cls) -> DockerConfig:
-        """Returns the settings of IMAGE_VARIABLE and LABELS_VARIABLE, or their defaults.
+        """Returns the settings of IMAGE_VARIABLE, LABELS_VARIABLE and DNS_VARIABLE, or their defaults.
 
         Raises:
-            InvalidArgumentError: A label is not NAME=VALUE.
+            InvalidArgumentError: A label is not NAME=VALUE, or a name server no IPv4 address.
         """
         labels = {}
         for pair in filter(None, os.environ.get(LABELS_VARIABLE, "").split(",")):
@@ -47,7 +59,8 @@ class DockerConfig:
             if not separator:
                 raise InvalidArgumentError(f"{pair!r} is not NAME=VALUE", field=LABELS_VARIABLE)
             labels[name] = value
-        return cls(image=os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE, labels=labels)
+        dns = tuple(address.strip() for address in os.environ.get(DNS_VARIABLE, "").split(",") if address.strip())
+        return cls(image=os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE, labels=labels, dns=dns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,6 +108,10 @@ class DirectProvider:
 
         return OutputStream(events)
 
+    async def describe(self, workspace: WorkspaceInfo) -> WorkspaceInfo:
+        """Returns the workspace as it is now, with what it uses; everything as AgenticWorkspace.describe."""
+        return await self._opened(workspace).get(workspace.id).info_with_usage()
+
     async def write_file(
         self, workspace: WorkspaceInfo, path: str, content: str | bytes, *, mode: int | None = None
     ) -> FileInfo:

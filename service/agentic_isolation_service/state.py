@@ -7,14 +7,19 @@ import contextlib
 import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentic_isolation._cleanup import finish
+from agentic_isolation.errors import ProviderUnavailableError
+from agentic_isolation_service.guest.binary import guest_binary
 
 _PREFIX = "agentic-isolation-"
+_WATCHER_PATIENCE = 10.0
+"""Seconds that the end of a process with nothing left to do may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,39 +40,70 @@ class StateDirectory:
         Raises:
             OSError: It cannot be made, or another service holds it.
         """
-        opened: list[tuple[Path, int]] = []
+        opened: list[_Held] = []
 
         async def open_to_the_end() -> None:
-            opened.append(await asyncio.to_thread(_open_temporary if path is None else _open_lasting, path))
+            opened.append(await asyncio.to_thread(_Temporary.open if path is None else _Held.open, path))
 
         try:
             await finish(open_to_the_end())
-            yield cls(opened[0][0], temporary=path is None)
+            yield cls(opened[0].path, temporary=path is None)
         finally:
-            for directory, lock in opened:
-                await finish(asyncio.to_thread(_close, directory, lock, path is None))
+            for directory in opened:
+                await finish(asyncio.to_thread(directory.close))
 
 
-def _open_temporary(_path: Path | None) -> tuple[Path, int]:
-    _sweep(Path(tempfile.gettempdir()))
-    # It gets the name that others sweep only when it is locked.
-    unnamed = Path(tempfile.mkdtemp(prefix="." + _PREFIX))
-    lock = _lock(unnamed)
-    return unnamed.rename(unnamed.with_name(unnamed.name[1:])), lock
+class _Held:
+    """A directory that is locked."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path | None) -> _Held:
+        if path is None:
+            raise AssertionError("a lasting directory has a path")
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+        return cls(path, _lock(path))
+
+    def close(self) -> None:
+        os.close(self._lock)
 
 
-def _open_lasting(path: Path | None) -> tuple[Path, int]:
-    if path is None:
-        raise AssertionError("a lasting directory has a path")
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o700)
-    return path, _lock(path)
+class _Temporary(_Held):
+    """A directory that goes away with its service, however that ends."""
 
+    def __init__(self, path: Path, lock: int) -> None:
+        super().__init__(path, lock)
+        self._watcher: subprocess.Popen[bytes] | None = None
+        # A platform without a guest leaves the directory to the next service's sweep.
+        with contextlib.suppress(ProviderUnavailableError):
+            self._watcher = subprocess.Popen(
+                [str(guest_binary()), "sweep", str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={"GOMAXPROCS": "1"},
+                cwd="/",
+                start_new_session=True,  # what a terminal sends to the service is not for it
+            )
 
-def _close(directory: Path, lock: int, temporary: bool) -> None:
-    if temporary:
-        shutil.rmtree(directory, ignore_errors=True)
-    os.close(lock)
+    @classmethod
+    def open(cls, _path: Path | None) -> _Temporary:
+        _sweep(Path(tempfile.gettempdir()))
+        # It gets the name that others sweep only when it is locked.
+        unnamed = Path(tempfile.mkdtemp(prefix="." + _PREFIX))
+        lock = _lock(unnamed)
+        return cls(unnamed.rename(unnamed.with_name(unnamed.name[1:])), lock)
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        super().close()
+        if self._watcher is not None and self._watcher.stdin is not None:
+            self._watcher.stdin.close()
+            self._watcher.wait(_WATCHER_PATIENCE)
 
 
 def _lock(directory: Path) -> int:

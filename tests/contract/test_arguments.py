@@ -239,6 +239,7 @@ async def test_missing_working_directory(ws: Workspace) -> None:
         await ws.execute("true", cwd="/workspace/file")
 
 
+@pytest.mark.places("local")
 async def test_working_directory_through_a_symlink_out_is_refused(ws: Workspace) -> None:
     await ws.execute("ln -s / out")
     with pytest.raises((PathEscapesError, WorkingDirNotFoundError)):

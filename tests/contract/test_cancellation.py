@@ -11,7 +11,6 @@ from agentic_isolation import ClosedError
 from tests.support.clients import ClientProgram
 from tests.support.eventually import eventually
 from tests.support.jobs import TREE_SIZE, all_gone, count_alive, new_mark, running, tree
-from tests.support.proc import mentioning
 from tests.support.ways import Way, Workspace
 
 
@@ -137,9 +136,9 @@ async def test_killed_client_program_takes_its_commands_along(way: Way, mode: st
     """SIGKILL: nothing in the client can tell anyone. Its workspace follows when the lease ends."""
     mark = new_mark()
     with ClientProgram(way, mode=mode, mark=mark, lease=2) as client:
-        assert len(mentioning(mark)) >= TREE_SIZE
+        assert way.alive(client.workspace_id, mark) >= TREE_SIZE
         client.kill()
-        await eventually(lambda: not mentioning(mark), "the client's commands are gone", within=10)
+        await eventually(lambda: not way.alive(client.workspace_id, mark), "the client's commands are gone", within=10)
 
 
 async def test_killed_client_program_leaves_no_workspace_after_its_lease(way: Way) -> None:
@@ -147,4 +146,4 @@ async def test_killed_client_program_leaves_no_workspace_after_its_lease(way: Wa
     mark = new_mark()
     with ClientProgram(way, mode="idle", mark=mark, lease=2) as client:
         client.kill()
-        await eventually(lambda: not mentioning(mark), "the workspace is gone", within=15)
+        await eventually(lambda: not way.alive(client.workspace_id, mark), "the workspace is gone", within=15)

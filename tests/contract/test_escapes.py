@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,9 @@ from tests.support.jobs import new_mark, python
 from tests.support.ways import Way, Workspace
 
 SECRET = "secret of the other workspace"
+
+# A container's paths cannot name what is outside of it: there it is the place that confines, not the guest.
+in_a_directory_of_this_machine = pytest.mark.places("local")
 
 OUTSIDE = [
     "..",
@@ -39,6 +43,7 @@ OUTSIDE = [
 ]
 
 
+@in_a_directory_of_this_machine
 async def test_paths_that_lead_out_are_refused(ws: Workspace) -> None:
     await ws.make_directory("a")
     for path in OUTSIDE:
@@ -53,6 +58,7 @@ async def test_paths_that_lead_out_are_refused(ws: Workspace) -> None:
             await ws.remove_file(path, recursive=True)
 
 
+@in_a_directory_of_this_machine
 async def test_path_that_is_refused_leaves_no_parents_behind(ws: Workspace) -> None:
     for path in ("a/../../x", "b/c/../../../x"):
         with pytest.raises((PathEscapesError, FileNotFoundError)):
@@ -62,12 +68,14 @@ async def test_path_that_is_refused_leaves_no_parents_behind(ws: Workspace) -> N
     assert await ws.list_directory() == []
 
 
+@in_a_directory_of_this_machine
 async def test_refusal_names_the_path_that_was_asked_for(ws: Workspace) -> None:
     for path in ("..", "../../etc/passwd", "/etc/passwd"):
         with pytest.raises(PathEscapesError, match=re.escape(path)):
             await ws.stat_file(path)
 
 
+@in_a_directory_of_this_machine
 @pytest.mark.parametrize("target", ["/etc", "../..", "/proc/self/root/etc", "loop/.."], ids=ascii)
 async def test_symlinks_that_lead_out_are_refused(ws: Workspace, target: str) -> None:
     await ws.execute(["sh", "-c", 'ln -s /etc loop; ln -s "$0" link; mkdir dir; ln -s "../link" dir/link', target])
@@ -79,6 +87,7 @@ async def test_symlinks_that_lead_out_are_refused(ws: Workspace, target: str) ->
         await ws.list_directory("link")
 
 
+@in_a_directory_of_this_machine
 async def test_symlink_to_a_file_outside_is_neither_read_nor_written_through(ws: Workspace) -> None:
     """Writing replaces a link by a file, or is refused; it never writes where the link points to."""
     await ws.execute("ln -s /etc/passwd link; ln -s ../escaped new")
@@ -114,6 +123,7 @@ while ctypes.CDLL(None).renameat2(HERE, b"door", HERE, b"link", RENAME_EXCHANGE)
 """
 
 
+@in_a_directory_of_this_machine
 async def test_symlink_races_are_lost(way: Way, ws: Workspace) -> None:
     """While the workload swaps a directory for a link out, nothing outside is read, written, listed or removed."""
     async with way.open() as victim:
@@ -159,6 +169,23 @@ async def attempt_all(ws: Workspace, tally: Counter[str]) -> None:
             tally["refused"] += 1
         except IsolationError:
             tally["confused"] += 1
+
+
+async def test_no_path_leads_to_a_file_of_this_machine(ws: Workspace, directory: Path) -> None:
+    """Nor do a symlink, the root of another process, or a link that is swapped in later."""
+    host_file = directory / "secret"
+    host_file.write_text(SECRET)
+    await ws.execute(["ln", "-s", str(host_file), "link"])
+    await ws.execute(["ln", "-s", str(directory), "door"])
+    roots = ("", "/proc/1/root", "/proc/self/root", "../" * 8)
+    for path in ["link", "door/secret", *(f"{root}{host_file}" for root in roots)]:
+        with pytest.raises(IsolationError):
+            await ws.read_file(path)
+        with contextlib.suppress(IsolationError):
+            await ws.write_file(path, "overwritten")
+        with contextlib.suppress(IsolationError):
+            await ws.remove_file(path)
+    assert host_file.read_text() == SECRET
 
 
 async def test_workspaces_do_not_see_each_others_files(way: Way) -> None:

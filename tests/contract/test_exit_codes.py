@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import pytest
+
 from agentic_isolation import TerminationCause
 from tests.support.ways import Workspace
 
@@ -75,6 +77,8 @@ async def test_stream_tells_the_same(ws: Workspace) -> None:
         assert stream.termination.returncode == code
 
 
+# gVisor's /proc does not tell; that none is ignored is seen there in `test_every_deadly_signal`.
+@pytest.mark.places("local", "runc")
 async def test_commands_start_with_default_signals(ws: Workspace) -> None:
     """What a supervisor ignores or blocks for itself must not reach what it starts: SIGPIPE ends `yes | head`."""
     result = await ws.execute(["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])

@@ -56,7 +56,9 @@ def _lack(config: pytest.Config, needs: Collection[str]) -> str:
     """Returns what is missing of what the markers stand for, and how to get it."""
     if not needs:
         return ""
-    engine = config.stash[_ENGINE]
+    engine = config.stash.get(_ENGINE, None)
+    if engine is None:
+        return "none of the tests that are run needs an engine"
     if isinstance(engine, EngineError):
         return str(engine)
     if "gvisor" in needs and "runsc" not in engine.runtimes:

@@ -4,7 +4,6 @@ import pytest
 
 from tests.engine import Engine
 
-pytest_plugins = ["tests.engine.plugin"]
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.parametrize("runtime", ["runc", pytest.param("runsc", marks=pytest.mark.gvisor)]),

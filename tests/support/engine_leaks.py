@@ -28,9 +28,16 @@ def volumes(engine: Engine, label: str = RUN_LABEL) -> list[str]:
     return [volume["Name"] for volume in engine.api.json("GET", "/volumes", query=query)["Volumes"] or ()]
 
 
+def networks(engine: Engine, label: str = RUN_LABEL) -> list[str]:
+    """The names of the networks with a label; the one that workspaces share is the engine's and has no run's."""
+    query = {"filters": json.dumps({"label": [label]})}
+    return [network["Name"] for network in engine.api.json("GET", "/networks", query=query)]
+
+
 def left(engine: Engine, label: str = RUN_LABEL) -> list[str]:
     """What there is with a label, in words."""
     found = [f"container {each['Names']} {each['State']}" for each in containers(engine, label)]
+    found += [f"network {name}" for name in networks(engine, label)]
     return found + [f"volume {name}" for name in volumes(engine, label)]
 
 

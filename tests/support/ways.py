@@ -27,7 +27,7 @@ from agentic_isolation import (
     WorkspaceConfig,
     WorkspaceInfo,
 )
-from tests.support import proc
+from tests.support import container, proc
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class Workspace(Protocol):
         env: Mapping[str, str] | None = None,
         stdin: str | bytes | None = None,
     ) -> OutputStream: ...
+    async def describe(self) -> WorkspaceInfo: ...
     async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo: ...
     async def read_file(self, path: str) -> bytes: ...
     async def file_exists(self, path: str) -> bool: ...
@@ -117,6 +118,9 @@ class DirectWorkspace:
 
     def stream(self, command: str | Sequence[str], **options: Any) -> OutputStream:
         return self._provider.stream(self.info, command, **options)
+
+    async def describe(self) -> WorkspaceInfo:
+        return await self._provider.describe(self.info)
 
     async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo:
         return await self._provider.write_file(self.info, path, content, mode=mode)
@@ -190,6 +194,12 @@ class Way:
             yield workspace
         finally:
             await workspace.close()
+
+    def alive(self, workspace_id: str, mark: str) -> int:
+        """Counts the processes with a mark in a workspace, which need not answer any more."""
+        if "gvisor" in self.kind.marks:
+            return container.alive(workspace_id, mark)  # gVisor's processes are none of this machine's
+        return len(proc.mentioning(mark))
 
     def guest_pids(self) -> list[int]:
         """Returns the guests of this way's workspaces, where they are processes of this machine."""

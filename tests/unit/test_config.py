@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentic_isolation import InvalidArgumentError
-from agentic_isolation_service.config import IMAGE_VARIABLE, LABELS_VARIABLE, DockerConfig, ServiceConfig
+from agentic_isolation_service.config import DNS_VARIABLE, IMAGE_VARIABLE, LABELS_VARIABLE, DockerConfig, ServiceConfig
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,11 @@ def test_defaults_listen_on_loopback() -> None:
 def test_docker_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMAGE_VARIABLE, "alpine:3")
     monkeypatch.setenv(LABELS_VARIABLE, "run=7,owner=a=b,empty=")
+    monkeypatch.setenv(DNS_VARIABLE, "203.0.113.1, 203.0.113.2")
     assert DockerConfig.from_environment() == DockerConfig(
-        image="alpine:3", labels={"run": "7", "owner": "a=b", "empty": ""}
+        image="alpine:3", labels={"run": "7", "owner": "a=b", "empty": ""}, dns=("203.0.113.1", "203.0.113.2")
     )
+    monkeypatch.setenv(DNS_VARIABLE, "")
     monkeypatch.setenv(IMAGE_VARIABLE, "")
     monkeypatch.delenv(LABELS_VARIABLE)
     assert DockerConfig.from_environment() == DockerConfig()
@@ -98,3 +100,11 @@ def test_malformed_docker_label_of_the_environment_is_refused(monkeypatch: pytes
     with pytest.raises(InvalidArgumentError, match="NAME=VALUE") as caught:
         DockerConfig.from_environment()
     assert caught.value.field == LABELS_VARIABLE
+
+
+@pytest.mark.parametrize("address", ["resolver.test", "2001:db8::53", "203.0.113.1:53"])
+def test_name_server_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv(DNS_VARIABLE, address)
+    with pytest.raises(InvalidArgumentError, match="IPv4") as caught:
+        DockerConfig.from_environment()
+    assert caught.value.field == DNS_VARIABLE

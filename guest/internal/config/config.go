@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
@@ -33,20 +34,22 @@ type Config struct {
 	MaxCommands     int
 	Cleanup         string
 	Sweep           string
+	Resolvers       []netip.Addr
 }
 
 type settings struct {
-	WorkspaceID     string `json:"workspace_id"`
-	Key             string `json:"key"`
-	Socket          string `json:"socket"`
-	Root            string `json:"root"`
-	Mount           string `json:"mount"`
-	WorkingDir      string `json:"working_dir"`
-	LeaseMS         int64  `json:"lease_ms"`
-	NoNewPrivileges *bool  `json:"no_new_privileges"`
-	MaxCommands     *int   `json:"max_commands"`
-	Cleanup         string `json:"cleanup"`
-	Sweep           string `json:"sweep"`
+	WorkspaceID     string   `json:"workspace_id"`
+	Key             string   `json:"key"`
+	Socket          string   `json:"socket"`
+	Root            string   `json:"root"`
+	Mount           string   `json:"mount"`
+	WorkingDir      string   `json:"working_dir"`
+	LeaseMS         int64    `json:"lease_ms"`
+	NoNewPrivileges *bool    `json:"no_new_privileges"`
+	MaxCommands     *int     `json:"max_commands"`
+	Cleanup         string   `json:"cleanup"`
+	Sweep           string   `json:"sweep"`
+	Resolvers       []string `json:"resolvers"`
 }
 
 // FromEnvironment reads the settings from Variable and erases it.
@@ -82,6 +85,13 @@ func Parse(raw []byte) (*Config, error) {
 	}
 	if s.MaxCommands != nil {
 		c.MaxCommands = *s.MaxCommands
+	}
+	for _, text := range s.Resolvers {
+		address, err := netip.ParseAddr(text)
+		if err != nil || !address.Is4() {
+			return nil, fmt.Errorf("resolvers: %q is no IPv4 address", text)
+		}
+		c.Resolvers = append(c.Resolvers, address)
 	}
 	c.WorkingDir = orDefault(s.WorkingDir, c.Mount)
 	return c, c.check()

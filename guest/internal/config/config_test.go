@@ -41,6 +41,7 @@ func TestRefusals(t *testing.T) {
 		settingsWith(`,"root":"relative"`), settingsWith(`,"mount":"/workspace"`), settingsWith(`,"working_dir":"x"`),
 		settingsWith(`,"cleanup":"/"`), settingsWith(`,"cleanup":"x"`), settingsWith(`,"sweep":"//"`),
 		settingsWith(`,"workspace_id":""`), settingsWith(`,"lease_ms":"5"`),
+		settingsWith(`,"resolvers":["resolver.test"]`), settingsWith(`,"resolvers":["2001:db8::53"]`),
 	} {
 		if c, err := Parse([]byte(raw)); err == nil {
 			t.Errorf("%s: %+v", raw, c)

@@ -139,7 +139,7 @@ func (p *Pool) take() (*worker, error) {
 	defer p.mu.Unlock()
 	p.starting--
 	if err != nil {
-		if err == errClosed {
+		if err == errClosed || err == errNoRoom {
 			return nil, err
 		}
 		if errors.Is(err, syscall.EAGAIN) {

@@ -4,15 +4,38 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
+	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/shim"
 )
 
 // shimEnv is all that a shim inherits: commands get their own environment with each start request.
 var shimEnv = []string{"GOMAXPROCS=1", "GOGC=50"}
 
-// spawn starts a shim. It is neither idle nor bound yet.
+// errNoRoom: a runtime that gets no thread dies, which means that there may be no more processes.
+var errNoRoom error = fault.New(fault.ProcessLimit, "the workspace may have no more processes")
+
+// spawn starts a shim and waits until it can run commands. It is neither idle nor bound yet.
 func (p *Pool) spawn() (*worker, error) {
+	w, err := p.fork()
+	if err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-w.ready:
+		return w, nil
+	case <-w.down:
+	case <-timer.C:
+	}
+	w.destroy()
+	w.dismiss()
+	return nil, errNoRoom
+}
+
+func (p *Pool) fork() (*worker, error) {
 	pair, err := socketPair()
 	if err != nil {
 		return nil, err

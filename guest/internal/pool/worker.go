@@ -17,8 +17,9 @@ type worker struct {
 	pool *Pool
 	pid  int
 	conn *net.UnixConn
-	// reaped is closed once the kernel has given the shim's children to the guest.
-	reaped chan struct{}
+	// ready is closed when the shim can run commands, down when it has hung up, and reaped once the kernel has given its
+	// children to the guest.
+	ready, down, reaped chan struct{}
 	// These are guarded by pool.mu. Shared: another worker has been bound at the same time.
 	idleSince time.Time
 	shared    bool
@@ -37,7 +38,10 @@ type reply struct {
 }
 
 func newWorker(p *Pool, pid int, conn *net.UnixConn) *worker {
-	return &worker{pool: p, pid: pid, conn: conn, reaped: make(chan struct{}), replies: map[uint32]chan reply{}}
+	return &worker{
+		pool: p, pid: pid, conn: conn, replies: map[uint32]chan reply{},
+		ready: make(chan struct{}), down: make(chan struct{}), reaped: make(chan struct{}),
+	}
 }
 
 func (w *worker) lost() bool {
@@ -88,6 +92,8 @@ func (w *worker) listen() {
 			break
 		}
 		switch f.Type {
+		case frame.Hello:
+			close(w.ready)
 		case frame.Result, frame.Error:
 			w.answer(f)
 		case frame.Event:
@@ -161,6 +167,7 @@ func (w *worker) vanish() {
 	w.replies = nil
 	w.mu.Unlock()
 	w.conn.Close()
+	close(w.down)
 	w.pool.forget(w)
 	if t != nil {
 		w.awaitReaped()

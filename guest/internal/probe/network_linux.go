@@ -95,27 +95,45 @@ func reachEngine(t *trial) {
 }
 
 // dial counts a failure to connect as a refusal: nothing was reached. Only silence may as well mean that nobody is there.
-func (t *trial) dial(network, address string) {
-	conn, err := net.DialTimeout(network, address, dialPatience)
+func (t *trial) dial(network, address string) { t.dialBy(&net.Dialer{}, network, address, address) }
+
+func (t *trial) dialBy(dialer *net.Dialer, network, address, words string) {
+	dialer.Timeout = dialPatience
+	conn, err := dialer.Dial(network, address)
 	var timeout net.Error
 	switch {
 	case err == nil:
 		conn.Close()
-		t.pass("connect to %s: it answers", address)
+		t.pass("connect to %s: it answers", words)
 	case errors.As(err, &timeout) && timeout.Timeout():
-		t.skip("connect to %s: neither an answer nor a refusal", address)
+		t.skip("connect to %s: neither an answer nor a refusal", words)
 	default:
-		t.refuse("connect to %s: %v", address, reason(err))
+		t.refuse("connect to %s: %v", words, reason(err))
 	}
 }
 
 func reachMetadata(t *trial) {
 	for _, address := range []string{"169.254.169.254:80", "169.254.170.2:80", "[fd00:ec2::254]:80"} {
-		t.dial("tcp", address)
+		connectTo(t, address)
 	}
 }
 
-func connectTo(t *trial, address string) { t.dial("tcp", address) }
+// connectTo tries the way that the routes show, and then every interface, whatever the routes say.
+func connectTo(t *trial, address string) {
+	t.dial("tcp", address)
+	interfaces, _ := net.Interfaces()
+	for _, it := range interfaces {
+		if it.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		dialer := &net.Dialer{Control: func(_, _ string, conn syscall.RawConn) error {
+			var err error
+			failed := conn.Control(func(fd uintptr) { err = syscall.BindToDevice(int(fd), it.Name) })
+			return errors.Join(failed, err)
+		}}
+		t.dialBy(dialer, "tcp", address, address+" by "+it.Name)
+	}
+}
 
 // findWayOut asks for a route only; connecting a datagram socket sends nothing.
 func findWayOut(t *trial) {

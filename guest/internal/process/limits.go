@@ -11,8 +11,9 @@ const shellKilled = 128 + int(syscall.SIGKILL)
 
 // limits tells whether a command has met the workspace's limits.
 //
-// The kernel counts for the workspace, not for each command. A hit while nothing else ran was this command's; while
-// others ran, it is taken for this command's only where something of its tree looks like it.
+// The kernel counts for the workspace, not for each command. A hit while nothing else ran was this command's. While
+// others ran, want of memory is taken for this command's only where something of its tree was killed, and a refused
+// process, which leaves no such trace, for nobody's.
 type limits struct {
 	group  *cgroup.Group
 	before cgroup.Hits
@@ -28,11 +29,11 @@ func (l *limits) cause(r *Result, killed int) Cause {
 	if r.ExitCode != nil {
 		exit = *r.ExitCode
 	}
-	failed := r.Signal != nil || exit != 0
+	failed := r.Signal != nil || exit != 0 // who did with fewer processes has not ended because of it
 	switch {
 	case now.OutOfMemory > l.before.OutOfMemory && (!l.shared || killed > 0 || exit == shellKilled):
 		return CauseOutOfMemory
-	case now.Pids > l.before.Pids && failed:
+	case now.Pids > l.before.Pids && !l.shared && failed:
 		return CausePidsLimit
 	}
 	return r.Cause

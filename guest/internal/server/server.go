@@ -3,6 +3,7 @@ package server
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -16,6 +17,8 @@ import (
 	"agentic-isolation/guest/internal/link"
 	"agentic-isolation/guest/internal/pool"
 	"agentic-isolation/guest/internal/process"
+	"agentic-isolation/guest/internal/resolver"
+	"agentic-isolation/guest/internal/traces"
 )
 
 const (
@@ -71,6 +74,9 @@ func Main(version string) int {
 		},
 		ending: make(chan struct{}), quiet: make(chan struct{}), links: map[*link.Link]struct{}{},
 	}
+	if err := resolve(settings.Resolvers); err != nil {
+		return complain("name server", err)
+	}
 	listener, err := listen(settings.Socket)
 	if err != nil {
 		return complain("socket", err)
@@ -87,6 +93,23 @@ func Main(version string) int {
 	g.end()
 	_ = listener.Close()
 	return g.windUp()
+}
+
+// resolve starts the workspace's own name server where there are ones to ask. It ends with the process.
+func resolve(resolvers []netip.Addr) error {
+	if len(resolvers) == 0 {
+		return nil
+	}
+	upstream := make([]string, len(resolvers))
+	for i, address := range resolvers {
+		upstream[i] = netip.AddrPortFrom(address, resolver.Port).String()
+	}
+	relay, err := resolver.Listen(resolver.Address, upstream)
+	if err != nil {
+		return err
+	}
+	go relay.Serve()
+	return nil
 }
 
 func confine(settings *config.Config) error {
@@ -129,7 +152,7 @@ func (g *Guest) windUp() int {
 	}
 	g.mu.Unlock()
 	drained.Wait()
-	if err := removeTraces(g.config); err != nil {
+	if err := traces.Remove(g.config); err != nil {
 		return complain("cleanup", err)
 	}
 	return 0

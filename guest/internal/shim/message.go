@@ -2,7 +2,8 @@
 // command, reaps and kills its tree, and learns from the kernel when that tree is empty.
 //
 // Guest and shim exchange frames over a socket pair. A request is an OPEN frame, answered on its channel by RESULT or
-// ERROR; what befalls a command is told by EVENT frames on the channel of its start request.
+// ERROR; what befalls a command is told by EVENT frames on the channel of its start request. A shim's first frame is a
+// HELLO: it has all the threads that it will need.
 package shim
 
 // ControlFD is the descriptor at which a shim finds its end of the socket pair.

@@ -13,8 +13,9 @@ import (
 	"agentic-isolation/guest/internal/kernel"
 )
 
-// reservedThreads makes four with those that the runtime needs: for the control socket, a child's end, and a kill.
-const reservedThreads = 1
+// reservedThreads are for all that may block in the kernel at a time: the control socket, a child's end, a start, a kill,
+// and one that runs meanwhile. The runtime dies when it wants one more while the workspace may have no more processes.
+const reservedThreads = 5
 
 type shim struct {
 	control *control
@@ -35,6 +36,7 @@ func Main() int {
 	}
 	kernel.ReserveThreads(reservedThreads)
 	s := &shim{control: newControl(ControlFD)}
+	s.control.send(frame.Hello, 0, struct{}{})
 	// Two goroutines take turns: one that has started a command goes on to supervise it, and the other reads.
 	// Handing the command over instead would make it wait until the runtime notices the reader's system call.
 	turn := make(chan struct{}, 1)

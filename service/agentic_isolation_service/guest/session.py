@@ -97,7 +97,7 @@ class GuestSession:
                 f"{MAX_CHANNELS} calls are under way in the workspace, as many as there may be; wait for some to end"
             ) from None
         except LinkLostError as error:
-            raise self._lost_link(error) from error
+            await self.raise_lost(error)
 
     async def call(self, operation: dict[str, object]) -> dict[str, object]:
         """Carries out an operation that answers with one RESULT and returns it.
@@ -139,7 +139,10 @@ class GuestSession:
                 link = self._link
                 if link is None or link.lost is not None:
                     link = await self._reconnect()
-                raise self._lost_link(await link.wait_lost())
+                loss = await link.wait_lost()
+                if loss.protocol_error:
+                    await self._reconnect()
+                raise self._lost_link(loss)
             except UnavailableError:
                 await asyncio.sleep(next_link - loop.time())
             except WorkspaceLostError:
@@ -221,15 +224,14 @@ class GuestSession:
     async def _try_to_connect(self) -> GuestLink | IsolationError:
         if self._link is not None:
             if self._link.lost is not None and self._link.lost.protocol_error:
-                return self._lost_link(self._link.lost)  # between two calls, when nobody waited for it
+                return await self._explained(self._link.lost)
             await self._link.aclose()
         try:
             link = await GuestLink.open(await self._connect(), self._key)
         except LinkLostError as error:
             return self._lost_link(error)
         except OSError as error:
-            self._lost = WorkspaceLostError(f"workspace {self._workspace_id} is gone: {error}")
-            return self._lost
+            return self._gone(error)
         except IsolationError as error:
             return error
         if link.workspace_id != self._workspace_id:
@@ -237,6 +239,20 @@ class GuestSession:
             return self._lost_link(LinkLostError("the guest is another workspace's", protocol_error=True))
         self._link = link
         return link
+
+    async def _explained(self, loss: LinkLostError) -> IsolationError:
+        """Returns what a broken protocol means. A place that dies may say so in words where frames are expected."""
+        try:
+            await (await self._connect()).aclose()
+        except OSError as error:
+            return self._gone(error)
+        except IsolationError:
+            pass
+        return self._lost_link(loss)
+
+    def _gone(self, error: OSError) -> WorkspaceLostError:
+        self._lost = self._lost or WorkspaceLostError(f"workspace {self._workspace_id} is gone: {error}")
+        return self._lost
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

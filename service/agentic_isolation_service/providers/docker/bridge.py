@@ -7,6 +7,7 @@ import contextlib
 
 import aiodocker
 import aiohttp
+from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 
 from agentic_isolation_service.providers.docker.container import GUEST_PATH, GUEST_SOCKET
@@ -19,14 +20,19 @@ _OPEN_TIMEOUT = 15.0
 
 
 class BridgeStream:
-    """A bridge's standard input and output. Drained promptly by the link, whatever its channels' readers do."""
+    """A bridge's standard input and output. Drained promptly by the link, whatever its channels' readers do.
 
-    def __init__(self, stream: Stream) -> None:
+    It ends with its container: under gVisor the engine may keep the stream of an exec open that nothing runs any more.
+    """
+
+    def __init__(self, container: DockerContainer, stream: Stream) -> None:
+        self._container = container
         self._stream = stream
         self._words = b""
+        self._watch = asyncio.create_task(self._end_with_container())
 
     @classmethod
-    async def open(cls, container: aiodocker.containers.DockerContainer) -> BridgeStream:
+    async def open(cls, container: DockerContainer) -> BridgeStream:
         """Starts a bridge. Raises DockerError where the container is gone or not running."""
         async with asyncio.timeout(_OPEN_TIMEOUT):
             # The container's own environment holds the guest's settings, which are none of the bridge's business.
@@ -40,7 +46,7 @@ class BridgeStream:
                 user=_BRIDGE_USER,
                 workdir="/",
             )
-            bridge = cls(execution.start(detach=False))
+            bridge = cls(container, execution.start(detach=False))
             try:
                 await bridge._stream.__aenter__()  # starts it; else the first read would, outside of this timeout
             except BaseException:
@@ -70,6 +76,17 @@ class BridgeStream:
 
     async def aclose(self) -> None:
         """Ends the bridge."""
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        await self._hang_up()
+
+    async def _end_with_container(self) -> None:
+        # Where the engine does not tell, the link's own watch for silence is left.
+        with contextlib.suppress(aiodocker.DockerError, aiohttp.ClientError, TimeoutError):
+            await self._container.wait()
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
         response = self._stream._resp
         transport = response.connection.transport if response is not None and response.connection is not None else None
         if isinstance(transport, asyncio.WriteTransport) and transport.get_write_buffer_size():

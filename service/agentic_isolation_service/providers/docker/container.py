@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from agentic_isolation.models import ResourceLimits, SecurityConfig
 from agentic_isolation_service.core.ports import PlaceSpec
@@ -17,6 +18,8 @@ GUEST_SOCKET = "@agentic-isolation-guest"
 HOME = "/home/agent"
 LABEL = "agentic-isolation"
 WORKSPACE_LABEL = f"{LABEL}.workspace-id"
+ERRAND = "errand"
+"""Value of LABEL on the containers of errands."""
 GVISOR_RUNTIME = "runsc"
 
 DEFAULT_USER = "1000:1000"
@@ -45,6 +48,32 @@ class ContainerPlan:
     """Empty: the engine's default."""
     guest_volume: str
     labels: dict[str, str]
+    network_id: str = ""
+    """Empty: loopback only."""
+    resolvers: tuple[str, ...] = ()
+    """Name servers, where there is a network."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrandPlan:
+    """A container that runs the guest's program once, and in which nothing else ever runs."""
+
+    image: str
+    """Any image: nothing of it is used."""
+    runtime: str
+    guest_volume: str
+    labels: dict[str, str]
+    network: str = "none"
+    capabilities: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ("version",)
+
+    def on_host(self, *arguments: str) -> Self:
+        """Returns the errand with these arguments, in the network of the engine's host, which it may configure."""
+        return replace(self, network="host", capabilities=("NET_ADMIN",), arguments=arguments)
+
+    def on_bridge(self, *arguments: str) -> Self:
+        """Returns the errand with these arguments, on the engine's default bridge."""
+        return replace(self, network="bridge", arguments=arguments)
 
 
 def container_name(workspace_id: str) -> str:
@@ -62,7 +91,7 @@ def container_config(plan: ContainerPlan) -> dict[str, object]:
         "Entrypoint": [GUEST_PATH, "serve"],
         "Cmd": [],
         "User": user,
-        "Env": [f"AGENTIC_GUEST_CONFIG={_guest_settings(plan.spec, security)}", f"HOME={HOME}"],
+        "Env": [f"AGENTIC_GUEST_CONFIG={_guest_settings(plan, security)}", f"HOME={HOME}"],
         "WorkingDir": "/",
         "Healthcheck": {"Test": ["NONE"]},
         "Labels": plan.labels | {WORKSPACE_LABEL: plan.spec.workspace_id},
@@ -70,6 +99,33 @@ def container_config(plan: ContainerPlan) -> dict[str, object]:
         "StopSignal": "SIGKILL",
         "NetworkDisabled": False,
         "HostConfig": _host_config(plan, security, config.limits or ResourceLimits(), user),
+    }
+
+
+def errand_config(plan: ErrandPlan) -> dict[str, object]:
+    """Returns the body of the engine's `POST /containers/create` for an errand."""
+    return {
+        "Image": plan.image,
+        "Entrypoint": [GUEST_PATH, *plan.arguments],
+        "Cmd": [],
+        "User": "0:0" if plan.capabilities else DEFAULT_USER,
+        "WorkingDir": "/",
+        "Healthcheck": {"Test": ["NONE"]},
+        "Labels": plan.labels | {LABEL: ERRAND},
+        "HostConfig": {
+            "Runtime": plan.runtime,
+            "CapAdd": list(plan.capabilities),
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "ReadonlyRootfs": True,
+            "Mounts": [{"Type": "volume", "Source": plan.guest_volume, "Target": GUEST_DIRECTORY, "ReadOnly": True}],
+            "NetworkMode": plan.network,
+            # Capabilities in a user namespace of the engine's would not count in the host's network.
+            "UsernsMode": "host" if plan.network == "host" else "",
+            "PidsLimit": 64,
+            "Memory": 128 << 20,
+            "LogConfig": {"Type": "json-file"},
+        },
     }
 
 
@@ -91,7 +147,8 @@ def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: Resource
             {"Type": "volume", "Source": plan.guest_volume, "Target": GUEST_DIRECTORY, "ReadOnly": True},
             _working_volume(plan, user, _or_default(limits.disk_bytes, DEFAULT_DISK_BYTES)),
         ],
-        "NetworkMode": "bridge" if limits.network else "none",
+        "NetworkMode": plan.network_id or "none",
+        "Dns": list(plan.resolvers),
         "IpcMode": "private",
         "CgroupnsMode": "private",
         "PidsLimit": _GVISOR_PIDS if gvisor else pids,
@@ -132,8 +189,9 @@ def _working_volume(plan: ContainerPlan, user: str, size: int) -> dict[str, obje
     }
 
 
-def _guest_settings(spec: PlaceSpec, security: SecurityConfig) -> str:
-    settings = {
+def _guest_settings(plan: ContainerPlan, security: SecurityConfig) -> str:
+    spec = plan.spec
+    settings: dict[str, object] = {
         "workspace_id": spec.workspace_id,
         "key": spec.key.hex(),
         "socket": GUEST_SOCKET,
@@ -143,6 +201,9 @@ def _guest_settings(spec: PlaceSpec, security: SecurityConfig) -> str:
         "no_new_privileges": security.no_new_privileges,
         "max_commands": _MAX_COMMANDS,
     }
+    if plan.runtime == GVISOR_RUNTIME:
+        # Docker's name server is a redirection in the host's kernel, and unknown to gVisor's.
+        settings["resolvers"] = plan.resolvers
     return json.dumps(settings)
 
 

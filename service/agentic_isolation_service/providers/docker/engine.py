@@ -23,7 +23,7 @@ LOOK_TIMEOUT = 15.0
 CONNECT_TIMEOUT = 10.0
 """Seconds."""
 _KEEPALIVE = 1.0
-"""Seconds that an idle connection is kept: long enough for a burst of calls, and hardly one that a restart breaks."""
+"""Seconds that an idle TCP connection is kept: enough for a burst of calls, and hardly one that a restart breaks."""
 _MAX_MESSAGE = 500
 NOT_CONNECTED = 900
 """What aiodocker puts in place of a status when there was no answer."""
@@ -116,7 +116,7 @@ class Engine:
         connector: aiohttp.BaseConnector | None = None
         host = self.host
         if scheme == "unix":
-            connector = aiohttp.UnixConnector(path, limit=0, keepalive_timeout=_KEEPALIVE)
+            connector = aiohttp.UnixConnector(path, limit=0, force_close=True)  # to open another costs nothing
         elif scheme in ("tcp", "http", "https"):
             context = await asyncio.to_thread(_tls_context)
             tls = context if context is not None else True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import aiodocker
 from aiodocker.containers import DockerContainer
@@ -39,6 +40,7 @@ from agentic_isolation_service.providers.docker.container import (
     HOME,
     LABEL,
     ContainerPlan,
+    ErrandPlan,
     container_config,
     container_name,
 )
@@ -47,9 +49,12 @@ from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from agentic_isolation_service.providers.docker.images import check_image, ensure_image
 from agentic_isolation_service.providers.docker.isolation import read_back
+from agentic_isolation_service.providers.docker.memory import MemoryWatch
+from agentic_isolation_service.providers.docker.network import Networks
 
 _REMOVAL_TIMEOUT = 30.0
 _POLL = 0.05
+_ERRAND_RUNTIME = "runc"
 _RESERVED = (
     "/",
     "/proc",
@@ -67,6 +72,7 @@ _RESERVED = (
 )
 
 
+_EXHAUSTED = "it was out of memory, which under gVisor ends the whole workspace; give it more by limits.memory"
 _GONE = "gone"
 _LIVING = ("created", "running", "paused", "restarting")
 _log = logging.getLogger(__name__)
@@ -83,6 +89,7 @@ class DockerProvider:
         host: The engine, as DOCKER_HOST spells it; None: DOCKER_HOST, else the standard socket.
         default_image: Image of workspaces that name none.
         labels: Put on everything that is created, beside the provider's own.
+        dns: Name servers of workspaces with a network; none: the engine's.
         stale_after: Seconds after which a container with these labels that nobody has started is removed.
     """
 
@@ -94,14 +101,17 @@ class DockerProvider:
         *,
         default_image: str,
         labels: Mapping[str, str] | None = None,
+        dns: Sequence[str] = (),
         stale_after: float = STALE_AFTER,
     ) -> None:
         self._engine = Engine(host)
         self._default_image = default_image
         self._labels = {LABEL: "workspace", **(labels or {})}
+        self._memory = MemoryWatch(self._engine, self._labels)
         self._sweeper = Sweeper(self._labels, stale_after=stale_after)
         self._guest_volume: str | None = None
         self._filling = asyncio.Lock()
+        self._networks = Networks(dns)
 
     def check(self, config: WorkspaceConfig) -> None:
         """Refuses a malformed image name, and a working directory that would hide what the container needs."""
@@ -123,6 +133,8 @@ class DockerProvider:
             await self._sweeper.sweep(client)
             place = Place(spec.workspace_id, runtime=runtime or (await self._engine.facts()).default_runtime)
             try:
+                if place.runtime == GVISOR_RUNTIME:
+                    self._memory.add(container_name(spec.workspace_id))
                 await self._make(client, spec, image, runtime)
             except aiodocker.DockerError as error:
                 await finish(self._discard(client, spec.workspace_id))
@@ -136,6 +148,8 @@ class DockerProvider:
 
     async def connect(self, place: Place) -> ByteStream:
         """Starts a bridge in the container."""
+        if self._memory.is_exhausted(container_name(place.workspace_id)):
+            raise GoneError(_EXHAUSTED)
         async with self._engine.client() as client:
             container = client.containers.container(container_name(place.workspace_id))
             try:
@@ -153,6 +167,7 @@ class DockerProvider:
 
     async def destroy(self, place: Place) -> None:
         """Removes the container with its volumes, and waits until the engine has none of that name."""
+        self._memory.discard(container_name(place.workspace_id))
         async with self._engine.client() as client:
             await self._remove(client, place.workspace_id)
 
@@ -194,6 +209,7 @@ class DockerProvider:
 
     async def aclose(self) -> None:
         """Closes the connection to the engine. Containers stay."""
+        await self._memory.aclose()
         await self._engine.aclose()
 
     async def _runtime(self, security: SecurityConfig) -> str:
@@ -225,18 +241,31 @@ class DockerProvider:
 
     async def _make(self, client: aiodocker.Docker, spec: PlaceSpec, image: str, runtime: str) -> None:
         volume = await self._volume(client, image)
+        plan = ContainerPlan(spec, image, runtime, volume, self._labels)
         try:
-            return await _start(client, ContainerPlan(spec, image, runtime, volume, self._labels))
+            return await self._start(client, plan)
         except aiodocker.DockerError as error:
             if GUEST_PATH not in error.message:
                 raise
         # Somebody has pruned the engine's volumes since, and the engine has made an empty one.
         await self._remove(client, spec.workspace_id)
         volume = await self._volume(client, image, known=volume)
-        return await _start(client, ContainerPlan(spec, image, runtime, volume, self._labels))
+        return await self._start(client, replace(plan, guest_volume=volume))
+
+    async def _start(self, client: aiodocker.Docker, plan: ContainerPlan) -> None:
+        limits = plan.spec.config.limits
+        if limits is not None and limits.network:
+            # gVisor has a network of its own, in which an errand would change nothing of the host's.
+            runtime = _ERRAND_RUNTIME if _ERRAND_RUNTIME in (await self._engine.facts()).runtimes else ""
+            errand = ErrandPlan(plan.image, runtime, plan.guest_volume, plan.labels)
+            network = await self._networks.ensure(client, errand)
+            plan = replace(plan, network_id=network.id, resolvers=network.resolvers)
+        container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
+        await container.start()
 
     async def _discard(self, client: aiodocker.Docker, workspace_id: str) -> None:
         """Removes what a creation that has failed may have left; that failure is what its caller is told."""
+        self._memory.discard(container_name(workspace_id))
         try:
             await self._remove(client, workspace_id)
         except (aiodocker.DockerError, TimeoutError, ProviderUnavailableError):
@@ -252,11 +281,6 @@ class DockerProvider:
                 if await _state_of(container) == _GONE:
                     return
                 await asyncio.sleep(_POLL)
-
-
-async def _start(client: aiodocker.Docker, plan: ContainerPlan) -> None:
-    container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
-    await container.start()
 
 
 async def _state_of(container: DockerContainer) -> str:

@@ -1,7 +1,10 @@
-package server
+// Package traces removes what a guest, or a program that was killed, is to leave no trace of.
+package traces
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,8 +14,8 @@ import (
 	"agentic-isolation/guest/internal/config"
 )
 
-// removeTraces removes what the settings want gone. It does all that it can, whatever fails.
-func removeTraces(c *config.Config) error {
+// Remove removes what the settings want gone. It does all that it can, whatever fails.
+func Remove(c *config.Config) error {
 	var failures []error
 	if !strings.HasPrefix(c.Socket, "@") {
 		if err := os.Remove(c.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -26,6 +29,17 @@ func removeTraces(c *config.Config) error {
 		failures = append(failures, sweep(c.Sweep))
 	}
 	return errors.Join(failures...)
+}
+
+// WatchMain is a process that removes a service's temporary directory when the service has gone without doing it: it
+// waits for the end of its standard input, which the service's death is too. It returns the exit code.
+func WatchMain(dir string) int {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	if err := sweep(dir); err != nil {
+		fmt.Fprintf(os.Stderr, "agentic-guest sweep: %v\n", err)
+		return 1
+	}
+	return 0
 }
 
 // removeAll also removes directories that a workload has locked itself out of.
@@ -52,7 +66,7 @@ func unlock(dir string) {
 
 // sweep removes a directory that several guests and a service share, when this was the last of them.
 func sweep(dir string) error {
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -1,0 +1,133 @@
+package resolver
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+const reaction = 10 * time.Second
+
+// upstream answers every query with its own words, over UDP and TCP.
+func upstream(t *testing.T, words string) string {
+	t.Helper()
+	packets, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams, err := net.Listen("tcp4", packets.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { packets.Close(); streams.Close() })
+	go func() {
+		buffer := make([]byte, maxMessage)
+		for {
+			n, client, err := packets.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = packets.WriteTo([]byte("no answer to any query"), client)
+			_, _ = packets.WriteTo(append(buffer[:n:n], words...), client)
+		}
+	}()
+	go func() {
+		for {
+			conn, err := streams.Accept()
+			if err != nil {
+				return
+			}
+			query, _ := io.ReadAll(conn)
+			_, _ = conn.Write(append(query, words...))
+			conn.Close()
+		}
+	}()
+	return packets.LocalAddr().String()
+}
+
+// nobody is an address where nobody listens.
+func nobody(t *testing.T) string {
+	t.Helper()
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().String()
+}
+
+func relay(t *testing.T, upstream ...string) *Relay {
+	t.Helper()
+	r, err := Listen("127.0.0.1:0", upstream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { r.Serve(); close(ended) }()
+	t.Cleanup(func() {
+		r.Close()
+		<-ended
+	})
+	return r
+}
+
+func dial(t *testing.T, network, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(reaction))
+	return conn
+}
+
+func TestPassesPacketsOnToTheFirstThatAnswers(t *testing.T) {
+	r := relay(t, nobody(t), upstream(t, " from the second"), upstream(t, " from the third"))
+	for i := range 3 {
+		query := fmt.Sprintf("query %d", i)
+		conn := dial(t, "udp4", r.Address())
+		if _, err := conn.Write([]byte(query)); err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, 100)
+		n, err := conn.Read(answer)
+		if err != nil || string(answer[:n]) != query+" from the second" {
+			t.Fatalf("%q %v", answer[:n], err)
+		}
+	}
+}
+
+func TestPassesStreamsOn(t *testing.T) {
+	r := relay(t, nobody(t), upstream(t, " from the second"))
+	conn := dial(t, "tcp4", r.Address())
+	query := bytes.Repeat([]byte("much "), 20_000)
+	if _, err := conn.Write(query); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || string(answer) != string(query)+" from the second" {
+		t.Fatalf("%d bytes, %v", len(answer), err)
+	}
+}
+
+func TestStreamEndsWhereNobodyAnswers(t *testing.T) {
+	conn := dial(t, "tcp4", relay(t, nobody(t)).Address())
+	if answer, err := io.ReadAll(conn); len(answer) > 0 {
+		t.Fatalf("%q %v", answer, err)
+	}
+}
+
+func TestConfiguredNameServers(t *testing.T) {
+	found := usable("# a comment\nsearch corp.test\nnameserver 127.0.0.53\nnameserver 203.0.113.1\n" +
+		"nameserver\t198.51.100.53 trailing\nnameserver 2001:db8::53\nnameserver\nnameserver nonsense\noptions edns0\n")
+	if fmt.Sprint(found) != "[203.0.113.1 198.51.100.53]" {
+		t.Fatal(found)
+	}
+}

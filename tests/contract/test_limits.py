@@ -1,0 +1,97 @@
+"""What a workspace may use: it is held to it, the command that met a limit says so, and what it uses can be asked."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agentic_isolation import ResourceLimits, ResourceUsage, SecurityConfig, TerminationCause, WorkspaceLostError
+from tests.support.eventually import eventually
+from tests.support.jobs import python
+from tests.support.ways import Way, Workspace
+
+MEBI = 1 << 20
+HUNGRY = f"held = bytearray({1 << 30})"
+FORKS = """
+import os, time
+for _ in range(5000):
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+"""
+
+
+def small(way: Way) -> ResourceLimits:
+    return ResourceLimits(memory="256M", disk="64M")
+
+
+def cause(result: object) -> TerminationCause | None:
+    termination = getattr(result, "termination", None)
+    return None if termination is None else termination.cause
+
+
+@pytest.mark.places("runc")
+async def test_out_of_memory_is_told_of_the_command_that_took_it(way: Way) -> None:
+    """Of itself, or of any child, however the command itself ended; and of no other that ran at the time."""
+    async with way.open(way.config(limits=small(way))) as ws:
+        assert cause(await ws.execute(python(HUNGRY))) is TerminationCause.OUT_OF_MEMORY
+        command = f"python3 -c '{HUNGRY}'; echo its code is $?"
+        result = await ws.execute(command)
+        assert (cause(result), result.stdout, result.exit_code) == (
+            TerminationCause.OUT_OF_MEMORY,
+            "its code is 137\n",
+            0,
+        )
+        bystander = asyncio.create_task(ws.execute("while [ ! -e stop ]; do sleep 0.05; done; exit 3"))
+        assert cause(await ws.execute(python(HUNGRY))) is TerminationCause.OUT_OF_MEMORY
+        await ws.write_file("stop", "")
+        assert cause(await bystander) is TerminationCause.EXITED
+        assert cause(await ws.execute("exit 137")) is TerminationCause.EXITED
+
+
+@pytest.mark.places("gvisor")
+async def test_out_of_memory_under_gvisor_ends_the_workspace_and_says_why(way: Way) -> None:
+    async with way.open(way.config(limits=small(way))) as ws:
+        with pytest.raises(WorkspaceLostError, match="out of memory"):
+            async with asyncio.timeout(30):
+                await ws.execute(python(HUNGRY))
+
+
+@pytest.mark.places("runc")
+async def test_limit_of_processes_is_told(way: Way) -> None:
+    limited = SecurityConfig(use_gvisor=False, pids_limit=16)
+    async with way.open(way.config(security=limited)) as ws:
+        result = await ws.execute(python(FORKS))
+        assert not result.success
+        assert cause(result) is TerminationCause.PIDS_LIMIT
+        assert cause(await ws.execute("exit 3")) is TerminationCause.EXITED
+
+
+@pytest.mark.places("runc", "gvisor")
+async def test_usage(ws: Workspace) -> None:
+    before = (await ws.describe()).usage
+    assert before is not None
+    assert None not in (before.memory_bytes, before.cpu_seconds, before.pids, before.disk_bytes)
+    await ws.write_file("file", bytes(8 * MEBI))
+    holding = asyncio.create_task(ws.execute(python("end = sum(range(10**7)); import time; time.sleep(1e6)")))
+
+    async def more() -> bool:
+        now = (await ws.describe()).usage or ResourceUsage()
+        return (
+            (now.memory_bytes or 0) > (before.memory_bytes or 0) + MEBI
+            and (now.cpu_seconds or 0) > (before.cpu_seconds or 0)
+            and (now.pids or 0) > (before.pids or 0)
+            and (now.disk_bytes or 0) >= (before.disk_bytes or 0) + 8 * MEBI
+        )
+
+    try:
+        await eventually(more, "everything that it uses has grown")
+    finally:
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+
+
+@pytest.mark.places("local")
+async def test_usage_of_a_directory_is_not_known(ws: Workspace) -> None:
+    assert (await ws.describe()).usage in (None, ResourceUsage())

@@ -1,0 +1,40 @@
+"""`make demo`: the agent works in a container where there is an engine, else in a directory, and it says which."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.service import CHECKOUT, python_environment
+
+
+def demo(**environment: str) -> tuple[str, dict[str, object]]:
+    """Runs the demo and returns what it says of the isolation, and the agent's last event."""
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / "examples" / "demo.py"],
+        env=python_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_without_an_engine_it_says_that_nothing_isolates() -> None:
+    said, last = demo(DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert "unix:///nowhere/docker.sock" in said
+    assert "NOT ISOLATED" in said
+    assert (last["type"], last["success"]) == ("final", True)
+
+
+@pytest.mark.docker
+def test_with_an_engine_it_works_in_a_container() -> None:
+    said, last = demo()
+    assert "a container under run" in said
+    assert "user 1000:1000, no capabilities, read-only root, network none" in said
+    assert (last["type"], last["success"]) == ("final", True)
