@@ -12,8 +12,9 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
 GOOD = (
-    "python python:3.12-slim library/python a.b-c_d__e/f localhost/x localhost:5000/x:y 127.0.0.1:5000/x host:5000/a/b/c "
-    "registry.example.org/team/image Registry.Example.org/team/image:Tag_1.0-x [::1]:5000/x 0123456789ab"
+    "python python:3.12-slim library/python a.b-c_d__e/f localhost/x localhost:5000/x:y 127.0.0.1:5000/x "
+    "host:5000/a/b/c registry.example.org/team/image Registry.Example.org/team/image:Tag_1.0-x [::1]:5000/x "
+    "0123456789ab"
 ).split()
 BAD = "Python Team/image a: :a a:b:c /a a/ a//b a@b a@sha256:1 ../a a/../b a?b a#b a%2f -a a- a..b a:-b".split()
 LONG = [piece * 50_000 for piece in ("a", "a/", "a.", "a-", "a:")]
