@@ -7,7 +7,7 @@ import traceback
 
 import pytest
 
-from agentic_isolation import ProcessLimitError, UnavailableError, WorkspaceLostError
+from agentic_isolation import ProcessLimitError, ProviderUnavailableError, UnavailableError, WorkspaceLostError
 from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.guest.session import GuestSession
 from tests.unit.fake_guest import (
@@ -135,3 +135,73 @@ async def test_lost_workspace_does_not_collect_its_callers_frames() -> None:
         assert depths[1] == depths[2]
         assert session.lost is not None
         assert session.lost.__traceback__ is None
+
+
+async def test_all_who_want_a_link_share_an_attempt_and_its_failure() -> None:
+    """Else each would wait for its own turn with an engine that does not answer."""
+    attempts = 0
+    go_on = asyncio.Event()
+
+    async def connect() -> MemoryStream:
+        nonlocal attempts
+        attempts += 1
+        await go_on.wait()
+        raise ProviderUnavailableError("the engine at nowhere does not answer")
+
+    session = GuestSession(WORKSPACE_ID, KEY, connect)
+    calls = [asyncio.create_task(session.call({"op": "info"})) for _ in range(20)]
+    await let_tasks_run()
+    calls[0].cancel()
+    await let_tasks_run()
+    assert attempts == 1
+    go_on.set()
+    first, *others = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(first, asyncio.CancelledError)
+    assert len({id(error) for error in others}) == 19, "each has an error of its own"
+    for error in others:
+        assert isinstance(error, ProviderUnavailableError)
+        assert "nowhere" in str(error)
+    assert attempts <= 2, "one that fails at once is tried a second time"
+    assert session.lost is None
+    await session.aclose()
+
+
+async def test_place_that_is_just_ending_is_asked_again_before_it_is_called_unavailable() -> None:
+    """A container that was killed may for a moment let a bridge in, which then ends without a word."""
+    attempts = 0
+
+    async def connect() -> MemoryStream:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:
+            raise FileNotFoundError("its container is gone")
+        service_end, guest_end = MemoryStream.pair()
+        await guest_end.aclose()
+        return service_end
+
+    session = GuestSession(WORKSPACE_ID, KEY, connect)
+    with pytest.raises(WorkspaceLostError, match="gone"):
+        await session.call({"op": "info"})
+    assert attempts == 2
+    await session.aclose()
+
+
+async def test_closing_a_session_ends_its_attempt_to_connect() -> None:
+    cancelled = False
+
+    async def connect() -> MemoryStream:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        raise AssertionError("nothing wakes it")
+
+    session = GuestSession(WORKSPACE_ID, KEY, connect)
+    calls = [asyncio.create_task(session.call({"op": "info"})) for _ in range(3)]
+    await let_tasks_run()
+    await session.aclose()
+    assert cancelled
+    for error in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(error, UnavailableError)

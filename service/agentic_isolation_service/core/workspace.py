@@ -96,6 +96,10 @@ class HeldWorkspace:
             self._destroying = asyncio.create_task(self._destroy(on_destroyed))
         await asyncio.shield(self._destroying)
 
+    async def leave(self) -> None:
+        """Watches it no longer: what could not be destroyed is ended by the lease inside of it."""
+        await _end(self._watchers)
+
     async def _destroy(self, on_destroyed: Callable[[], None]) -> None:
         try:
             await _end(self._watchers[1:])

@@ -72,6 +72,7 @@ class Workspaces:
         for held in self._held.values():
             self._reap(held)
         await asyncio.gather(*self._removals.values())
+        await asyncio.gather(*(held.leave() for held in self._held.values()))
         await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
 
     async def create(self, config: WorkspaceConfig, request_id: str = "") -> WorkspaceInfo:

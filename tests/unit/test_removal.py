@@ -1,0 +1,70 @@
+"""A workspace that cannot be removed for now is removed later, whoever wanted it to go."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agentic_isolation import ProviderUnavailableError, WorkspaceConfig, WorkspaceNotFoundError
+from agentic_isolation.models import WorkspaceState
+from agentic_isolation_service.core import workspaces as workspaces_module
+from agentic_isolation_service.core.ports import Place
+from agentic_isolation_service.core.workspaces import Workspaces
+from tests.support.eventually import eventually
+from tests.unit.fake_guest import PATIENCE
+from tests.unit.fake_provider import FakeProvider, serve_honestly
+
+
+class AwayProvider(FakeProvider):
+    """Its engine is away for the first attempts to remove a place."""
+
+    def __init__(self, *, failures: int) -> None:
+        super().__init__(serve_honestly)
+        self.failures = failures
+        self.attempts = 0
+
+    async def destroy(self, place: Place) -> None:
+        self.attempts += 1
+        if self.attempts <= self.failures:
+            raise ProviderUnavailableError("the engine is away")
+        await super().destroy(place)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspaces_module, "_REMOVAL_PAUSES", (0.01,))
+
+
+async def test_destruction_that_failed_goes_on() -> None:
+    provider = AwayProvider(failures=5)
+    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+        info = await workspaces.create(WorkspaceConfig(provider="fake"))
+        with pytest.raises(ProviderUnavailableError):
+            await workspaces.destroy(info.id)
+        assert workspaces.get(info.id).info.state is WorkspaceState.DESTROYING
+        await eventually(lambda: not provider.guests, "it is removed")
+        await eventually(lambda: workspaces.page({}, 10, "") == ([], ""), "it is forgotten")
+        with pytest.raises(WorkspaceNotFoundError):
+            await workspaces.destroy(info.id)
+    assert provider.attempts == 6
+
+
+async def test_lease_that_ends_while_the_engine_is_away() -> None:
+    provider = AwayProvider(failures=3)
+    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+        await workspaces.create(WorkspaceConfig(provider="fake", lease=1))
+        await eventually(lambda: not provider.guests, "it is removed")
+    assert provider.attempts == 4
+
+
+async def test_service_that_ends_while_the_engine_is_away() -> None:
+    """It tries once more, and leaves the rest to the lease inside."""
+    provider = AwayProvider(failures=1000)
+    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+        info = await workspaces.create(WorkspaceConfig(provider="fake"))
+        with pytest.raises(ProviderUnavailableError):
+            await workspaces.destroy(info.id)
+    assert provider.closed
+    for guest in provider.guests.values():
+        await guest.__aexit__(None, None, None)
