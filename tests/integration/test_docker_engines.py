@@ -19,17 +19,16 @@ from agentic_isolation import (
 from agentic_isolation.models import WorkspaceState
 from agentic_isolation.service import ServiceClient
 from agentic_isolation.v1 import workspace_pb2 as pb
-from tests import engine as engines
 from tests.engine import Engine
 from tests.integration.wire import EventReader, call, connected, resume, seconds, shell, start
-from tests.support import proc
 from tests.support.engine_leaks import WORKSPACES, containers, emptied, sweep
 from tests.support.engine_proxy import EngineProxy
 from tests.support.eventually import eventually
 from tests.support.jobs import new_mark, running, sleep_for_ever
+from tests.support.own_engine import GROUP, bring_up, own_engine
 from tests.support.service import ServedProcess
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker-engines")]
+pytestmark = [pytest.mark.docker, GROUP]
 RUNC = SecurityConfig(use_gvisor=False)
 SOON = 5.0
 BOUND = 40.0
@@ -39,16 +38,14 @@ BOUND = 40.0
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Engine]:
     """An engine that nobody else uses, to be broken."""
-    with proc.no_subreaper(), engines.session("faults") as engine:
-        proc.become_subreaper()
+    with own_engine() as engine:
         yield engine
 
 
 @pytest.fixture
 def ground(warm: None, fragile: Engine) -> None:
     """The engine runs when accounts are taken."""
-    with proc.no_subreaper():
-        fragile.start()
+    bring_up(fragile)
 
 
 @pytest.fixture
@@ -64,8 +61,7 @@ async def served(fragile: Engine, directory: Path) -> AsyncIterator[ServedProces
 
 
 async def restarted(engine: Engine) -> None:
-    with proc.no_subreaper():
-        await asyncio.to_thread(engine.start)
+    await asyncio.to_thread(bring_up, engine)
 
 
 def unreachable(engine: Engine) -> pytest.RaisesExc[ProviderUnavailableError]:

@@ -17,13 +17,12 @@ from agentic_isolation_service.guest.binary import guest_binary
 from agentic_isolation_service.providers.docker import DockerProvider
 from agentic_isolation_service.providers.docker import engine as connections
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
-from tests import engine as engines
 from tests.engine import Engine
-from tests.support import proc
 from tests.support.engine_leaks import WORKSPACES, emptied
+from tests.support.own_engine import GROUP, bring_up, own_engine
 from tests.support.service import python_environment
 
-pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker-engines")]
+pytestmark = [pytest.mark.docker, GROUP]
 GUEST_VOLUME = "agentic-isolation=guest-volume"
 PROGRAM = """
 import asyncio
@@ -38,16 +37,14 @@ asyncio.run(main())
 @pytest.fixture(scope="module")
 def empty_engine() -> Iterator[Engine]:
     """An engine whose guest volumes nobody else uses."""
-    with proc.no_subreaper(), engines.session("faults") as engine:
-        proc.become_subreaper()
+    with own_engine() as engine:
         yield engine
 
 
 @pytest.fixture
 def ground(warm: None, empty_engine: Engine) -> None:
     """The engine runs when accounts are taken, and has no guest's volume."""
-    with proc.no_subreaper():
-        empty_engine.start()
+    bring_up(empty_engine)
     forget(empty_engine)
 
 
