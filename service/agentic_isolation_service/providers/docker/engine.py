@@ -18,7 +18,7 @@ from agentic_isolation.errors import ProviderUnavailableError
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 CALL_TIMEOUT = 60.0
 """Seconds that the engine may take for one answer."""
-LOOK_TIMEOUT = 15.0
+LOOK_TIMEOUT = 30.0
 """Seconds that it may take to say what it is or has; an engine that takes longer is stopped or stuck."""
 CONNECT_TIMEOUT = 10.0
 """Seconds."""
