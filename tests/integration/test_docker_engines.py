@@ -31,8 +31,8 @@ from tests.support.service import ServedProcess
 pytestmark = [pytest.mark.docker, GROUP]
 RUNC = SecurityConfig(use_gvisor=False)
 SOON = 5.0
-BOUND = 40.0
-"""Seconds within which a call ends whose engine has stopped; it takes some 30."""
+BOUND = 60.0
+"""Seconds within which a call ends whose engine has stopped; it takes some 35."""
 
 
 @pytest.fixture(scope="module")
