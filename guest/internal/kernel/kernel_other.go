@@ -17,6 +17,9 @@ func ForbidTracing() error { return nil }
 // DropNewPrivileges does nothing on this platform.
 func DropNewPrivileges() error { return nil }
 
+// RefuseRiskyCalls does nothing on this platform.
+func RefuseRiskyCalls() error { return nil }
+
 // UsedBytes tells nothing on this platform.
 func UsedBytes(string) (int64, bool) { return 0, false }
 

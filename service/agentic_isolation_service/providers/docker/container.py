@@ -199,6 +199,8 @@ def _guest_settings(plan: ContainerPlan, security: SecurityConfig) -> str:
         "working_dir": spec.config.working_dir,
         "lease_ms": math.ceil(spec.config.lease * 1000),
         "no_new_privileges": security.no_new_privileges,
+        # On top of the engine's seccomp profile. gVisor's kernel has neither of the two.
+        "refuse_calls": security.no_new_privileges and plan.runtime != GVISOR_RUNTIME,
         "max_commands": _MAX_COMMANDS,
     }
     if plan.runtime == GVISOR_RUNTIME:
