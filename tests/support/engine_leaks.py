@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
+from agentic_isolation_service.providers.docker.creation import Sweeper
+from agentic_isolation_service.providers.docker.engine import Engine as Connection
 from tests.engine import Engine
 from tests.engine.plugin import RUN_LABEL
 from tests.support.eventually import eventually
@@ -38,9 +41,23 @@ def left(engine: Engine, label: str = RUN_LABEL) -> list[str]:
     return found + [f"volume {name}" for name in volumes(engine, label)]
 
 
+async def sweep(engine: Engine) -> None:
+    """What the next service does, at once."""
+    name, _, value = WORKSPACES.partition("=")
+    connection = Connection(engine.docker_host)
+    try:
+        async with connection.client() as client:
+            await Sweeper({name: value}, stale_after=-1).sweep(client)
+    finally:
+        await connection.aclose()
+
+
 async def emptied(engine: Engine, label: str = RUN_LABEL, *, within: float = 20) -> None:
     """Waits until an engine has nothing with a label."""
-    await eventually(lambda: not left(engine, label), "the engine has nothing left of it", within=within)
+    with contextlib.suppress(AssertionError):
+        await eventually(lambda: not left(engine, label), "nothing is left", within=within)
+    remaining = left(engine, label)
+    assert not remaining, f"left in the engine: {remaining}"
 
 
 def container_of(engine: Engine, workspace_id: str) -> str:

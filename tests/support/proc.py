@@ -40,6 +40,17 @@ def become_subreaper() -> None:
     assert ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
+@contextlib.contextmanager
+def no_subreaper() -> Iterator[None]:
+    """Leaves orphans to the system meanwhile: daemons that a test starts and need not account for."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    assert prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        become_subreaper()
+
+
 def processes() -> Iterator[ProcessEntry]:
     """Yields all processes of this machine."""
     for entry in os.scandir("/proc"):

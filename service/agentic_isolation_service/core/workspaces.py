@@ -55,7 +55,7 @@ class Workspaces:
         self._creations: set[asyncio.Task[object]] = set()
         self._creates: RequestLog[SharedCall[WorkspaceInfo]] = RequestLog()
         self._runs: RequestLog[ProcessRun] = RequestLog()
-        self._removals: set[asyncio.Task[None]] = set()
+        self._removals: dict[str, asyncio.Task[None]] = {}
         self._closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -69,8 +69,9 @@ class Workspaces:
             creation.cancel()
         if self._creations:
             await asyncio.wait(self._creations)  # their callers may have gone already
-        removals = [asyncio.create_task(self._remove(held)) for held in self._held.values()]
-        await asyncio.gather(*removals, *self._removals)
+        for held in self._held.values():
+            self._reap(held)
+        await asyncio.gather(*self._removals.values())
         await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
 
     async def create(self, config: WorkspaceConfig, request_id: str = "") -> WorkspaceInfo:
@@ -137,12 +138,18 @@ class Workspaces:
         return page, _page_token(page[-1]) if len(matching) > limit else ""
 
     async def destroy(self, workspace_id: str) -> None:
-        """Kills everything in a workspace and removes it. Goes on in the background when cancelled.
+        """Kills everything in a workspace and removes it. Goes on in the background when it fails or is cancelled.
 
         Raises:
             WorkspaceNotFoundError: There is none of that id.
+            UnavailableError: It cannot be removed for now.
         """
-        await self._destroy(self.get(workspace_id))
+        held = self.get(workspace_id)
+        try:
+            await self._destroy(held)
+        except UnavailableError:
+            self._reap(held)
+            raise
 
     async def execute(
         self, workspace_id: str, command: Command, *, output_limit: int, linger: float = 0, request_id: str = ""
@@ -266,9 +273,13 @@ class Workspaces:
 
     def _expire(self, held: HeldWorkspace) -> None:
         _log.info("lease ended", extra={"workspace_id": held.info.id})
-        removal = asyncio.create_task(self._remove(held))
-        self._removals.add(removal)
-        removal.add_done_callback(self._removals.discard)
+        self._reap(held)
+
+    def _reap(self, held: HeldWorkspace) -> None:
+        workspace_id = held.info.id
+        if workspace_id not in self._removals:
+            removal = self._removals[workspace_id] = asyncio.create_task(self._remove(held))
+            removal.add_done_callback(lambda _: self._removals.pop(workspace_id, None))
 
     async def _remove(self, held: HeldWorkspace) -> None:
         """Removes a workspace that nobody waits for. A reaper: it reports what happens and tries again."""

@@ -15,7 +15,7 @@ from agentic_isolation_service.providers.docker.container import GUEST_PATH, GUE
 _STDOUT = 1
 _BRIDGE_USER = "65532:65532"
 """Not the workload's: under gVisor that could open a bridge's descriptors and write into the link."""
-_OPEN_TIMEOUT = 20.0
+_OPEN_TIMEOUT = 15.0
 """Seconds that the engine may take to start a bridge."""
 
 

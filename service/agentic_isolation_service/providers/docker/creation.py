@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -49,10 +50,13 @@ async def _take_back(creating: asyncio.Future[DockerContainer]) -> None:
 
 
 class Sweeper:
-    """Removes containers that a killed service has created and not started: they have no guest that would end them.
+    """Removes what would stay for ever because a service, or the engine, was killed at a bad moment.
+
+    Containers that were created and never started, which have no guest that would end them; and volumes of containers
+    that are gone: an engine that ends forgets those of the containers that it had to remove.
 
     Args:
-        labels: What containers must carry to be looked at.
+        labels: What containers and volumes must carry to be looked at.
         stale_after: Seconds, by the engine's clock, that they must be old.
     """
 
@@ -74,13 +78,25 @@ class Sweeper:
             _log.debug("could not sweep: %s", error)
 
     async def _sweep(self, client: aiodocker.Docker) -> None:
-        filters = json.dumps({"label": self._labels, "status": ["created", "exited", "dead"]})
-        containers = await client.containers.list(all=True, filters=filters)
-        if not containers:
+        status = json.dumps({"label": self._labels, "status": ["created", "exited", "dead"]})
+        containers = await client.containers.list(all=True, filters=status)
+        dangling = {"label": self._labels, "dangling": ["true"]}
+        volumes = (await client.volumes.list(filters=dangling))["Volumes"] or []  # type: ignore[no-untyped-call]
+        if not containers and not volumes:
             return
-        now = dt.datetime.fromisoformat((await client.system.info())["SystemTime"][:19] + "+00:00").timestamp()
+        horizon = engine_seconds((await client.system.info())["SystemTime"]) - self._stale_after
+        # Without force: what has been started or taken into use after all is refused.
         for container in containers:
-            if now - container["Created"] > self._stale_after:
-                # Without force: what has been started after all is refused.
+            if container["Created"] < horizon:
                 with contextlib.suppress(aiodocker.DockerError):
                     await container.delete(v=True)
+        for volume in volumes:
+            if engine_seconds(volume["CreatedAt"]) < horizon:
+                with contextlib.suppress(aiodocker.DockerError):
+                    await client._query_json(f"volumes/{volume['Name']}", method="DELETE")
+
+
+def engine_seconds(time: str) -> float:
+    """Returns the seconds of an engine's time, RFC 3339 with up to nanoseconds."""
+    whole, zone = time[:19], re.search(r"[+-]\d\d:\d\d$", time)
+    return dt.datetime.fromisoformat(whole + (zone[0] if zone else "+00:00")).timestamp()

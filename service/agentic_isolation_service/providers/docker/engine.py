@@ -24,6 +24,7 @@ CONNECT_TIMEOUT = 10.0
 """Seconds."""
 _KEEPALIVE = 1.0
 """Seconds that an idle TCP connection is kept: enough for a burst of calls, and hardly one that a restart breaks."""
+_MAX_MESSAGE = 500
 NOT_CONNECTED = 900
 """What aiodocker puts in place of a status when there was no answer."""
 
@@ -83,7 +84,9 @@ class Engine:
                 async with self.client() as client, asyncio.timeout(LOOK_TIMEOUT):
                     info = await client.system.info()
                     info["ServerVersion"]
-            except (aiodocker.DockerError, LookupError, TypeError, ValueError) as error:
+            except aiodocker.DockerError as error:
+                raise self._unusable(f"it answers {error.status}: {error.message[:_MAX_MESSAGE]}") from error
+            except (LookupError, TypeError, ValueError) as error:
                 raise self._unusable("what answers there is no Docker Engine") from error
             self._facts = EngineFacts(
                 version=info.get("ServerVersion", ""),
@@ -137,7 +140,7 @@ class Engine:
             if error.status == NOT_CONNECTED:
                 raise self._unreachable(error.__cause__ or error.__context__ or error) from error
             raise ProviderUnavailableError(
-                f"the Docker Engine at {self.host} failed with {error.status}: {error.message}"
+                f"the Docker Engine at {self.host} failed with {error.status}: {error.message[:_MAX_MESSAGE]}"
             ) from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise self._unreachable(error) from error
@@ -164,6 +167,10 @@ def _tls_context() -> ssl.SSLContext | None:
     if os.environ.get("DOCKER_TLS_VERIFY", "") in ("", "0"):
         return None
     directory = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
-    context.load_cert_chain(str(directory / "cert.pem"), str(directory / "key.pem"))
+    ca, certificate, key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    for path in (ca, certificate, key):
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")  # ssl's own error does not name it
+    context = ssl.create_default_context(cafile=str(ca))
+    context.load_cert_chain(str(certificate), str(key))
     return context

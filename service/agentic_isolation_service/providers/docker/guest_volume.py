@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import hashlib
 import io
 import tarfile
@@ -22,7 +21,7 @@ from aiodocker.containers import DockerContainer
 from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import ProviderUnavailableError
 from agentic_isolation_service.providers.docker.container import GUEST_DIRECTORY, GUEST_PATH, LABEL
-from agentic_isolation_service.providers.docker.creation import create_container
+from agentic_isolation_service.providers.docker.creation import create_container, engine_seconds
 from agentic_isolation_service.providers.docker.engine import CALL_TIMEOUT
 
 _MARKER = "complete"
@@ -79,7 +78,7 @@ async def _known_complete(client: aiodocker.Docker, name: str) -> bool:
         if error.status != 404:
             raise
         return False
-    return dt.datetime.fromisoformat(volume["CreatedAt"]) <= dt.datetime.fromisoformat(note["CreatedAt"])
+    return engine_seconds(volume["CreatedAt"]) <= engine_seconds(note["CreatedAt"])
 
 
 async def _fill(client: aiodocker.Docker, container: DockerContainer, name: str, archive: bytes) -> None:
@@ -121,9 +120,7 @@ async def _lock(client: aiodocker.Docker, name: str, image: str, stale_after: fl
             raise
     try:
         other = await client.containers.get(lock_name)
-        created = dt.datetime.fromisoformat(other["Created"][:19] + "+00:00")
-        now = dt.datetime.fromisoformat((await client.system.info())["SystemTime"][:19] + "+00:00")
-        if (now - created).total_seconds() > stale_after:
+        if engine_seconds((await client.system.info())["SystemTime"]) - engine_seconds(other["Created"]) > stale_after:
             await other.delete(force=True, v=True)
     except aiodocker.DockerError as error:
         if error.status not in (404, 409):

@@ -1,0 +1,88 @@
+"""What is reached under DOCKER_HOST is no engine, or one that fails: there is no workspace, and a clear word why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agentic_isolation import ProviderUnavailableError, SecurityConfig, WorkspaceConfig, WorkspaceDockerProvider
+from agentic_isolation_service.providers.docker import DockerProvider
+from tests.engine import Engine
+
+pytestmark = pytest.mark.docker
+CONFIG = WorkspaceConfig(security=SecurityConfig(use_gvisor=False), lease=60)
+
+
+@contextlib.asynccontextmanager
+async def answering(path: Path, answer: bytes) -> AsyncIterator[str]:
+    """A server on a unix socket that gives one answer to all requests: no engine can be made to fail like that."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, path) as server:
+        yield f"unix://{path}"
+        server.close()
+
+
+def http(status: str, content: object) -> bytes:
+    body = json.dumps(content).encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (http("500 Internal Server Error", {"message": "the disk is on fire"}), "500.*the disk is on fire"),
+        (http("503 Service Unavailable", {"message": "come back later"}), "503.*come back later"),
+        (http("403 Forbidden", {"message": "not for you"}), "403.*not for you"),
+        (http("404 Not Found", {"message": "page not found"}), "404.*page not found"),
+        (http("200 OK", {"hello": "world"}), "no Docker Engine"),
+        (http("200 OK", ["hello"]), "no Docker Engine"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/html\r\n\r\n<html", "no Docker Engine"),
+        (b"SSH-2.0-something\r\n", "cannot be reached"),
+        (b"", "cannot be reached"),
+    ],
+    ids=["500", "503", "403", "404", "json", "list", "html", "ssh", "nothing"],
+)
+async def test_engine_that_fails(directory: Path, answer: bytes, words: str) -> None:
+    async with answering(directory / "fake.sock", answer) as host:
+        with pytest.raises(ProviderUnavailableError, match=f"{host}.*{words}"):
+            await WorkspaceDockerProvider(host=host).create(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("unix:///nowhere/docker.sock", "No such file"),
+        ("unix:///dev/null", "refused|reached"),
+        ("tcp://127.0.0.1:1", "refused|Connect call failed"),
+        ("tcp://127.0.0.1:port", "DOCKER_HOST"),
+        ("tcp://nowhere.invalid:2375", "cannot be reached"),
+        ("/var/run/docker.sock", "DOCKER_HOST"),
+        ("gopher://127.0.0.1:70", "DOCKER_HOST"),
+    ],
+)
+async def test_host_that_is_none(host: str, words: str) -> None:
+    with pytest.raises(ProviderUnavailableError, match=f"{host}.*({words})"):
+        await WorkspaceDockerProvider(host=host).create(CONFIG)
+
+
+async def test_engine_that_fails_is_told_by_the_provider_itself(engine: Engine, directory: Path) -> None:
+    """Being unavailable is what `info` says then, and nothing that it raises."""
+    async with answering(directory / "fake.sock", http("500 Oops", {"message": "the disk is on fire"})) as host:
+        provider = DockerProvider(host, default_image=engine.images.python)
+        described = await provider.describe()
+        await provider.aclose()
+    assert not described.available
+    assert "the disk is on fire" in described.unavailable_reason

@@ -1,0 +1,198 @@
+"""The Docker Engine is not there, ends, stops, is cut off or fails: what its users are told, and what goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agentic_isolation import (
+    AgenticWorkspace,
+    ProviderUnavailableError,
+    SecurityConfig,
+    UnavailableError,
+    WorkspaceLostError,
+)
+from agentic_isolation.models import WorkspaceState
+from agentic_isolation.service import ServiceClient
+from agentic_isolation.v1 import workspace_pb2 as pb
+from tests import engine as engines
+from tests.engine import Engine
+from tests.integration.wire import EventReader, call, connected, resume, seconds, shell, start
+from tests.support import proc
+from tests.support.engine_leaks import WORKSPACES, containers, emptied, sweep
+from tests.support.engine_proxy import EngineProxy
+from tests.support.eventually import eventually
+from tests.support.jobs import new_mark, running, sleep_for_ever
+from tests.support.service import ServedProcess
+
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker-engines")]
+RUNC = SecurityConfig(use_gvisor=False)
+SOON = 5.0
+BOUND = 40.0
+"""Seconds within which a call ends whose engine has stopped; it takes some 30."""
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[Engine]:
+    """An engine that nobody else uses, to be broken."""
+    with proc.no_subreaper(), engines.session("faults") as engine:
+        proc.become_subreaper()
+        yield engine
+
+
+@pytest.fixture
+def ground(warm: None, fragile: Engine) -> None:
+    """The engine runs when accounts are taken."""
+    with proc.no_subreaper():
+        fragile.start()
+
+
+@pytest.fixture
+async def served(fragile: Engine, directory: Path) -> AsyncIterator[ServedProcess]:
+    """A service that uses the engine. Nothing of it is left there."""
+    environment = {"DOCKER_HOST": fragile.docker_host}
+    with ServedProcess("--address", f"unix:{directory}/s", environment=environment) as service:
+        yield service
+        await restarted(fragile)
+    # A 20.10 forgets volumes of the containers that it ends with itself, or finds when it starts again.
+    await sweep(fragile)
+    await emptied(fragile, WORKSPACES)
+
+
+async def restarted(engine: Engine) -> None:
+    with proc.no_subreaper():
+        await asyncio.to_thread(engine.start)
+
+
+def unreachable(engine: Engine) -> pytest.RaisesExc[ProviderUnavailableError]:
+    """Expects an error that names what was tried."""
+    return pytest.raises(ProviderUnavailableError, match=engine.docker_host)
+
+
+@pytest.mark.parametrize("end", [Engine.stop, Engine.kill])
+async def test_engine_that_ends(fragile: Engine, served: ServedProcess, end: Callable[[Engine], None]) -> None:
+    """While it is away nothing is lost yet. An engine without live restore ends its containers, and that is told."""
+    async with (
+        ServiceClient(served.target) as client,
+        AgenticWorkspace.create(security=RUNC, lease=60, target=served.target) as ws,
+    ):
+        mark = new_mark()
+        command = asyncio.create_task(ws.execute(sleep_for_ever(mark)))
+        await running(ws, mark)
+        await asyncio.to_thread(end, fragile)
+        began = time.monotonic()
+        with pytest.raises((ProviderUnavailableError, WorkspaceLostError)):
+            await command
+        if end is Engine.kill:
+            with unreachable(fragile):
+                await ws.execute("true")
+        with unreachable(fragile):
+            await AgenticWorkspace.create(security=RUNC, lease=60, target=served.target)
+        assert time.monotonic() - began < SOON
+        await restarted(fragile)
+
+        async def lost() -> bool:
+            return [each.state async for each in client.list_workspaces()] == [WorkspaceState.LOST]
+
+        await eventually(lost, "the workspace is listed as lost")
+        with pytest.raises(WorkspaceLostError):
+            await ws.execute("true")
+        async with AgenticWorkspace.create(security=RUNC, lease=60, target=served.target) as another:
+            assert (await another.execute("echo as before")).stdout == "as before\n"
+
+
+async def test_workspaces_that_could_not_be_removed_are_later(fragile: Engine, served: ServedProcess) -> None:
+    """One that is destroyed while the engine is away, and one whose lease ends meanwhile."""
+    async with ServiceClient(served.target) as client, connected(served.target) as stub:
+        ids = []
+        for lease in (60, 3):
+            security = pb.SecurityConfig(use_gvisor=False)
+            request = pb.CreateWorkspaceRequest(provider="docker", lease_duration=seconds(lease), security=security)
+            ids.append((await stub.CreateWorkspace(request)).workspace.workspace_id)
+        await asyncio.to_thread(fragile.kill)
+        with unreachable(fragile):
+            await client.destroy_workspace(ids[0])
+
+        async def states() -> set[WorkspaceState]:
+            return {each.state async for each in client.list_workspaces()}
+
+        async def all_are_ending() -> bool:
+            return await states() == {WorkspaceState.DESTROYING}
+
+        await eventually(all_are_ending, "the lease has ended as well")
+        await restarted(fragile)
+
+        async def forgotten() -> bool:
+            return not await states()
+
+        await eventually(forgotten, "both are removed")
+        assert not containers(fragile, WORKSPACES)
+
+
+async def test_engine_that_stops_answering(fragile: Engine, served: ServedProcess) -> None:
+    """Every call ends in time with what was tried; afterwards the workspace is as before, and so is what lingers."""
+    async with (
+        connected(served.target) as stub,
+        AgenticWorkspace.create(security=RUNC, lease=300, target=served.target) as ws,
+    ):
+        workspace = pb.Workspace(workspace_id=ws.id)
+        request = start(workspace, shell("echo first; sleep 20; echo last"), linger=seconds(120))
+        async with EventReader(stub, request) as events:
+            await events.until("output")
+            with fragile.paused():
+                began = time.monotonic()
+                outcomes = await asyncio.gather(
+                    ws.execute("true"),
+                    ws.execute("true"),
+                    ws.read_file("file"),
+                    AgenticWorkspace.create(security=RUNC, lease=60, target=served.target),
+                    return_exceptions=True,
+                )
+                assert time.monotonic() - began < BOUND
+        for outcome in outcomes:
+            assert isinstance(outcome, UnavailableError), outcomes
+            assert fragile.docker_host in str(outcome)
+        assert (await ws.execute("echo as before")).stdout == "as before\n"
+        async with EventReader(stub, resume(workspace, events.process_id)) as resumed:
+            await resumed.to_end()
+            assert resumed.text() == b"first\nlast\n"
+
+
+async def test_connections_that_are_cut(fragile: Engine, directory: Path) -> None:
+    """As an engine does that restarts and keeps its containers: a bridge is made anew, and what lingers goes on."""
+    async with EngineProxy(fragile, at=directory / "engine.sock") as proxy:
+        environment = {"DOCKER_HOST": proxy.docker_host}
+        with ServedProcess("--address", f"unix:{directory}/s", environment=environment) as service:
+            async with (
+                connected(service.target) as stub,
+                AgenticWorkspace.create(security=RUNC, lease=60, target=service.target) as ws,
+            ):
+                workspace = pb.Workspace(workspace_id=ws.id)
+                line = "echo first; until [ -e go ]; do sleep 0.05; done; echo last"
+                async with EventReader(stub, start(workspace, shell(line), linger=seconds(60))) as events:
+                    await events.until("output")
+                    lingering = asyncio.create_task(call(stub, _execute(ws.id, line, "request-1", linger=60)))
+                    mark = new_mark()
+                    hurried = asyncio.create_task(ws.execute(sleep_for_ever(mark)))
+                    await running(ws, mark)
+                    await proxy.cut()
+                with pytest.raises(UnavailableError, match="ended"):
+                    await hurried
+                await asyncio.gather(lingering, return_exceptions=True)
+                await ws.write_file("go", "")
+                async with EventReader(stub, resume(workspace, events.process_id)) as resumed:
+                    await resumed.to_end()
+                    assert resumed.text() == b"first\nlast\n"
+                (again,) = await call(stub, _execute(ws.id, line, "request-1", linger=60))
+                assert again.stdout.head == b"first\nlast\n"
+    await emptied(fragile, WORKSPACES)
+
+
+def _execute(workspace_id: str, line: str, request_id: str, linger: float) -> pb.ExecuteRequest:
+    return pb.ExecuteRequest(
+        workspace_id=workspace_id, command=shell(line), request_id=request_id, linger=seconds(linger)
+    )

@@ -1,0 +1,160 @@
+"""The guest's volume is filled once, whoever begins, is killed meanwhile, or takes it away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from agentic_isolation import SecurityConfig, WorkspaceConfig
+from agentic_isolation_service.core.ports import PlaceSpec
+from agentic_isolation_service.guest.binary import guest_binary
+from agentic_isolation_service.providers.docker import DockerProvider
+from agentic_isolation_service.providers.docker import engine as connections
+from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
+from tests import engine as engines
+from tests.engine import Engine
+from tests.support import proc
+from tests.support.engine_leaks import WORKSPACES, emptied
+from tests.support.service import python_environment
+
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("docker-engines")]
+GUEST_VOLUME = "agentic-isolation=guest-volume"
+PROGRAM = """
+import asyncio
+from agentic_isolation import AgenticWorkspace, SecurityConfig
+async def main():
+    async with AgenticWorkspace.create(security=SecurityConfig(use_gvisor=False), lease=60, target="") as ws:
+        print((await ws.execute("echo works")).stdout, end="", flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def empty_engine() -> Iterator[Engine]:
+    """An engine whose guest volumes nobody else uses."""
+    with proc.no_subreaper(), engines.session("faults") as engine:
+        proc.become_subreaper()
+        yield engine
+
+
+@pytest.fixture
+def ground(warm: None, empty_engine: Engine) -> None:
+    """The engine runs when accounts are taken, and has no guest's volume."""
+    with proc.no_subreaper():
+        empty_engine.start()
+    forget(empty_engine)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left(empty_engine: Engine) -> AsyncIterator[None]:
+    yield
+    await emptied(empty_engine, WORKSPACES)
+    assert not filling(empty_engine)
+
+
+def filling(engine: Engine) -> list[str]:
+    query = {"all": "1", "filters": json.dumps({"label": [GUEST_VOLUME]})}
+    return [each["Id"] for each in engine.api.json("GET", "/containers/json", query=query)]
+
+
+def guest_volumes(engine: Engine) -> list[str]:
+    query = {"filters": json.dumps({"label": [GUEST_VOLUME]})}
+    return sorted(each["Name"] for each in engine.api.json("GET", "/volumes", query=query)["Volumes"] or ())
+
+
+def forget(engine: Engine) -> None:
+    for container in filling(engine):
+        engine.api.request("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"})
+    for volume in engine.api.json("GET", "/volumes")["Volumes"] or ():
+        if volume["Name"].startswith("agentic-isolation-guest"):
+            engine.api.request("DELETE", f"/volumes/{volume['Name']}")
+
+
+@contextlib.asynccontextmanager
+async def provider(engine: Engine) -> AsyncIterator[DockerProvider]:
+    made = DockerProvider(engine.docker_host, default_image=engine.images.python)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+async def makes_a_workspace(made: DockerProvider, name: str) -> None:
+    place = await made.create(PlaceSpec(name, WorkspaceConfig(security=SecurityConfig(use_gvisor=False)), bytes(32)))
+    await made.destroy(place)
+
+
+async def fill(engine: Engine, *, stale_after: float) -> str:
+    connection = connections.Engine(engine.docker_host)
+    try:
+        binary = guest_binary("linux", (await connection.facts()).architecture)
+        async with connection.client() as client:
+            return await ensure_guest_volume(client, binary, engine.images.python, stale_after=stale_after)
+    finally:
+        await connection.aclose()
+
+
+async def test_services_that_fill_it_at_the_same_time(empty_engine: Engine) -> None:
+    environment = python_environment(DOCKER_HOST=empty_engine.docker_host)
+
+    async def run() -> bytes:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PROGRAM, env=environment, cwd="/", stdout=subprocess.PIPE
+        )
+        output, _ = await program.communicate()
+        return output
+
+    assert await asyncio.gather(*(run() for _ in range(3))) == [b"works\n"] * 3
+    assert len(guest_volumes(empty_engine)) == 2, "one, and the note that it is complete"
+
+
+async def test_providers_of_one_process(empty_engine: Engine) -> None:
+    async with provider(empty_engine) as one, provider(empty_engine) as other, asyncio.TaskGroup() as group:
+        for number in range(2):
+            group.create_task(makes_a_workspace(one, f"ws-one-{number}"))
+            group.create_task(makes_a_workspace(other, f"ws-other-{number}"))
+
+
+async def test_filling_that_was_given_up_is_taken_over(empty_engine: Engine) -> None:
+    """Its container is the lock, and what it has put into the volume so far is not taken for the whole."""
+    name = await fill(empty_engine, stale_after=60)
+    forget(empty_engine)
+    mount = {"Type": "volume", "Source": name, "Target": "/.agentic-isolation"}
+    abandoned = {"Image": empty_engine.images.tiny, "Cmd": ["true"], "HostConfig": {"Mounts": [mount]}}
+    empty_engine.api.json("POST", "/containers/create", content=abandoned, query={"name": f"{name}-fill"})
+    filled = asyncio.create_task(fill(empty_engine, stale_after=2))
+    _, waiting = await asyncio.wait([filled], timeout=0.5)
+    assert waiting, "the other one has its time"
+    assert await filled == name
+    async with provider(empty_engine) as made:
+        await makes_a_workspace(made, "ws-after")
+
+
+async def test_cancelled_filling_gives_the_lock_back(empty_engine: Engine) -> None:
+    for delay in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2):
+        filled = asyncio.create_task(fill(empty_engine, stale_after=60))
+        await asyncio.wait([filled], timeout=delay)
+        filled.cancel()
+        await asyncio.gather(filled, return_exceptions=True)
+        assert not filling(empty_engine)
+    async with provider(empty_engine) as made:
+        await makes_a_workspace(made, "ws-after")
+
+
+@pytest.mark.parametrize("only_the_volume", [True, False])
+async def test_volume_that_was_pruned(empty_engine: Engine, only_the_volume: bool) -> None:
+    """By somebody who tidies the engine up, under a service that has seen it complete."""
+    async with provider(empty_engine) as made:
+        await makes_a_workspace(made, "ws-before")
+        for name in guest_volumes(empty_engine):
+            if not (only_the_volume and name.endswith("-complete")):
+                empty_engine.api.request("DELETE", f"/volumes/{name}")
+        await asyncio.sleep(1.1 if only_the_volume else 0)  # the engine tells times in seconds
+        await makes_a_workspace(made, "ws-after")
+        await makes_a_workspace(made, "ws-later")
