@@ -7,6 +7,7 @@ import contextlib
 import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.providers.docker import DockerProvider
 from tests.engine import Engine
 from tests.engine.plugin import RUN_LABEL
+from tests.support.busy_client import STEPS
 from tests.support.engine_leaks import containers, emptied
 from tests.support.eventually import eventually
 from tests.support.service import python_environment
@@ -23,26 +25,28 @@ from tests.support.service import python_environment
 pytestmark = pytest.mark.docker
 KILLS = 50
 AT_A_TIME = 4
-LONGEST_LIFE = 2.0
-"""Seconds, in which a client has made a workspace, used it and removed it several times."""
+LONGEST_STEP = 0.5
+"""Seconds, within which the next step is on its way, or the one after it."""
 
 
-async def killed_client(runtime: str, life: float, directory: Path) -> int:
-    """Runs a client, kills it after so many seconds, and returns how many workspaces it has used."""
+async def killed_client(runtime: str, steps: int, delay: float, directory: Path) -> str:
+    """Runs a client, kills it so many seconds after so many steps, and returns the last step that it had done."""
     client = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.busy_client", runtime,
         env=python_environment(TMPDIR=str(directory)), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert client.stdout is not None
+    done = b""
     try:
-        await client.stdout.readline()
-        await asyncio.sleep(life)
+        for _ in range(steps):
+            done += await client.stdout.readline()
+        await asyncio.sleep(delay)
     finally:
         with contextlib.suppress(ProcessLookupError):
             client.kill()
-        uses, complaints = await client.communicate()
+        more, complaints = await client.communicate()
     assert b"Traceback" not in complaints, complaints.decode()
-    return uses.count(b"used")
+    return (done + more).decode().split()[-1]
 
 
 @pytest.mark.timeout(180)
@@ -53,15 +57,14 @@ async def test_killed_clients_leave_nothing(engine: Engine, directory: Path) -> 
     room = asyncio.Semaphore(AT_A_TIME)
     gvisor = "runsc" in engine.runtimes
 
-    async def one(number: int) -> int:
+    async def one(number: int) -> str:
         runtime = "gvisor" if gvisor and number % 5 == 0 else "runc"
-        life = chance.uniform(0, LONGEST_LIFE)
+        steps, delay = chance.randint(1, len(STEPS)), chance.uniform(0, LONGEST_STEP)
         async with room:
-            return await killed_client(runtime, life, directory)
+            return await killed_client(runtime, steps, delay, directory)
 
-    uses = await asyncio.gather(*(one(number) for number in range(KILLS)))
-    print(f"{sum(uses)} workspaces were used")
-    assert sum(uses) > 0
+    last_steps = Counter(await asyncio.gather(*(one(number) for number in range(KILLS))))
+    print(f"killed after {dict(last_steps)}")
 
     # Each that runs has a guest, which ends it. One that was never started has none: the next service sweeps it.
     await eventually(lambda: all(each["State"] == "created" for each in containers(engine)), "the leases have run out")
@@ -70,9 +73,9 @@ async def test_killed_clients_leave_nothing(engine: Engine, directory: Path) -> 
     name, _, value = RUN_LABEL.partition("=")
     following = DockerProvider(default_image=engine.images.python, labels={name: value}, stale_after=1)
     await asyncio.sleep(2)  # so old they must be
-    place = await following.create(
-        PlaceSpec("ws-following", WorkspaceConfig(security=SecurityConfig(use_gvisor=False), lease=60), bytes(32))
-    )
-    await following.destroy(place)
-    await following.aclose()
+    config = WorkspaceConfig(security=SecurityConfig(use_gvisor=False), lease=60)
+    try:
+        await following.destroy(await following.create(PlaceSpec("ws-following", config, bytes(32))))
+    finally:
+        await following.aclose()
     await emptied(engine)

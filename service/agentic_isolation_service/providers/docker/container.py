@@ -49,6 +49,7 @@ class ContainerPlan:
     """Empty: the engine's default."""
     guest_volume: str
     labels: dict[str, str]
+    default_cpu_millis: int = DEFAULT_CPU_MILLIS
     network_id: str = ""
     """Empty: loopback only."""
     resolvers: tuple[str, ...] = ()
@@ -75,6 +76,11 @@ class ErrandPlan:
     def on_bridge(self, *arguments: str) -> Self:
         """Returns the errand with these arguments, on the engine's default bridge."""
         return replace(self, network="bridge", arguments=arguments)
+
+
+def default_cpu_millis(cpus: int) -> int:
+    """Returns the limit of workspaces that ask for none on an engine with so many CPUs, 0 for an unknown number."""
+    return min(DEFAULT_CPU_MILLIS, cpus * 1000) if cpus > 0 else DEFAULT_CPU_MILLIS
 
 
 def container_name(workspace_id: str) -> str:
@@ -156,7 +162,7 @@ def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: Resource
         "PidsLimit": _GVISOR_PIDS if gvisor else pids,
         "Memory": memory,
         "MemorySwap": memory,
-        "NanoCpus": _or_default(limits.cpu_millis, DEFAULT_CPU_MILLIS) * 1_000_000,
+        "NanoCpus": _or_default(limits.cpu_millis, plan.default_cpu_millis) * 1_000_000,
         "Ulimits": [
             {"Name": name, "Soft": limit, "Hard": limit}
             for name, limit in (("nofile", open_files), ("core", 0), *([("nproc", pids)] if gvisor else []))

@@ -43,6 +43,8 @@ class EngineFacts:
     swap_limits: bool
     pids_limits: bool
     cpu_limits: bool
+    cpus: int
+    """How many it has; it refuses a limit beyond them."""
 
 
 class Engine:
@@ -98,6 +100,7 @@ class Engine:
                 swap_limits=bool(info.get("SwapLimit")),
                 pids_limits=bool(info.get("PidsLimit")),
                 cpu_limits=bool(info.get("CpuCfsQuota", True)),
+                cpus=info.get("NCPU", 0),
             )
         return self._facts
 

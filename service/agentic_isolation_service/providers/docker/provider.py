@@ -29,7 +29,6 @@ from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
 from agentic_isolation_service.providers.docker.bridge import BridgeStream
 from agentic_isolation_service.providers.docker.container import (
-    DEFAULT_CPU_MILLIS,
     DEFAULT_DISK_BYTES,
     DEFAULT_MEMORY_BYTES,
     DEFAULT_OPEN_FILES,
@@ -43,6 +42,7 @@ from agentic_isolation_service.providers.docker.container import (
     ErrandPlan,
     container_config,
     container_name,
+    default_cpu_millis,
 )
 from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper, create_container
 from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, Engine
@@ -199,7 +199,7 @@ class DockerProvider:
             seccomp="filter",
             read_only_root=True,
             network=NetworkMode.NONE,
-            cpu_millis=DEFAULT_CPU_MILLIS,
+            cpu_millis=default_cpu_millis(facts.cpus),
             memory_bytes=DEFAULT_MEMORY_BYTES,
             disk_bytes=DEFAULT_DISK_BYTES,
             open_files=DEFAULT_OPEN_FILES,
@@ -241,7 +241,8 @@ class DockerProvider:
 
     async def _make(self, client: aiodocker.Docker, spec: PlaceSpec, image: str, runtime: str) -> None:
         volume = await self._volume(client, image)
-        plan = ContainerPlan(spec, image, runtime, volume, self._labels)
+        cpu_millis = default_cpu_millis((await self._engine.facts()).cpus)
+        plan = ContainerPlan(spec, image, runtime, volume, self._labels, cpu_millis)
         try:
             return await self._start(client, plan)
         except aiodocker.DockerError as error:
