@@ -69,6 +69,20 @@ async def test_limit_of_processes_is_told(way: Way) -> None:
 
 
 @pytest.mark.places("runc", "gvisor")
+async def test_limits_that_are_told_are_those_that_hold(way: Way) -> None:
+    limits = ResourceLimits(cpu=0.5, memory="300M", disk="32M", open_files=777)
+    async with way.open(way.config(limits=limits)) as ws:
+        told = ws.info.isolation
+        assert (told.cpu_millis, told.memory_bytes, told.disk_bytes) == (500, 300 * MEBI, 32 * MEBI)
+        assert told.open_files == 777
+        assert told.pids_limit is not None
+        assert 256 <= told.pids_limit <= 1024
+        assert (await ws.execute("ulimit -n")).stdout.strip() == "777"
+        size = (await ws.execute("df -B1 --output=size . | tail -1")).stdout.strip()
+        assert int(size) == told.disk_bytes
+
+
+@pytest.mark.places("runc", "gvisor")
 async def test_usage(ws: Workspace) -> None:
     before = (await ws.describe()).usage
     assert before is not None

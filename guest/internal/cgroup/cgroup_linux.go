@@ -27,6 +27,8 @@ type place struct {
 const (
 	root        = "/sys/fs/cgroup/"
 	nanoseconds = 1e-3
+	// secondWord is the key of a number that follows another one on its line.
+	secondWord = " "
 )
 
 var (
@@ -34,6 +36,10 @@ var (
 	cpuPlaces    = []place{{"cpu.stat", "usage_usec ", 1}, {"cpuacct/cpuacct.usage", "", nanoseconds}}
 	pidsPlaces   = []place{{"pids.current", "", 1}, {"pids/pids.current", "", 1}}
 	killPlaces   = []place{{"memory.events", "oom_kill ", 1}, {"memory/memory.oom_control", "oom_kill ", 1}}
+	memoryLimits = []place{{"memory.max", "", 1}, {"memory/memory.limit_in_bytes", "", 1}}
+	pidsLimits   = []place{{"pids.max", "", 1}, {"pids/pids.max", "", 1}}
+	cpuQuotas    = []place{{"cpu.max", "", 1}, {"cpu/cpu.cfs_quota_us", "", 1}}
+	cpuPeriods   = []place{{"cpu.max", secondWord, 1}, {"cpu/cpu.cfs_period_us", "", 1}}
 	refusePlaces = []place{{"pids.events", "max ", 1}, {"pids/pids.events", "max ", 1}}
 )
 
@@ -46,6 +52,8 @@ func Own() *Group {
 	}
 	g.memory, g.cpu, g.pids = open(memoryPlaces), open(cpuPlaces), open(pidsPlaces)
 	g.kills, g.refusals = open(killPlaces), open(refusePlaces)
+	g.memoryLimit, g.pidsLimit = open(memoryLimits), open(pidsLimits)
+	g.cpuQuota, g.cpuPeriod = open(cpuQuotas), open(cpuPeriods)
 	return g
 }
 
@@ -65,10 +73,24 @@ func (c *counter) read() (int64, bool) {
 	var buffer [maxFile]byte
 	n, _ := c.file.ReadAt(buffer[:], 0)
 	for line := range bytes.Lines(buffer[:n]) {
-		if number, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte(c.key)); ok {
-			value, err := strconv.ParseInt(string(number), 10, 64)
-			return int64(float64(value) * c.unit), err == nil
+		line = bytes.TrimSpace(line)
+		number, ok := bytes.CutPrefix(line, []byte(c.key))
+		if c.key == secondWord {
+			_, number, ok = bytes.Cut(line, []byte(secondWord))
+		}
+		if ok {
+			first, _, _ := bytes.Cut(number, []byte(" "))
+			value, err := strconv.ParseInt(string(first), 10, 64)
+			return scaled(value, c.unit), err == nil // "max" is no number
 		}
 	}
 	return 0, false
+}
+
+// scaled leaves whole numbers as they are, however large.
+func scaled(value int64, unit float64) int64 {
+	if unit == 1 {
+		return value
+	}
+	return int64(float64(value) * unit)
 }

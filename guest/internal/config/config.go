@@ -31,10 +31,12 @@ type Config struct {
 	WorkingDir      string
 	Lease           time.Duration
 	NoNewPrivileges bool
-	MaxCommands     int
-	Cleanup         string
-	Sweep           string
-	Resolvers       []netip.Addr
+	// RefuseCalls takes system calls away that workloads hardly need and that have led out of containers.
+	RefuseCalls bool
+	MaxCommands int
+	Cleanup     string
+	Sweep       string
+	Resolvers   []netip.Addr
 }
 
 type settings struct {
@@ -46,6 +48,7 @@ type settings struct {
 	WorkingDir      string   `json:"working_dir"`
 	LeaseMS         int64    `json:"lease_ms"`
 	NoNewPrivileges *bool    `json:"no_new_privileges"`
+	RefuseCalls     bool     `json:"refuse_calls"`
 	MaxCommands     *int     `json:"max_commands"`
 	Cleanup         string   `json:"cleanup"`
 	Sweep           string   `json:"sweep"`
@@ -80,6 +83,7 @@ func Parse(raw []byte) (*Config, error) {
 		Root: orDefault(s.Root, "/"), Mount: path.Clean(orDefault(s.Mount, "/")),
 		Lease:           time.Duration(min(s.LeaseMS, maxLeaseMS)) * time.Millisecond,
 		NoNewPrivileges: s.NoNewPrivileges == nil || *s.NoNewPrivileges,
+		RefuseCalls:     s.RefuseCalls,
 		MaxCommands:     defaultMaxCommands,
 		Cleanup:         s.Cleanup, Sweep: s.Sweep,
 	}
@@ -108,6 +112,8 @@ func (c *Config) check() error {
 		return errors.New("workspace_id: required")
 	case c.Socket == "":
 		return errors.New("socket: required")
+	case c.RefuseCalls && !c.NoNewPrivileges:
+		return errors.New("refuse_calls: needs no_new_privileges")
 	case c.MaxCommands < 1:
 		return errors.New("max_commands: must be positive")
 	case c.Lease <= 0:

@@ -14,6 +14,7 @@ const (
 	prSetChildSubreaper = 36
 	prSetNoNewPrivs     = 38
 	prGetNoNewPrivs     = 39
+	rlimitNproc         = 6
 )
 
 // BecomeSubreaper makes orphaned descendants of this process its children.
@@ -68,6 +69,29 @@ func Describe() Info {
 		info.Kernel = text(u.Release[:])
 	}
 	return info
+}
+
+// ResourceLimits returns the hard limits of open files and of the user's processes; nil where there is none.
+func ResourceLimits() (openFiles, processes *int64) {
+	return hardLimit(syscall.RLIMIT_NOFILE), hardLimit(rlimitNproc)
+}
+
+func hardLimit(resource int) *int64 {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(resource, &limit) != nil || limit.Max > 1<<62 {
+		return nil
+	}
+	value := int64(limit.Max)
+	return &value
+}
+
+// SizeBytes returns how much a file system holds.
+func SizeBytes(dir string) (int64, bool) {
+	var fs syscall.Statfs_t
+	if syscall.Statfs(dir, &fs) != nil {
+		return 0, false
+	}
+	return int64(fs.Blocks) * int64(fs.Bsize), true
 }
 
 // UsedBytes returns how much of a file system is in use.

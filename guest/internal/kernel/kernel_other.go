@@ -17,6 +17,15 @@ func ForbidTracing() error { return nil }
 // DropNewPrivileges does nothing on this platform.
 func DropNewPrivileges() error { return nil }
 
+// RefuseRiskyCalls does nothing on this platform.
+func RefuseRiskyCalls() error { return nil }
+
+// ResourceLimits tells nothing on this platform.
+func ResourceLimits() (openFiles, processes *int64) { return nil, nil }
+
+// SizeBytes tells nothing on this platform.
+func SizeBytes(string) (int64, bool) { return 0, false }
+
 // UsedBytes tells nothing on this platform.
 func UsedBytes(string) (int64, bool) { return 0, false }
 

@@ -125,7 +125,32 @@ func (g *Guest) renew(_ *link.Channel, r *leaseRequest) (none, error) {
 	return none{}, nil
 }
 
-func (g *Guest) info(*link.Channel, *none) (kernel.Info, error) { return kernel.Describe(), nil }
+type infoResult struct {
+	kernel.Info
+	Limits limitsResult `json:"limits"`
+}
+
+// limitsResult is what workloads are held to, as they would find it themselves.
+type limitsResult struct {
+	cgroup.Limits
+	OpenFiles *int64 `json:"open_files,omitempty"`
+	// Processes is the limit of the user's processes, which counts where the place has a user table of its own.
+	Processes *int64 `json:"processes,omitempty"`
+	// Disk is the size of the working directory's file system.
+	Disk *int64 `json:"disk_bytes,omitempty"`
+}
+
+func (g *Guest) info(*link.Channel, *none) (infoResult, error) {
+	result := infoResult{Info: kernel.Describe()}
+	if os.Getpid() == 1 {
+		result.Limits.Limits = g.group.Limits()
+		result.Limits.OpenFiles, result.Limits.Processes = kernel.ResourceLimits()
+		if size, ok := kernel.SizeBytes(g.config.WorkingDir); ok {
+			result.Limits.Disk = &size
+		}
+	}
+	return result, nil
+}
 
 type usageResult struct {
 	cgroup.Usage

@@ -121,6 +121,11 @@ func confine(settings *config.Config) error {
 			return fmt.Errorf("no new privileges: %w", err)
 		}
 	}
+	if settings.RefuseCalls {
+		if err := kernel.RefuseRiskyCalls(); err != nil {
+			return fmt.Errorf("refusal of system calls: %w", err)
+		}
+	}
 	// Threads count against the workspace's limit of processes.
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxProcessors))
 	kernel.ReserveThreads(reservedThreads)

@@ -10,8 +10,14 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"agentic-isolation/guest/internal/config"
+)
+
+const (
+	patience = 10 * time.Second
+	pause    = 20 * time.Millisecond
 )
 
 // Remove removes what the settings want gone. It does all that it can, whatever fails.
@@ -26,7 +32,9 @@ func Remove(c *config.Config) error {
 		failures = append(failures, removeAll(c.Cleanup))
 	}
 	if c.Sweep != "" {
-		failures = append(failures, sweep(c.Sweep))
+		if err := sweep(c.Sweep); !errors.Is(err, errHeld) {
+			failures = append(failures, err)
+		}
 	}
 	return errors.Join(failures...)
 }
@@ -35,11 +43,18 @@ func Remove(c *config.Config) error {
 // waits for the end of its standard input, which the service's death is too. It returns the exit code.
 func WatchMain(dir string) int {
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	if err := sweep(dir); err != nil {
-		fmt.Fprintf(os.Stderr, "agentic-guest sweep: %v\n", err)
-		return 1
+	for limit := time.Now().Add(patience); ; time.Sleep(pause) {
+		// The kernel closes the files of a process that dies in no order that can be relied on: the lock may be last.
+		err := sweep(dir)
+		if errors.Is(err, errHeld) && time.Now().Before(limit) {
+			continue
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "agentic-guest sweep: %v\n", err)
+			return 1
+		}
+		return 0
 	}
-	return 0
 }
 
 // removeAll also removes directories that a workload has locked itself out of.
@@ -64,6 +79,8 @@ func unlock(dir string) {
 	}
 }
 
+var errHeld = errors.New("another process holds the directory")
+
 // sweep removes a directory that several guests and a service share, when this was the last of them.
 func sweep(dir string) error {
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
@@ -75,7 +92,7 @@ func sweep(dir string) error {
 	}
 	defer lock.Close()
 	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		return nil
+		return errHeld
 	}
 	left, err := os.ReadDir(filepath.Join(dir, "w"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

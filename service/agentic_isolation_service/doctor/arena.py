@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -50,10 +51,14 @@ class Arena:
 
     @contextlib.asynccontextmanager
     async def fresh(
-        self, *, limits: ResourceLimits | None = None, environment: Mapping[str, str] | None = None
+        self,
+        *,
+        limits: ResourceLimits | None = None,
+        environment: Mapping[str, str] | None = None,
+        pids_limit: int | None = None,
     ) -> AsyncIterator[AgenticWorkspace]:
         """Makes a workspace for one attack."""
-        workspace = self._describe(limits, environment)
+        workspace = self._describe(limits, environment, pids_limit)
         try:
             yield await workspace
         finally:
@@ -62,7 +67,7 @@ class Arena:
     async def shared(self) -> AgenticWorkspace:
         """Returns the workspace of attacks that leave it as it was; made anew when one did not."""
         if self._shared is None:
-            self._shared = await self._describe(None, None)
+            self._shared = await self._describe()
         return self._shared
 
     async def probe(self, name: str, *arguments: str) -> Verdict:
@@ -102,11 +107,19 @@ class Arena:
         except (IsolationError, TimeoutError):
             return False
 
-    def _describe(self, limits: ResourceLimits | None, environment: Mapping[str, str] | None) -> AgenticWorkspace:
+    def _describe(
+        self,
+        limits: ResourceLimits | None = None,
+        environment: Mapping[str, str] | None = None,
+        pids_limit: int | None = None,
+    ) -> AgenticWorkspace:
+        security = self.profile.security
+        if security is not None and pids_limit is not None:
+            security = replace(security, pids_limit=pids_limit)
         return AgenticWorkspace.create(
             self.profile.provider,
             self._image,
-            security=self.profile.security,
+            security=security,
             limits=limits,
             environment=environment,
             lease=_LEASE,

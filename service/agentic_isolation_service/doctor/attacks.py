@@ -20,7 +20,6 @@ _NOT_ISOLATED = "the local provider isolates nothing"
 _WRITABLE_ROOT = "its root file system is writable"
 _GUEST_KERNEL = "it is gVisor's own kernel that allows it; the host's is not reached"
 _OWN_PID_1 = "gVisor does not protect PID 1 from its own user; the workspace ends its own self, and the service tells"
-_ENGINE_SECCOMP = "left to the engine's seccomp profile, and blocked by newer ones"
 
 Judge = Callable[[Arena], Awaitable[Verdict]]
 
@@ -162,10 +161,6 @@ ATTACKS: tuple[Attack, ...] = (
     *_probes(
         ("io-uring", "set up an io_uring"),
         ("vsock", "open a socket to a hypervisor"),
-        promised_by=frozenset(),
-        reason=_ENGINE_SECCOMP,
-    ),
-    *_probes(
         ("clock-set", "set the clock"),
         ("io-ports", "reach the machine's I/O ports"),
         ("swap-and-accounting", "use a swap file, write process accounts"),

@@ -20,8 +20,8 @@ from agentic_isolation_service.doctor.arena import PATIENCE, Arena, DoctorError,
 from agentic_isolation_service.doctor.findings import Outcome, Verdict, blocked, not_blocked
 
 _LIMITS = ResourceLimits(memory="256M", disk="64M")
-_ROOM_FOR_PROCESSES = ResourceLimits(memory="4G", disk="64M")
-"""Under gVisor a process costs some 3 MiB: with less, memory would end before the processes do."""
+_FEW_PROCESSES = 64
+"""Under gVisor a process costs some 4 MiB: with the usual limit of processes, memory would end first."""
 _HELD = 3
 """Seconds that a bomb keeps what it took, for a look at the workspace meanwhile."""
 _BOMB_TIMEOUT = 45.0
@@ -29,14 +29,16 @@ _BOMB_TIMEOUT = 45.0
 
 async def fork_bomb(arena: Arena) -> Verdict:
     """Processes without end: stopped at the limit, and the workspace answers meanwhile and afterwards."""
-    return await _explode(
-        arena, ["fork-bomb", "-limit", "1000", "-for", "30", "-hold", str(_HELD)], _looks, _ROOM_FOR_PROCESSES
-    )
+    async with arena.fresh(limits=ResourceLimits(disk="64M"), pids_limit=_FEW_PROCESSES) as workspace:
+        command = [arena.guest, "probe", "fork-bomb", "-limit", "1000", "-for", "30", "-hold", str(_HELD)]
+        return await _explode(arena, workspace, command, _looks)
 
 
 async def disk_fill(arena: Arena) -> Verdict:
     """A file without end: stopped at the limit; meanwhile writes are refused for want of space and the rest works."""
-    return await _explode(arena, ["disk-fill", "-limit", "256", "-hold", str(_HELD)], _refuses_writes)
+    async with arena.fresh(limits=_LIMITS) as workspace:
+        command = [arena.guest, "probe", "disk-fill", "-limit", "256", "-hold", str(_HELD)]
+        return await _explode(arena, workspace, command, _refuses_writes)
 
 
 async def memory_bomb(arena: Arena) -> Verdict:
@@ -65,27 +67,23 @@ def _told(termination: Termination | None) -> str:
 
 
 async def _explode(
-    arena: Arena,
-    arguments: list[str],
-    look: Callable[[AgenticWorkspace], Awaitable[str]],
-    limits: ResourceLimits = _LIMITS,
+    arena: Arena, workspace: AgenticWorkspace, command: list[str], look: Callable[[AgenticWorkspace], Awaitable[str]]
 ) -> Verdict:
     """Runs a bomb, has a `look` at the workspace while it holds what it took, and another when it is over."""
-    async with arena.fresh(limits=limits) as workspace:
-        try:
-            async with asyncio.timeout(_BOMB_TIMEOUT + PATIENCE):
-                verdict, trouble = await _watch(workspace, [arena.guest, "probe", *arguments], look)
-        except TimeoutError:
-            return not_blocked("the service has not answered since")
-        except IsolationError as error:
-            return not_blocked(f"the workspace ended: {error}")
-        if trouble:
-            return not_blocked(f"{verdict.detail}; meanwhile {trouble}")
-        if not await arena.answers(workspace):
-            return not_blocked(f"{verdict.detail}; afterwards the workspace does not answer")
-        if verdict.outcome is Outcome.BLOCKED:
-            return blocked(f"{verdict.detail}; the workspace answers meanwhile and afterwards")
-        return verdict
+    try:
+        async with asyncio.timeout(_BOMB_TIMEOUT + PATIENCE):
+            verdict, trouble = await _watch(workspace, command, look)
+    except TimeoutError:
+        return not_blocked("the service has not answered since")
+    except IsolationError as error:
+        return not_blocked(f"the workspace ended: {error}")
+    if trouble:
+        return not_blocked(f"{verdict.detail}; meanwhile {trouble}")
+    if not await arena.answers(workspace):
+        return not_blocked(f"{verdict.detail}; afterwards the workspace does not answer")
+    if verdict.outcome is Outcome.BLOCKED:
+        return blocked(f"{verdict.detail}; the workspace answers meanwhile and afterwards")
+    return verdict
 
 
 async def _watch(

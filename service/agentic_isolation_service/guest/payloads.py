@@ -141,6 +141,9 @@ def isolation(value: dict[str, object], runtime: str) -> Isolation:
     capabilities = member(value, "capabilities", str)
     if not _MASK.fullmatch(capabilities):
         raise ProtocolError("malformed member 'capabilities' from the guest")
+    limits = value.get("limits", {})
+    if not isinstance(limits, dict):
+        raise ProtocolError("malformed member 'limits' from the guest")
     mask = int(capabilities, 16)
     return Isolation(
         runtime=runtime,
@@ -150,4 +153,14 @@ def isolation(value: dict[str, object], runtime: str) -> Isolation:
         seccomp=_SECCOMP_MODES.get(member(value, "seccomp", int), ""),
         read_only_root=member(value, "root_read_only", bool),
         kernel=member(value, "kernel", str)[:128],
+        cpu_millis=_limit(limits, "cpu_millis"),
+        memory_bytes=_limit(limits, "memory_bytes"),
+        disk_bytes=_limit(limits, "disk_bytes"),
+        open_files=_limit(limits, "open_files"),
+        pids_limit=min((found for name in ("pids", "processes") if (found := _limit(limits, name))), default=None),
     )
+
+
+def _limit(limits: dict[str, object], name: str) -> int | None:
+    """Returns a limit that commands are held to, as the guest has found it inside; None where it has found none."""
+    return member(limits, name, int) if name in limits else None

@@ -30,9 +30,10 @@ DEFAULT_OPEN_FILES = 4096
 _TMP_BYTES = 256 << 20
 _HOME_BYTES = 128 << 20
 _MAX_COMMANDS = 80
-"""Commands that run at a time; more wait for their turn."""
-_SUPERVISOR_PIDS = 32 + 8 * _MAX_COMMANDS
-"""Threads of the guest, and of a shim for each running command, on top of the limit that is the workload's."""
+"""Commands that run at a time, where there may be so many processes; more wait for their turn."""
+_GUEST_PIDS = 32
+_SHIM_PIDS = 8
+"""Threads of the guest, and of the shim of each command, come on top of the limit that is the workload's."""
 _GVISOR_PIDS = 4096
 """gVisor's own threads count against the container's limit, which kills the sandbox: there RLIMIT_NPROC holds the
 workload's processes, which under other runtimes would count those of all containers with the same user."""
@@ -138,7 +139,8 @@ def errand_config(plan: ErrandPlan) -> dict[str, object]:
 def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: ResourceLimits, user: str) -> dict[str, object]:
     memory = _or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES)
     open_files = _or_default(limits.open_files, DEFAULT_OPEN_FILES)
-    pids, gvisor = security.pids_limit + _SUPERVISOR_PIDS, plan.runtime == GVISOR_RUNTIME
+    pids = security.pids_limit + _GUEST_PIDS + _SHIM_PIDS * _max_commands(security)
+    gvisor = plan.runtime == GVISOR_RUNTIME
     return {
         "AutoRemove": True,
         "Runtime": plan.runtime,
@@ -205,12 +207,18 @@ def _guest_settings(plan: ContainerPlan, security: SecurityConfig) -> str:
         "working_dir": spec.config.working_dir,
         "lease_ms": math.ceil(spec.config.lease * 1000),
         "no_new_privileges": security.no_new_privileges,
-        "max_commands": _MAX_COMMANDS,
+        # On top of the engine's seccomp profile. gVisor's kernel has neither of the two.
+        "refuse_calls": security.no_new_privileges and plan.runtime != GVISOR_RUNTIME,
+        "max_commands": _max_commands(security),
     }
     if plan.runtime == GVISOR_RUNTIME:
         # Docker's name server is a redirection in the host's kernel, and unknown to gVisor's.
         settings["resolvers"] = plan.resolvers
     return json.dumps(settings)
+
+
+def _max_commands(security: SecurityConfig) -> int:
+    return min(_MAX_COMMANDS, security.pids_limit)
 
 
 def _owner(user: str) -> str:

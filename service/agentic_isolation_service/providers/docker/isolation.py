@@ -12,7 +12,7 @@ def read_back(measured: Isolation, container: Mapping[str, object], working_dir:
     """Returns the isolation of a container.
 
     Args:
-        measured: What the guest read from its own kernel: it outranks the engine's record.
+        measured: What the guest found inside. It outranks the engine's record, which fills in what gVisor hides.
         container: The engine's `GET /containers/{id}/json` (Docker Engine API 1.41).
         working_dir: Where the volume with the disk limit is mounted.
     """
@@ -21,11 +21,11 @@ def read_back(measured: Isolation, container: Mapping[str, object], working_dir:
     return replace(
         measured,
         network=NetworkMode.NONE if host.get("NetworkMode") == "none" else NetworkMode.OUTBOUND,
-        cpu_millis=None if nano_cpus is None else nano_cpus // 1_000_000,
-        memory_bytes=_number(host, "Memory"),
-        disk_bytes=_disk_limit(host, working_dir),
-        open_files=_ulimit(host, "nofile"),
-        pids_limit=_ulimit(host, "nproc") or _number(host, "PidsLimit"),
+        cpu_millis=measured.cpu_millis or (None if nano_cpus is None else nano_cpus // 1_000_000),
+        memory_bytes=measured.memory_bytes or _number(host, "Memory"),
+        disk_bytes=measured.disk_bytes or _disk_limit(host, working_dir),
+        open_files=measured.open_files or _ulimit(host, "nofile"),
+        pids_limit=measured.pids_limit or _ulimit(host, "nproc") or _number(host, "PidsLimit"),
     )
 
 
