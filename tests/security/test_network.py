@@ -174,21 +174,26 @@ async def test_does_not_reach_the_engines_host(pair: Pair, engine: Engine) -> No
 class NameServer(asyncio.DatagramProtocol):
     """Answers for NAME, with one address over UDP and, for the asking of `many.NAME`, with more than fit."""
 
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed.set()
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         self.transport.sendto(answer_to(data, stream=False), addr)
 
 
 async def serve_names(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+    with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
         while True:
             [size] = struct.unpack("!H", await reader.readexactly(2))
             answer = answer_to(await reader.readexactly(size), stream=True)
             writer.write(struct.pack("!H", len(answer)) + answer)
             await writer.drain()
-    writer.close()
 
 
 def answer_to(query: bytes, *, stream: bool) -> bytes:
@@ -208,19 +213,28 @@ async def name_server(address: str) -> AsyncIterator[None]:
     """A name server at an address's port 53, which other test runs may hold for a moment."""
     loop = asyncio.get_running_loop()
     listening: list[asyncio.Server] = []
+    conversations: list[asyncio.Task[None]] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversations.append(cast("asyncio.Task[None]", asyncio.current_task()))
+        await serve_names(reader, writer)
+        await writer.wait_closed()
 
     async def listens() -> bool:
         with contextlib.suppress(OSError):
-            listening.append(await asyncio.start_server(serve_names, address, 53))
+            listening.append(await asyncio.start_server(converse, address, 53))
         return bool(listening)
 
     await eventually(listens, "port 53 is free", within=30)
     async with listening[0]:
-        transport, _ = await loop.create_datagram_endpoint(NameServer, (address, 53))
+        transport, datagrams = await loop.create_datagram_endpoint(NameServer, (address, 53))
         try:
             yield
         finally:
             transport.close()
+            # The module's loop stands still between tests: what is closed must be closed by then.
+            await datagrams.closed.wait()
+            await asyncio.gather(*conversations)
 
 
 async def test_resolves_names_by_its_name_servers(pair: Pair, outside: str) -> None:

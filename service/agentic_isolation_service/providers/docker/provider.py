@@ -54,7 +54,7 @@ from agentic_isolation_service.providers.docker.network import Networks
 
 _REMOVAL_TIMEOUT = 30.0
 _POLL = 0.05
-_ERRAND_RUNTIME = "runc"
+_RUNC = "runc"
 _RESERVED = (
     "/",
     "/proc",
@@ -222,7 +222,16 @@ class DockerProvider:
                 "register it with `runsc install`, or leave use_gvisor unset to take what there is",
                 field="security.use_gvisor",
             )
-        return GVISOR_RUNTIME if available and security.use_gvisor is not False else ""
+        if security.use_gvisor is not False:
+            return GVISOR_RUNTIME if available else ""
+        if facts.default_runtime != GVISOR_RUNTIME:
+            return ""
+        if _RUNC not in facts.runtimes:
+            raise IsolationUnavailableError(
+                f"the Docker Engine at {self._engine.host} runs everything under gVisor; leave use_gvisor unset",
+                field="security.use_gvisor",
+            )
+        return _RUNC
 
     async def _volume(self, client: aiodocker.Docker, image: str, *, known: str | None = None) -> str:
         """Returns the guest's volume; one that is `known` to be empty is filled again."""
@@ -257,7 +266,7 @@ class DockerProvider:
         limits = plan.spec.config.limits
         if limits is not None and limits.network:
             # gVisor has a network of its own, in which an errand would change nothing of the host's.
-            runtime = _ERRAND_RUNTIME if _ERRAND_RUNTIME in (await self._engine.facts()).runtimes else ""
+            runtime = _RUNC if _RUNC in (await self._engine.facts()).runtimes else ""
             errand = ErrandPlan(plan.image, runtime, plan.guest_volume, plan.labels)
             network = await self._networks.ensure(client, errand)
             plan = replace(plan, network_id=network.id, resolvers=network.resolvers)
