@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import hypothesis
 import pytest
 
 from agentic_isolation import AgenticWorkspace
+from tests.engine import Engine
 from tests.engine.plugin import has
-from tests.support import proc
+from tests.support import engine_leaks, proc
 from tests.support.blocking import watch_for_blocking_calls
 from tests.support.eventually import eventually
 from tests.support.leaks import Holdings, left_behind
@@ -93,6 +95,8 @@ def warm(request: pytest.FixtureRequest, service: ServedProcess) -> None:
 
 
 FAILED = pytest.StashKey[bool]()
+ENGINE_PATIENCE = 20.0
+"""Seconds that an engine may take to remove what has ended by itself."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -118,6 +122,23 @@ def leaves_nothing_behind(request: pytest.FixtureRequest, ground: None) -> Itera
     request.node.funcargs.clear()
     left = left_behind(before)
     assert not left, "the test left something behind"
+
+
+@pytest.fixture
+def leaves_nothing_in_the_engine(request: pytest.FixtureRequest, ground: None) -> Iterator[None]:
+    """Fails a test of containers that leaves a container, a volume or a network."""
+    if not any(request.node.get_closest_marker(name) for name in ("docker", "gvisor")):
+        yield
+        return
+    engine: Engine = request.getfixturevalue("engine")
+    before = engine_leaks.held(engine)
+    yield
+    if request.node.stash.get(FAILED, False):
+        return
+    deadline = time.monotonic() + ENGINE_PATIENCE
+    while (surplus := engine_leaks.held(engine) - before) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not surplus, "the test left something in the engine"
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,15 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from agentic_isolation import SecurityConfig
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.wire import Stub, a_workspace, connected
 from tests.support.service import ServedProcess
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_the_engine(leaves_nothing_in_the_engine: None) -> None:
+    """Every test here that makes containers is looked after."""
 
 
 @pytest.fixture
@@ -18,6 +24,12 @@ def ground(warm: None, service: ServedProcess) -> Iterator[None]:
     yield
     complaints = service.log[before:]
     assert not complaints, "the service has complained"
+
+
+@pytest.fixture(params=["runc", pytest.param("runsc", marks=pytest.mark.gvisor)])
+def security(request: pytest.FixtureRequest) -> SecurityConfig:
+    """Production's, once without and once under gVisor."""
+    return SecurityConfig(use_gvisor=request.param == "runsc")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -21,7 +21,7 @@ from agentic_isolation.models import WorkspaceState
 from agentic_isolation.service import ServiceClient
 from agentic_isolation_service.guest.link import HANDSHAKE_TIMEOUT, SILENCE_TO_LOSE
 from tests.engine import Engine
-from tests.support.engine_leaks import container_of, emptied
+from tests.support.engine_leaks import container_of
 from tests.support.eventually import eventually
 from tests.support.jobs import new_mark, python, running, sleep_for_ever
 from tests.support.service import ServedProcess
@@ -40,17 +40,6 @@ def kill(engine: Engine, container: str) -> None:
 
 def remove(engine: Engine, container: str) -> None:
     engine.api.request("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"})
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left(engine: Engine) -> AsyncIterator[None]:
-    yield
-    await emptied(engine)
-
-
-@pytest.fixture(params=["runc", pytest.param("runsc", marks=pytest.mark.gvisor)])
-def security(request: pytest.FixtureRequest) -> SecurityConfig:
-    return SecurityConfig(use_gvisor=request.param == "runsc")
 
 
 async def is_listed(client: ServiceClient, workspace_id: str, state: WorkspaceState | None) -> bool:

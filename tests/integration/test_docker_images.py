@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,22 +14,11 @@ from agentic_isolation import (
     SecurityConfig,
 )
 from tests.engine import Engine
-from tests.support.engine_leaks import container_of, emptied
+from tests.support.engine_leaks import container_of
 from tests.support.eventually import eventually
 from tests.support.service import ServedProcess
 
 pytestmark = pytest.mark.docker
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left(engine: Engine) -> AsyncIterator[None]:
-    yield
-    await emptied(engine)
-
-
-@pytest.fixture(params=["runc", pytest.param("runsc", marks=pytest.mark.gvisor)])
-def security(request: pytest.FixtureRequest) -> SecurityConfig:
-    return SecurityConfig(use_gvisor=request.param == "runsc")
 
 
 def anonymous_volumes(engine: Engine, container: str) -> set[str]:

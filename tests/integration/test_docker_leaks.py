@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -28,12 +27,6 @@ RUNC = SecurityConfig(use_gvisor=False)
 AT_A_TIME = 4
 LONGEST = 0.6
 """Seconds after which most creations are done."""
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left(engine: Engine) -> AsyncIterator[None]:
-    yield
-    await emptied(engine)
 
 
 @pytest.mark.parametrize(

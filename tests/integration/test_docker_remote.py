@@ -18,7 +18,7 @@ from agentic_isolation import (
 )
 from tests.engine import Engine
 from tests.support import certificates
-from tests.support.engine_leaks import container_of, emptied
+from tests.support.engine_leaks import container_of
 from tests.support.engine_proxy import EngineProxy
 from tests.support.eventually import eventually
 from tests.support.jobs import bulk, bulk_block
@@ -26,12 +26,6 @@ from tests.support.jobs import bulk, bulk_block
 pytestmark = pytest.mark.docker
 CONFIG = WorkspaceConfig(security=SecurityConfig(use_gvisor=False), lease=60)
 BLOCKS = 100
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left(engine: Engine) -> AsyncIterator[None]:
-    yield
-    await emptied(engine)
 
 
 @pytest.fixture

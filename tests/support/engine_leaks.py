@@ -41,6 +41,12 @@ def left(engine: Engine, label: str = RUN_LABEL) -> list[str]:
     return found + [f"volume {name}" for name in volumes(engine, label)]
 
 
+def held(engine: Engine, label: str = RUN_LABEL) -> set[str]:
+    """What there is with a label, by names alone: to be compared with what there was."""
+    names = {name for each in containers(engine, label) for name in each["Names"]}
+    return names | set(networks(engine, label)) | set(volumes(engine, label))
+
+
 async def sweep(engine: Engine) -> None:
     """What the next service does, at once."""
     name, _, value = WORKSPACES.partition("=")

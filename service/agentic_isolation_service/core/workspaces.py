@@ -19,6 +19,7 @@ from agentic_isolation.errors import (
     CapacityError,
     InvalidArgumentError,
     IsolationError,
+    ProviderUnavailableError,
     UnavailableError,
     WorkspaceNotFoundError,
 )
@@ -32,6 +33,9 @@ from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
 
 DEFAULT_MAX_WORKSPACES = 1000
+FIRST_ANSWER = 40.0
+"""Seconds after which a new guest that has not answered is asked no more."""
+_FIRST_ANSWER_PAUSE = 0.2
 _REMOVAL_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds between attempts to remove a workspace whose lease has ended; the last one again and again."""
 _log = logging.getLogger(__name__)
@@ -252,7 +256,7 @@ class Workspaces:
         place = await provider.create(spec)
         session = GuestSession(spec.workspace_id, spec.key, lambda: provider.connect(place))
         try:
-            measured = await session.call_for({"op": "info"}, lambda value: payloads.isolation(value, place.runtime))
+            measured = await _first_answer(session, place)
             isolation = await provider.isolation(place, measured)
             self._refuse_when_closing()
             held = HeldWorkspace(provider, place, config, session, _describe(config, place, isolation, created_at))
@@ -297,6 +301,21 @@ class Workspaces:
                 async with asyncio.timeout(pause):
                     await self._closed.wait()
         return None
+
+
+async def _first_answer(session: GuestSession, place: Place) -> Isolation:
+    """Asks a new guest what it finds around it, again where a busy engine had not let it answer in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + FIRST_ANSWER
+    while True:
+        try:
+            return await session.call_for({"op": "info"}, lambda value: payloads.isolation(value, place.runtime))
+        except ProviderUnavailableError:
+            raise
+        except UnavailableError:
+            if loop.time() > deadline:
+                raise
+            await asyncio.sleep(_FIRST_ANSWER_PAUSE)
 
 
 async def _discard(provider: Provider, place: Place, session: GuestSession) -> None:

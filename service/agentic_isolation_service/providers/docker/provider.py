@@ -54,6 +54,9 @@ from agentic_isolation_service.providers.docker.network import Networks
 
 _REMOVAL_TIMEOUT = 30.0
 _POLL = 0.05
+_TURNS_PER_CPU = 4
+_FEWEST_TURNS = 8
+"""Containers that are made at a time, by the engine's CPUs; more wait for their turn."""
 _RUNC = "runc"
 _RESERVED = (
     "/",
@@ -111,6 +114,7 @@ class DockerProvider:
         self._sweeper = Sweeper(self._labels, stale_after=stale_after)
         self._guest_volume: str | None = None
         self._filling = asyncio.Lock()
+        self._turns: asyncio.Semaphore | None = None
         self._networks = Networks(dns)
 
     def check(self, config: WorkspaceConfig) -> None:
@@ -135,7 +139,8 @@ class DockerProvider:
             try:
                 if place.runtime == GVISOR_RUNTIME:
                     self._memory.add(container_name(spec.workspace_id))
-                await self._make(client, spec, image, runtime)
+                async with await self._turn():
+                    await self._make(client, spec, image, runtime)
             except aiodocker.DockerError as error:
                 await finish(self._discard(client, spec.workspace_id))
                 if error.status >= 500:
@@ -232,6 +237,12 @@ class DockerProvider:
                 field="security.use_gvisor",
             )
         return _RUNC
+
+    async def _turn(self) -> asyncio.Semaphore:
+        """Returns what bounds the containers in the making: more at a time would only take longer, all of them."""
+        if self._turns is None:
+            self._turns = asyncio.Semaphore(max(_FEWEST_TURNS, _TURNS_PER_CPU * (await self._engine.facts()).cpus))
+        return self._turns
 
     async def _volume(self, client: aiodocker.Docker, image: str, *, known: str | None = None) -> str:
         """Returns the guest's volume; one that is `known` to be empty is filled again."""
