@@ -36,7 +36,9 @@ class FakeProvider:
         if guest is not None:
             await guest.__aexit__(None, None, None)
 
-    async def isolation(self, place: Place, measured: Isolation) -> Isolation:
+    async def isolation(
+        self, place: Place, config: WorkspaceConfig, measured: Isolation, *, in_gvisor: bool
+    ) -> Isolation:
         return measured
 
     async def usage(self, place: Place) -> ResourceUsage:

@@ -10,4 +10,6 @@ type Info struct {
 	Seccomp      int    `json:"seccomp"`
 	RootReadOnly bool   `json:"root_read_only"`
 	Kernel       string `json:"kernel"`
+	// GVisor: the kernel says that it is gVisor's.
+	GVisor bool `json:"gvisor"`
 }

@@ -15,6 +15,7 @@ const (
 	prSetNoNewPrivs     = 38
 	prGetNoNewPrivs     = 39
 	rlimitNproc         = 6
+	syslogReadAll       = 3
 )
 
 // BecomeSubreaper makes orphaned descendants of this process its children.
@@ -58,6 +59,7 @@ func Describe() Info {
 		NoNewPrivs:   ask(prGetNoNewPrivs) == 1,
 		Seccomp:      ask(prGetSeccomp),
 		RootReadOnly: rootReadOnly(),
+		GVisor:       isGVisor(),
 	}
 	for _, g := range strings.Fields(status["Groups"]) {
 		if n, err := strconv.Atoi(g); err == nil {
@@ -69,6 +71,13 @@ func Describe() Info {
 		info.Kernel = text(u.Release[:])
 	}
 	return info
+}
+
+// isGVisor goes by the log of gVisor's kernel, which anybody may read there, and whose first line names it.
+func isGVisor() bool {
+	log := make([]byte, 4<<10)
+	n, err := syscall.Klogctl(syslogReadAll, log)
+	return err == nil && strings.Contains(string(log[:max(n, 0)]), "gVisor")
 }
 
 // ResourceLimits returns the hard limits of open files and of the user's processes; nil where there is none.

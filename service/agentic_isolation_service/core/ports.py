@@ -65,8 +65,20 @@ class Provider(Protocol):
     async def destroy(self, place: Place) -> None:
         """Removes the place with everything in it; returns when nothing of it is left. May be called twice."""
 
-    async def isolation(self, place: Place, measured: Isolation) -> Isolation:
-        """Returns the isolation of a place: what the guest measured, with what only the engine knows."""
+    async def isolation(
+        self, place: Place, config: WorkspaceConfig, measured: Isolation, *, in_gvisor: bool
+    ) -> Isolation:
+        """Returns the isolation of a place: what the guest measured, with what only the engine knows.
+
+        Args:
+            place: A place that was just made.
+            config: What was asked for.
+            measured: What its guest has found.
+            in_gvisor: Whether the guest's kernel says that it is gVisor's.
+
+        Raises:
+            IsolationUnavailableError: It has less than what was asked for.
+        """
 
     async def describe(self) -> ProviderInfo:
         """Returns what this provider can give on this host. Raises nothing: being unavailable is an answer."""

@@ -256,8 +256,8 @@ class Workspaces:
         place = await provider.create(spec)
         session = GuestSession(spec.workspace_id, spec.key, lambda: provider.connect(place))
         try:
-            measured = await _first_answer(session, place)
-            isolation = await provider.isolation(place, measured)
+            measured, in_gvisor = await _first_answer(session, place)
+            isolation = await provider.isolation(place, config, measured, in_gvisor=in_gvisor)
             self._refuse_when_closing()
             held = HeldWorkspace(provider, place, config, session, _describe(config, place, isolation, created_at))
         except BaseException:
@@ -303,13 +303,15 @@ class Workspaces:
         return None
 
 
-async def _first_answer(session: GuestSession, place: Place) -> Isolation:
+async def _first_answer(session: GuestSession, place: Place) -> tuple[Isolation, bool]:
     """Asks a new guest what it finds around it, again where a busy engine had not let it answer in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + FIRST_ANSWER
     while True:
         try:
-            return await session.call_for({"op": "info"}, lambda value: payloads.isolation(value, place.runtime))
+            return await session.call_for(
+                {"op": "info"}, lambda value: (payloads.isolation(value, place.runtime), payloads.in_gvisor(value))
+            )
         except ProviderUnavailableError:
             raise
         except UnavailableError:

@@ -161,6 +161,11 @@ def isolation(value: dict[str, object], runtime: str) -> Isolation:
     )
 
 
+def in_gvisor(value: dict[str, object]) -> bool:
+    """Returns whether a RESULT of `info` says that the kernel is gVisor's."""
+    return member(value, "gvisor", bool, False)
+
+
 def _limit(limits: dict[str, object], name: str) -> int | None:
     """Returns a limit that commands are held to, as the guest has found it inside; None where it has found none."""
     return member(limits, name, int) if name in limits else None

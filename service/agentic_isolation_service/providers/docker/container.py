@@ -92,7 +92,7 @@ def container_config(plan: ContainerPlan) -> dict[str, object]:
     """Returns the body of the engine's `POST /containers/create` (Docker Engine API 1.41)."""
     config = plan.spec.config
     security = config.security or SecurityConfig.production()
-    user = security.user or DEFAULT_USER
+    user = user_of(security)
     return {
         "Image": plan.image,
         "Entrypoint": [GUEST_PATH, "serve"],
@@ -221,9 +221,15 @@ def _max_commands(security: SecurityConfig) -> int:
     return min(_MAX_COMMANDS, security.pids_limit)
 
 
+def user_of(security: SecurityConfig) -> str:
+    """Returns whom commands run as, as UID:GID; for a user alone the engine would look into the image for the group."""
+    uid, _, gid = (security.user or DEFAULT_USER).partition(":")
+    return f"{uid}:{gid or uid}"
+
+
 def _owner(user: str) -> str:
     uid, _, gid = user.partition(":")
-    return f"uid={uid},gid={gid or uid}"
+    return f"uid={uid},gid={gid}"
 
 
 def _or_default(value: int | None, default: int) -> int:

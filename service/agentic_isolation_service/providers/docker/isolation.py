@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from agentic_isolation.models import Isolation, NetworkMode
+from agentic_isolation.models import Isolation, NetworkMode, ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation_service.providers.docker.container import (
+    DEFAULT_DISK_BYTES,
+    DEFAULT_MEMORY_BYTES,
+    DEFAULT_OPEN_FILES,
+    GVISOR_RUNTIME,
+    user_of,
+)
+
+_PAGE = 64 << 10
+"""Bytes; the largest page of the machines that there are."""
 
 
 def read_back(measured: Isolation, container: Mapping[str, object], working_dir: str) -> Isolation:
@@ -27,6 +37,43 @@ def read_back(measured: Isolation, container: Mapping[str, object], working_dir:
         open_files=measured.open_files or _ulimit(host, "nofile"),
         pids_limit=measured.pids_limit or _ulimit(host, "nproc") or _number(host, "PidsLimit"),
     )
+
+
+def shortfalls(found: Isolation, config: WorkspaceConfig, *, in_gvisor: bool) -> list[str]:
+    """Returns in what a workspace has less than was asked for: an engine may take a setting and not hold it.
+
+    Args:
+        found: What it has.
+        config: What was asked for.
+        in_gvisor: Whether its kernel says that it is gVisor's.
+    """
+    security, limits = config.security or SecurityConfig.production(), config.limits or ResourceLimits()
+    missing = []
+    if in_gvisor is not (found.runtime == GVISOR_RUNTIME):
+        missing.append(
+            f"the runtime is {found.runtime}, but the kernel inside is {'' if in_gvisor else 'not '}gVisor's"
+        )
+    if security.cap_drop_all and found.capabilities:
+        missing.append(f"it has the capabilities {' '.join(found.capabilities)}")
+    if security.no_new_privileges and not found.no_new_privileges:
+        missing.append("no_new_privs is not set")
+    if security.read_only_root and not found.read_only_root:
+        missing.append("its root file system is writable")
+    if found.user != user_of(security):
+        missing.append(f"it runs as {found.user}")
+    held = (
+        ("limits.memory", limits.memory_bytes, DEFAULT_MEMORY_BYTES, found.memory_bytes),
+        ("limits.disk", limits.disk_bytes, DEFAULT_DISK_BYTES, found.disk_bytes),
+        ("limits.open_files", limits.open_files, DEFAULT_OPEN_FILES, found.open_files),
+    )
+    for name, asked, default, actual in held:
+        wanted = default if asked is None else asked
+        # The kernel rounds sizes to pages.
+        if actual is None or actual > wanted + _PAGE:
+            missing.append(f"{name} is {'none' if actual is None else actual} instead of {wanted}")
+    if found.pids_limit is None:
+        missing.append("there is no limit of processes")
+    return missing
 
 
 def _object(value: Mapping[str, object], name: str) -> Mapping[str, object]:

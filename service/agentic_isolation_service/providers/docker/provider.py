@@ -48,7 +48,7 @@ from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Swe
 from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, Engine
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from agentic_isolation_service.providers.docker.images import check_image, ensure_image
-from agentic_isolation_service.providers.docker.isolation import read_back
+from agentic_isolation_service.providers.docker.isolation import read_back, shortfalls
 from agentic_isolation_service.providers.docker.memory import MemoryWatch
 from agentic_isolation_service.providers.docker.network import Networks
 
@@ -176,8 +176,10 @@ class DockerProvider:
         async with self._engine.client() as client:
             await self._remove(client, place.workspace_id)
 
-    async def isolation(self, place: Place, measured: Isolation) -> Isolation:
-        """Returns what the guest measured, with the limits that the engine holds."""
+    async def isolation(
+        self, place: Place, config: WorkspaceConfig, measured: Isolation, *, in_gvisor: bool
+    ) -> Isolation:
+        """Returns what the guest measured, with the limits that the engine holds; refuses less than was asked for."""
         async with self._engine.client() as client:
             try:
                 container = await client.containers.container(container_name(place.workspace_id)).show()
@@ -185,9 +187,12 @@ class DockerProvider:
                 if error.status != 404:
                     raise
                 raise WorkspaceLostError("the container has ended at once; see the engine's log") from error
-        targets = [mount["Target"] for mount in container["HostConfig"].get("Mounts", [])]
-        working_dir = next((target for target in targets if target != GUEST_DIRECTORY), "")
-        return read_back(measured, container, working_dir)
+        found = read_back(measured, container, config.working_dir)
+        if missing := shortfalls(found, config, in_gvisor=in_gvisor):
+            raise IsolationUnavailableError(
+                f"the engine at {self._engine.host} does not hold what was asked for: {'; '.join(missing)}"
+            )
+        return found
 
     async def describe(self) -> ProviderInfo:
         """Returns what a workspace that asks for nothing gets on this engine."""

@@ -80,7 +80,9 @@ class LocalProvider:
         await asyncio.to_thread(_remove_tree, self._home(place.workspace_id))
         self._guests.pop(place.workspace_id, None)
 
-    async def isolation(self, place: Place, measured: Isolation) -> Isolation:
+    async def isolation(
+        self, place: Place, config: WorkspaceConfig, measured: Isolation, *, in_gvisor: bool
+    ) -> Isolation:
         """Returns what the guest measured: there is no engine that knows more."""
         return measured
 
