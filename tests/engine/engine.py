@@ -67,6 +67,10 @@ class Engine:
         """The pids of a private engine and of all that runs in its containers, for accounts that leave them out."""
         return processes.remains(self._private().directory)
 
+    def keeps(self, container_id: str) -> bool:
+        """Whether the engine has a container's files; taken for granted of one that is not private."""
+        return self._daemon is None or (self._daemon.directory / "data" / "containers" / container_id).exists()
+
     def start(self) -> None:
         """Starts the engine again after `stop` or `kill`, and waits until it answers."""
         with _locked(state()):

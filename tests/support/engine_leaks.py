@@ -17,9 +17,14 @@ WORKSPACES = "agentic-isolation=workspace"
 
 
 def containers(engine: Engine, label: str = RUN_LABEL) -> list[dict[str, Any]]:
-    """The containers with a label, running or not."""
+    """The containers with a label, running or not.
+
+    Without ghosts: a 20.10 that was killed and removes a container at its start, while it still registers it, goes on
+    listing it until its next start, without a name or files, and says `No such container` to who would remove it.
+    """
     query = {"all": "1", "filters": json.dumps({"label": [label]})}
-    return list(engine.api.json("GET", "/containers/json", query=query))
+    listed = engine.api.json("GET", "/containers/json", query=query)
+    return [each for each in listed if each["Names"] or engine.keeps(each["Id"])]
 
 
 def volumes(engine: Engine, label: str = RUN_LABEL) -> list[str]:
