@@ -129,7 +129,7 @@ class SecurityConfig:
     tmpfs_home: bool = True
     """A tmpfs (nosuid) on /home/agent."""
     pids_limit: int = 256
-    """Processes and threads of the workspace, 16 to 32,768."""
+    """Processes and threads of the workspace, 16 to 32,768; room for those that supervise it lies on top."""
     use_gvisor: bool | None = None
     """None: when the engine has it. True: required. False: never."""
     user: str | None = None

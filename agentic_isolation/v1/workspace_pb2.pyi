@@ -239,7 +239,9 @@ class SecurityConfig(_message.Message):
     tmpfs_home: _builtins.bool
     """A tmpfs (nosuid) on /home/agent, the home directory. Absent: true."""
     pids_limit: _builtins.int
-    """How many processes and threads the workspace may have, 16 to 32,768. Absent: 256."""
+    """How many processes and threads the workspace may have, 16 to 32,768. Room for those that supervise it lies on top
+    and may be used up as well; Isolation.pids_limit is the sum. Absent: 256.
+    """
     use_gvisor: _builtins.bool
     """Run under gVisor. true: required; false: never. Absent: when the engine has it."""
     user: _builtins.str

@@ -22,8 +22,7 @@ for _ in range(5000):
 """
 
 
-def small(way: Way) -> ResourceLimits:
-    return ResourceLimits(memory="256M", disk="64M")
+SMALL = ResourceLimits(memory="256M", disk="64M")
 
 
 def cause(result: object) -> TerminationCause | None:
@@ -34,7 +33,7 @@ def cause(result: object) -> TerminationCause | None:
 @pytest.mark.places("runc")
 async def test_out_of_memory_is_told_of_the_command_that_took_it(way: Way) -> None:
     """Of itself, or of any child, however the command itself ended; and of no other that ran at the time."""
-    async with way.open(way.config(limits=small(way))) as ws:
+    async with way.open(way.config(limits=SMALL)) as ws:
         assert cause(await ws.execute(python(HUNGRY))) is TerminationCause.OUT_OF_MEMORY
         command = f"python3 -c '{HUNGRY}'; echo its code is $?"
         result = await ws.execute(command)
@@ -52,7 +51,7 @@ async def test_out_of_memory_is_told_of_the_command_that_took_it(way: Way) -> No
 
 @pytest.mark.places("gvisor")
 async def test_out_of_memory_under_gvisor_ends_the_workspace_and_says_why(way: Way) -> None:
-    async with way.open(way.config(limits=small(way))) as ws:
+    async with way.open(way.config(limits=SMALL)) as ws:
         with pytest.raises(WorkspaceLostError, match="out of memory"):
             async with asyncio.timeout(30):
                 await ws.execute(python(HUNGRY))
