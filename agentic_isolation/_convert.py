@@ -64,6 +64,10 @@ def duration_from_pb(duration: Duration) -> float:
     return float(duration.seconds + duration.nanos / 1e9)
 
 
+def _optional_duration(seconds: float | None, field: str) -> Duration | None:
+    return None if seconds is None else duration_to_pb(seconds, field)
+
+
 def timestamp_to_pb(time: dt.datetime) -> Timestamp:
     """Aware datetime → Timestamp."""
     timestamp = Timestamp()
@@ -90,6 +94,8 @@ def config_to_pb(config: WorkspaceConfig) -> pb.CreateWorkspaceRequest:
         limits=None if config.limits is None else limits_to_pb(config.limits),
         labels=_texts(config.labels, "labels"),
         lease_duration=duration_to_pb(config.lease, "lease_duration"),
+        idle_timeout=_optional_duration(config.idle_timeout, "idle_timeout"),
+        max_lifetime=_optional_duration(config.max_lifetime, "max_lifetime"),
     )
 
 
@@ -105,6 +111,8 @@ def config_from_pb(request: pb.CreateWorkspaceRequest) -> WorkspaceConfig:
         limits=limits_from_pb(request.limits) if request.HasField("limits") else None,
         labels=dict(request.labels),
         lease=duration_from_pb(request.lease_duration) if request.HasField("lease_duration") else default.lease,
+        idle_timeout=duration_from_pb(request.idle_timeout) if request.HasField("idle_timeout") else None,
+        max_lifetime=duration_from_pb(request.max_lifetime) if request.HasField("max_lifetime") else None,
     )
 
 
@@ -416,4 +424,5 @@ def server_from_pb(message: pb.GetServerInfoResponse) -> ServerInfo:
         lease_limit=duration_from_pb(message.limits.lease_duration),
         output_limit_bytes=message.limits.output_limit_bytes,
         message_bytes=message.limits.message_bytes,
+        request_window=duration_from_pb(message.limits.request_window),
     )

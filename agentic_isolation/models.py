@@ -204,6 +204,10 @@ class WorkspaceConfig:
     """For finding workspaces again. No place for secrets."""
     lease: float = 300.0
     """Seconds after which the workspace ends by itself when it is not renewed; AgenticWorkspace renews it."""
+    idle_timeout: float | None = None
+    """Seconds after which it ends when nothing is under way in it; None: never."""
+    max_lifetime: float | None = None
+    """Seconds after which it ends, however often its lease is renewed; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,3 +476,5 @@ class ServerInfo:
     """Seconds."""
     output_limit_bytes: int
     message_bytes: int
+    request_window: float = 0.0
+    """Seconds that a request id is remembered after its request has ended."""

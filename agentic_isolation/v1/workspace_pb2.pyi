@@ -621,6 +621,8 @@ class CreateWorkspaceRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    MAX_LIFETIME_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """"docker" or "local". Required: there is no silent default between isolated and not."""
     image: _builtins.str
@@ -651,6 +653,18 @@ class CreateWorkspaceRequest(_message.Message):
     def lease_duration(self) -> _duration_pb2.Duration:
         """The workspace ends by itself this long after it was made or last renewed: 1 s to 24 h. Absent: 5 min."""
 
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """The workspace ends by itself when nothing has been under way in it for so long: no process of a command that still
+        runs, and no call but those that renew or look: 1 s to 10^9 s. Absent: never.
+        """
+
+    @_builtins.property
+    def max_lifetime(self) -> _duration_pb2.Duration:
+        """The workspace ends by itself this long after it was made, however often its lease is renewed: 1 s to 10^9 s.
+        Absent: no limit.
+        """
+
     def __init__(
         self,
         *,
@@ -663,10 +677,12 @@ class CreateWorkspaceRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         lease_duration: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
+        max_lifetime: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration", "limits", b"limits", "security", b"security"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "lease_duration", b"lease_duration", "limits", b"limits", "max_lifetime", b"max_lifetime", "security", b"security"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "image", b"image", "labels", b"labels", "lease_duration", b"lease_duration", "limits", b"limits", "provider", b"provider", "request_id", b"request_id", "security", b"security", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "idle_timeout", b"idle_timeout", "image", b"image", "labels", b"labels", "lease_duration", b"lease_duration", "limits", b"limits", "max_lifetime", b"max_lifetime", "provider", b"provider", "request_id", b"request_id", "security", b"security", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1786,14 +1802,17 @@ class SignalProcessRequest(_message.Message):
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     TREE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Required."""
     process_id: _builtins.str
-    """Required."""
+    """This or request_id is required."""
     signal: _builtins.int
     """Number of the signal, 1 to 64."""
     tree: _builtins.bool
     """To every process of its tree. SIGKILL with this set also verifies that nothing is left before it returns."""
+    request_id: _builtins.str
+    """In place of process_id: the process that the Execute, or the start of a Stream, with this request_id has started."""
     def __init__(
         self,
         *,
@@ -1801,10 +1820,11 @@ class SignalProcessRequest(_message.Message):
         process_id: _builtins.str = ...,
         signal: _builtins.int = ...,
         tree: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["process_id", b"process_id", "signal", b"signal", "tree", b"tree", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["process_id", b"process_id", "request_id", b"request_id", "signal", b"signal", "tree", b"tree", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2396,6 +2416,7 @@ class ServerLimits(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     OUTPUT_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
+    REQUEST_WINDOW_FIELD_NUMBER: _builtins.int
     workspaces_count: _builtins.int
     """Workspaces at a time."""
     output_limit_bytes: _builtins.int
@@ -2406,6 +2427,10 @@ class ServerLimits(_message.Message):
     def lease_duration(self) -> _duration_pb2.Duration:
         """Longest lease."""
 
+    @_builtins.property
+    def request_window(self) -> _duration_pb2.Duration:
+        """How long a request_id is remembered after its request has ended."""
+
     def __init__(
         self,
         *,
@@ -2413,10 +2438,11 @@ class ServerLimits(_message.Message):
         lease_duration: _duration_pb2.Duration | None = ...,
         output_limit_bytes: _builtins.int = ...,
         message_bytes: _builtins.int = ...,
+        request_window: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration", "request_window", b"request_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration", "message_bytes", b"message_bytes", "output_limit_bytes", b"output_limit_bytes", "workspaces_count", b"workspaces_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration", "message_bytes", b"message_bytes", "output_limit_bytes", b"output_limit_bytes", "request_window", b"request_window", "workspaces_count", b"workspaces_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -156,7 +156,9 @@ class WorkspaceServiceServicer(object):
     def CreateWorkspace(self, request, context):
         """Makes a workspace and returns when it is ready to run commands.
 
-        Idempotent with a request_id: a repeat joins or replays the first call. Cancelling it leaves nothing behind.
+        Idempotent with a request_id, also across restarts of a server with a lasting state directory: a repeat joins the
+        first call, or returns its workspace as it is now; where that is gone, NOT_FOUND [WORKSPACE_NOT_FOUND].
+        Cancelling it leaves nothing behind.
 
         Errors:
         * FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]: a protection or limit that was asked for cannot be had there.
@@ -203,12 +205,15 @@ class WorkspaceServiceServicer(object):
 
         A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
         bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
-        Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice.
+        Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice. The workspace
+        itself remembers the id, so a restart of the server makes no difference.
 
         Errors:
         * NOT_FOUND [PROGRAM_NOT_FOUND], NOT_FOUND [WORKING_DIR_NOT_FOUND]: the command cannot start.
         * FAILED_PRECONDITION [PROGRAM_NOT_EXECUTABLE], [USER_UNAVAILABLE], [START_FAILED]: likewise.
         * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process.
+        * FAILED_PRECONDITION [RESULT_FORGOTTEN]: a repeat whose first run is over and no longer remembered, or was
+        forbidden by SignalProcess before it began.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,7 +253,10 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SignalProcess(self, request, context):
-        """Sends a signal to a process, or to its whole tree. Not idempotent, but harmless to repeat for SIGKILL.
+        """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
+
+        SIGKILL to the tree of a request that has not arrived yet forbids it to start: a client that gives up a call can thus
+        be sure that nothing of it runs on, whatever overtakes what on the way.
 
         Errors:
         * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.

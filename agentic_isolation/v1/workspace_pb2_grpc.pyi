@@ -58,7 +58,9 @@ class WorkspaceServiceStub:
     CreateWorkspace: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.CreateWorkspaceRequest, _workspace_pb2.CreateWorkspaceResponse]
     """Makes a workspace and returns when it is ready to run commands.
 
-    Idempotent with a request_id: a repeat joins or replays the first call. Cancelling it leaves nothing behind.
+    Idempotent with a request_id, also across restarts of a server with a lasting state directory: a repeat joins the
+    first call, or returns its workspace as it is now; where that is gone, NOT_FOUND [WORKSPACE_NOT_FOUND].
+    Cancelling it leaves nothing behind.
 
     Errors:
       * FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]: a protection or limit that was asked for cannot be had there.
@@ -82,12 +84,15 @@ class WorkspaceServiceStub:
 
     A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
     bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
-    Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice.
+    Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice. The workspace
+    itself remembers the id, so a restart of the server makes no difference.
 
     Errors:
       * NOT_FOUND [PROGRAM_NOT_FOUND], NOT_FOUND [WORKING_DIR_NOT_FOUND]: the command cannot start.
       * FAILED_PRECONDITION [PROGRAM_NOT_EXECUTABLE], [USER_UNAVAILABLE], [START_FAILED]: likewise.
       * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process.
+      * FAILED_PRECONDITION [RESULT_FORGOTTEN]: a repeat whose first run is over and no longer remembered, or was
+        forbidden by SignalProcess before it began.
     """
     Stream: _grpc.UnaryStreamMultiCallable[_workspace_pb2.StreamRequest, _workspace_pb2.StreamResponse]
     """Runs a command, or resumes reading one, and streams its output as it is printed, ending with `exited`.
@@ -110,7 +115,10 @@ class WorkspaceServiceStub:
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.ListProcessesRequest, _workspace_pb2.ListProcessesResponse]
     """Lists the processes that were started in the workspace and are still remembered. Idempotent."""
     SignalProcess: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.SignalProcessRequest, _workspace_pb2.SignalProcessResponse]
-    """Sends a signal to a process, or to its whole tree. Not idempotent, but harmless to repeat for SIGKILL.
+    """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
+
+    SIGKILL to the tree of a request that has not arrived yet forbids it to start: a client that gives up a call can thus
+    be sure that nothing of it runs on, whatever overtakes what on the way.
 
     Errors:
       * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
@@ -188,7 +196,9 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     CreateWorkspace: _aio.UnaryUnaryMultiCallable[_workspace_pb2.CreateWorkspaceRequest, _workspace_pb2.CreateWorkspaceResponse]  # type: ignore[assignment]
     """Makes a workspace and returns when it is ready to run commands.
 
-    Idempotent with a request_id: a repeat joins or replays the first call. Cancelling it leaves nothing behind.
+    Idempotent with a request_id, also across restarts of a server with a lasting state directory: a repeat joins the
+    first call, or returns its workspace as it is now; where that is gone, NOT_FOUND [WORKSPACE_NOT_FOUND].
+    Cancelling it leaves nothing behind.
 
     Errors:
       * FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]: a protection or limit that was asked for cannot be had there.
@@ -212,12 +222,15 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
 
     A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
     bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
-    Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice.
+    Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice. The workspace
+    itself remembers the id, so a restart of the server makes no difference.
 
     Errors:
       * NOT_FOUND [PROGRAM_NOT_FOUND], NOT_FOUND [WORKING_DIR_NOT_FOUND]: the command cannot start.
       * FAILED_PRECONDITION [PROGRAM_NOT_EXECUTABLE], [USER_UNAVAILABLE], [START_FAILED]: likewise.
       * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process.
+      * FAILED_PRECONDITION [RESULT_FORGOTTEN]: a repeat whose first run is over and no longer remembered, or was
+        forbidden by SignalProcess before it began.
     """
     Stream: _aio.UnaryStreamMultiCallable[_workspace_pb2.StreamRequest, _workspace_pb2.StreamResponse]  # type: ignore[assignment]
     """Runs a command, or resumes reading one, and streams its output as it is printed, ending with `exited`.
@@ -240,7 +253,10 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     ListProcesses: _aio.UnaryUnaryMultiCallable[_workspace_pb2.ListProcessesRequest, _workspace_pb2.ListProcessesResponse]  # type: ignore[assignment]
     """Lists the processes that were started in the workspace and are still remembered. Idempotent."""
     SignalProcess: _aio.UnaryUnaryMultiCallable[_workspace_pb2.SignalProcessRequest, _workspace_pb2.SignalProcessResponse]  # type: ignore[assignment]
-    """Sends a signal to a process, or to its whole tree. Not idempotent, but harmless to repeat for SIGKILL.
+    """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
+
+    SIGKILL to the tree of a request that has not arrived yet forbids it to start: a client that gives up a call can thus
+    be sure that nothing of it runs on, whatever overtakes what on the way.
 
     Errors:
       * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
@@ -321,7 +337,9 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workspace_pb2.CreateWorkspaceResponse, _abc.Awaitable[_workspace_pb2.CreateWorkspaceResponse]]:
         """Makes a workspace and returns when it is ready to run commands.
 
-        Idempotent with a request_id: a repeat joins or replays the first call. Cancelling it leaves nothing behind.
+        Idempotent with a request_id, also across restarts of a server with a lasting state directory: a repeat joins the
+        first call, or returns its workspace as it is now; where that is gone, NOT_FOUND [WORKSPACE_NOT_FOUND].
+        Cancelling it leaves nothing behind.
 
         Errors:
           * FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]: a protection or limit that was asked for cannot be had there.
@@ -375,12 +393,15 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
         bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
-        Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice.
+        Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice. The workspace
+        itself remembers the id, so a restart of the server makes no difference.
 
         Errors:
           * NOT_FOUND [PROGRAM_NOT_FOUND], NOT_FOUND [WORKING_DIR_NOT_FOUND]: the command cannot start.
           * FAILED_PRECONDITION [PROGRAM_NOT_EXECUTABLE], [USER_UNAVAILABLE], [START_FAILED]: likewise.
           * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process.
+          * FAILED_PRECONDITION [RESULT_FORGOTTEN]: a repeat whose first run is over and no longer remembered, or was
+            forbidden by SignalProcess before it began.
         """
 
     @_abc_1.abstractmethod
@@ -427,7 +448,10 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspace_pb2.SignalProcessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_pb2.SignalProcessResponse, _abc.Awaitable[_workspace_pb2.SignalProcessResponse]]:
-        """Sends a signal to a process, or to its whole tree. Not idempotent, but harmless to repeat for SIGKILL.
+        """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
+
+        SIGKILL to the tree of a request that has not arrived yet forbids it to start: a client that gives up a call can thus
+        be sure that nothing of it runs on, whatever overtakes what on the way.
 
         Errors:
           * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.

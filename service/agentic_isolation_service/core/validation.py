@@ -51,6 +51,9 @@ def check_config(config: WorkspaceConfig) -> None:
     check_environment(config.environment, "environment")
     check_labels(config.labels)
     check_lease(config.lease)
+    for seconds, field in ((config.idle_timeout, "idle_timeout"), (config.max_lifetime, "max_lifetime")):
+        if seconds is not None:
+            check_seconds(seconds, field, 1, MAX_TIMEOUT)
     if config.security is not None:
         _check_security(config.security)
     if config.limits is not None:
