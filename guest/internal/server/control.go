@@ -167,7 +167,7 @@ func (g *Guest) usage(*link.Channel, *none) (usageResult, error) {
 }
 
 func (g *Guest) shutdown(*link.Channel, *none) (none, error) {
-	g.end()
+	g.end(reasonShutdown)
 	<-g.quiet
 	return none{}, nil
 }

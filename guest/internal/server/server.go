@@ -3,6 +3,7 @@ package server
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -45,7 +46,22 @@ type Guest struct {
 
 	mu    sync.Mutex
 	links map[*link.Link]struct{}
+	// parting is what links are told once the guest ends.
+	parting *endingEvent
 }
+
+// endingEvent tells why the guest ends.
+type endingEvent struct {
+	Event  string `json:"event"`
+	Reason string `json:"reason"`
+}
+
+// The reasons to end.
+const (
+	reasonLease    = "lease"
+	reasonShutdown = "shutdown"
+	reasonSignal   = "signal"
+)
 
 // Main is the guest process. It returns the exit code.
 func Main(version string) int {
@@ -87,12 +103,12 @@ func Main(version string) int {
 	fmt.Println("ready")
 	select {
 	case <-held.Expired():
+		g.end(reasonLease)
 	case <-asked:
+		g.end(reasonSignal)
 	case <-g.ending:
 	}
-	g.end()
-	_ = listener.Close()
-	return g.windUp()
+	return g.windUp(listener)
 }
 
 // resolve starts the workspace's own name server where there are ones to ask. It ends with the process.
@@ -132,8 +148,18 @@ func confine(settings *config.Config) error {
 	return nil
 }
 
-// end makes the guest end. Calling it again is harmless.
-func (g *Guest) end() { g.endOnce.Do(func() { close(g.ending) }) }
+// end makes the guest end and tells every link why. Calling it again is harmless.
+func (g *Guest) end(reason string) {
+	g.endOnce.Do(func() {
+		g.mu.Lock()
+		g.parting = &endingEvent{Event: "ending", Reason: reason}
+		for l := range g.links {
+			l.Announce(g.parting)
+		}
+		g.mu.Unlock()
+		close(g.ending)
+	})
+}
 
 func (g *Guest) isEnding() bool {
 	select {
@@ -145,8 +171,8 @@ func (g *Guest) isEnding() bool {
 }
 
 // windUp kills every process, tells their results, and removes what the guest is to leave no trace of. Only then do
-// the links end.
-func (g *Guest) windUp() int {
+// the links end. The socket is served until nothing is left but traces: who can connect knows that the guest lives.
+func (g *Guest) windUp(listener net.Listener) int {
 	g.table.Close()
 	g.shims.Close()
 	close(g.quiet)
@@ -157,6 +183,7 @@ func (g *Guest) windUp() int {
 	}
 	g.mu.Unlock()
 	drained.Wait()
+	_ = listener.Close()
 	if err := traces.Remove(g.config); err != nil {
 		return complain("cleanup", err)
 	}

@@ -1,0 +1,142 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"agentic-isolation/guest/internal/fault"
+	"agentic-isolation/guest/internal/frame"
+	"agentic-isolation/guest/internal/guesttest"
+)
+
+func TestEndingIsAnnounced(t *testing.T) {
+	busy := map[string]any{"linger_ms": -1}
+	for reason, test := range map[string]struct {
+		settings map[string]any
+		end      func(g *guesttest.Guest, c *guesttest.Client)
+	}{
+		"lease":    {map[string]any{"lease_ms": 700}, nil},
+		"shutdown": {nil, func(_ *guesttest.Guest, c *guesttest.Client) { c.Open("shutdown", nil) }},
+		"signal":   {nil, func(g *guesttest.Guest, _ *guesttest.Client) { must(t, g.Cmd.Process.Signal(syscall.SIGTERM)) }},
+	} {
+		t.Run(reason, func(t *testing.T) {
+			g := guesttest.Start(t, test.settings)
+			c, other := g.Connect(), g.Connect()
+			ch := c.Open("run", runOf(busy, "sleep", "60"))
+			ch.AwaitEvent()
+			if test.end != nil {
+				test.end(g, c)
+			}
+			wantSignal(t, ch.Finish(), syscall.SIGKILL, "killed")
+			// It came before the result.
+			if e := c.Announced(); e["event"] != "ending" || e["reason"] != reason {
+				t.Error(e)
+			}
+			other.AwaitEnd()
+			if e := other.Announced(); e["reason"] != reason {
+				t.Error(e)
+			}
+			g.AwaitExit()
+		})
+	}
+}
+
+func TestLeaseEndsInTime(t *testing.T) {
+	start := time.Now()
+	g := guesttest.Start(t, map[string]any{"lease_ms": 1000})
+	c := g.Connect()
+	eventually(t, "the lease ends", func() bool { return c.Announced() != nil })
+	if took := time.Since(start); took < 950*time.Millisecond || took > 1500*time.Millisecond {
+		t.Error(took)
+	}
+}
+
+func TestGuestThatWindsUpCanBeConnectedTo(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	// Its result waits for credit, and the guest for a while for that.
+	ch := c.Open("run", sh(nil, "head -c 600000 /dev/zero; touch over; sleep 60"))
+	ch.Manual = true
+	ch.AwaitEvent()
+	eventually(t, "all is written", func() bool { return !gone(filepath.Join(g.Root, "over")) })
+	down := c.Open("shutdown", nil)
+	if o := down.Finish(); o.Err != nil {
+		t.Fatal(o.Err)
+	}
+	late := g.Connect()
+	wantFault(t, late.Do("info", nil), fault.ShuttingDown)
+	if e := late.Announced(); e["reason"] != "shutdown" {
+		t.Error(e)
+	}
+	if pid := peer(t, g.Raw()); pid != g.PID() {
+		t.Errorf("process %d listens, not %d", pid, g.PID())
+	}
+	ch.Manual = false
+	ch.Grant(600_000)
+	wantSignal(t, ch.Finish(), syscall.SIGKILL, "killed")
+	g.AwaitExit()
+	if !gone(g.Socket) {
+		t.Error("the socket is left")
+	}
+}
+
+// peer is the process at the other end of a socket.
+func peer(t *testing.T, conn net.Conn) int {
+	t.Helper()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	must(t, err)
+	var credentials *syscall.Ucred
+	var failure error
+	must(t, raw.Control(func(fd uintptr) {
+		credentials, failure = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	}))
+	must(t, failure)
+	return int(credentials.Pid)
+}
+
+// TestGuestOutlivesItsParent starts a guest by a process that is then killed, with the ends of both of its outputs.
+func TestGuestOutlivesItsParent(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	parent := exec.Command("sh", "-c", `"$0" serve & wait`, guesttest.Binary(t))
+	parent.Env = guesttest.Environment(t, map[string]any{"socket": socket, "root": dir})
+	stdout, err := parent.StdoutPipe()
+	must(t, err)
+	stderr, err := parent.StderrPipe()
+	must(t, err)
+	must(t, parent.Start())
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	must(t, err)
+	if line != "ready\n" {
+		t.Fatal(line)
+	}
+	must(t, parent.Process.Kill())
+	_ = stdout.Close()
+	_ = stderr.Close()
+	_ = parent.Wait()
+
+	g := guesttest.At(t, socket)
+	pid := peer(t, g.Raw())
+	t.Cleanup(func() {
+		if t.Failed() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	c := g.Connect()
+	// It has something to complain of.
+	broken := g.Connect()
+	_, _ = broken.Conn.Write(frame.Append(nil, frame.Result, 1, []byte("{}")))
+	broken.AwaitEnd()
+	wantExit(t, c.Do("run", sh(nil, "echo x; echo y >&2")), 0, "exited")
+	if o := c.Do("shutdown", nil); o.Err != nil {
+		t.Fatal(o.Err)
+	}
+	eventually(t, "the guest ends", func() bool { return !alive(pid) && gone(socket) })
+}
