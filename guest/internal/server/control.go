@@ -39,6 +39,7 @@ func (g *Guest) signal(_ *link.Channel, r *signalRequest) (none, error) {
 
 type killRequest struct {
 	ProcessID string `json:"process_id"`
+	Forbid    bool   `json:"forbid"`
 }
 
 type killResult struct {
@@ -46,8 +47,8 @@ type killResult struct {
 }
 
 func (g *Guest) kill(ch *link.Channel, r *killRequest) (killResult, error) {
-	p, err := g.table.Get(r.ProcessID)
-	if err != nil {
+	p, err := g.find(ch, r)
+	if p == nil {
 		return killResult{}, err
 	}
 	p.Kill(process.CauseKilled, p.Grace)
@@ -59,6 +60,17 @@ func (g *Guest) kill(ch *link.Channel, r *killRequest) (killResult, error) {
 		}
 	}
 	return killResult{Survivors: p.Survivors()}, nil
+}
+
+// find returns the process to kill: nil and no error where it is only to be forbidden.
+func (g *Guest) find(ch *link.Channel, r *killRequest) (*process.Process, error) {
+	if !r.Forbid || ch.Version() < 2 {
+		return g.table.Get(r.ProcessID)
+	}
+	if err := checkID(r.ProcessID); err != nil {
+		return nil, err
+	}
+	return g.table.Forbid(r.ProcessID), nil
 }
 
 type processInfo struct {

@@ -98,7 +98,7 @@ func Main(version string) int {
 		return complain("socket", err)
 	}
 	g.shims = pool.New(settings.MaxCommands)
-	g.table = process.NewTable(g.shims, g.group)
+	g.table = process.NewTable(g.shims, g.group, settings.RequestWindow)
 	go g.admit(listener)
 	fmt.Println("ready")
 	select {
