@@ -23,6 +23,7 @@ func TestEndingIsAnnounced(t *testing.T) {
 		end      func(g *guesttest.Guest, c *guesttest.Client)
 	}{
 		"lease":    {map[string]any{"lease_ms": 700}, nil},
+		"lifetime": {map[string]any{"lifetime_ms": 700}, nil},
 		"shutdown": {nil, func(_ *guesttest.Guest, c *guesttest.Client) { c.Open("shutdown", nil) }},
 		"signal":   {nil, func(g *guesttest.Guest, _ *guesttest.Client) { must(t, g.Cmd.Process.Signal(syscall.SIGTERM)) }},
 	} {
@@ -56,6 +57,49 @@ func TestLeaseEndsInTime(t *testing.T) {
 	if took := time.Since(start); took < 950*time.Millisecond || took > 1500*time.Millisecond {
 		t.Error(took)
 	}
+}
+
+func TestIdleGuestEnds(t *testing.T) {
+	const idle = 500 * time.Millisecond
+	g := guesttest.Start(t, map[string]any{"idle_ms": idle.Milliseconds()})
+	c := g.Connect()
+	upload := c.Open("write", map[string]any{"path": "f"})
+	time.Sleep(2 * idle)
+	c.Open("run", runOf(map[string]any{"linger_ms": -1}, "sleep", "1")).Close()
+	upload.Close()
+	start := time.Now()
+	// Who only looks after a workspace does not use it.
+	for idle := true; idle; {
+		for op, members := range map[string]map[string]any{"ps": nil, "info": nil, "usage": nil, "lease": {"ttl_ms": 60_000}} {
+			o := c.Open(op, members)
+			if f, ok := o.Next(); !ok || f.Type == frame.Error {
+				idle = false
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if took := time.Since(start); took < time.Second+idle || took > 5*time.Second {
+		t.Errorf("ended after %v", took)
+	}
+	c.AwaitEnd()
+	if e := c.Announced(); e["reason"] != "idle" {
+		t.Error(e)
+	}
+	g.AwaitExit()
+}
+
+func TestFrozenGuestIsNotChargedForIt(t *testing.T) {
+	g := guesttest.Start(t, map[string]any{"lease_ms": 1000, "idle_ms": 1000, "lifetime_ms": 30_000})
+	c := g.Connect()
+	must(t, g.Cmd.Process.Signal(syscall.SIGSTOP))
+	time.Sleep(2500 * time.Millisecond)
+	must(t, g.Cmd.Process.Signal(syscall.SIGCONT))
+	if o := c.Do("lease", map[string]any{"ttl_ms": 1000}); o.Err != nil || o.Result["lease_left_ms"] != 1000.0 {
+		t.Fatal(o.Result, o.Err)
+	}
+	wantExit(t, c.Do("run", runOf(nil, "true")), 0, "exited")
+	c.AwaitEnd()
+	g.AwaitExit()
 }
 
 func TestGuestThatWindsUpCanBeConnectedTo(t *testing.T) {

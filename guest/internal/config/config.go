@@ -30,6 +30,8 @@ type Config struct {
 	Mount       string
 	WorkingDir  string
 	Lease       time.Duration
+	// Idle and Lifetime end the guest as well; 0: they do not.
+	Idle, Lifetime time.Duration
 	// RequestWindow is how long what was asked for by a request is remembered.
 	RequestWindow   time.Duration
 	NoNewPrivileges bool
@@ -49,6 +51,8 @@ type settings struct {
 	Mount           string   `json:"mount"`
 	WorkingDir      string   `json:"working_dir"`
 	LeaseMS         int64    `json:"lease_ms"`
+	IdleMS          int64    `json:"idle_ms"`
+	LifetimeMS      int64    `json:"lifetime_ms"`
 	RequestWindowMS *int64   `json:"request_window_ms"`
 	NoNewPrivileges *bool    `json:"no_new_privileges"`
 	RefuseCalls     bool     `json:"refuse_calls"`
@@ -85,6 +89,8 @@ func Parse(raw []byte) (*Config, error) {
 		WorkspaceID: s.WorkspaceID, Key: key, Socket: s.Socket,
 		Root: orDefault(s.Root, "/"), Mount: path.Clean(orDefault(s.Mount, "/")),
 		Lease:           millis(s.LeaseMS),
+		Idle:            millis(s.IdleMS),
+		Lifetime:        millis(s.LifetimeMS),
 		RequestWindow:   defaultRequestWindow,
 		NoNewPrivileges: s.NoNewPrivileges == nil || *s.NoNewPrivileges,
 		RefuseCalls:     s.RefuseCalls,
@@ -131,6 +137,8 @@ func (c *Config) check() error {
 		return errors.New("max_commands: must be positive")
 	case c.Lease <= 0:
 		return errors.New("lease_ms: must be positive")
+	case c.Idle < 0, c.Lifetime < 0:
+		return errors.New("idle_ms, lifetime_ms: must not be negative")
 	case c.RequestWindow <= 0:
 		return errors.New("request_window_ms: must be positive")
 	case !filepath.IsAbs(c.Root):

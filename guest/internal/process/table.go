@@ -11,10 +11,17 @@ import (
 
 const maxRunning = 1024
 
+// Activity is told of each process that begins, and that it has ended.
+type Activity interface {
+	Begin()
+	End()
+}
+
 // Table is the processes of the guest.
 type Table struct {
-	shims *pool.Pool
-	group *cgroup.Group
+	shims    *pool.Pool
+	group    *cgroup.Group
+	activity Activity
 	// window is how long what was asked for by a request is remembered after its end.
 	window time.Duration
 
@@ -29,9 +36,9 @@ type Table struct {
 
 // NewTable returns an empty table that starts processes by shims, in a control group that counts what they meet and
 // says how much memory there is.
-func NewTable(shims *pool.Pool, group *cgroup.Group, window time.Duration) *Table {
+func NewTable(shims *pool.Pool, group *cgroup.Group, activity Activity, window time.Duration) *Table {
 	t := &Table{
-		shims: shims, group: group, window: window,
+		shims: shims, group: group, activity: activity, window: window,
 		records: map[string]*record{}, finished: newFinished(group.Limits().Memory), stones: newTombstones(window),
 	}
 	t.settled = sync.NewCond(&t.mu)
@@ -57,6 +64,7 @@ func (t *Table) Start(spec *Spec, complete func(*Spec) error) (*Process, error) 
 	defer t.settled.Broadcast()
 	if err != nil {
 		delete(t.records, r.id)
+		t.activity.End()
 		return nil, err
 	}
 	r.process = p
@@ -89,6 +97,7 @@ func (t *Table) reserve(r *record) error {
 		return fault.New(fault.ProcessLimit, "%d processes are running", maxRunning)
 	}
 	t.records[r.id] = r
+	t.activity.Begin()
 	return nil
 }
 
@@ -187,6 +196,7 @@ func (t *Table) abandon(r *record) (killed bool) {
 }
 
 func (t *Table) onEnd(r *record) {
+	t.activity.End()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.records[r.id] != r {

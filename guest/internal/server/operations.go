@@ -33,8 +33,23 @@ var operations = map[string]operation{
 	"write":    openWrite,
 }
 
+// aside are the operations by which a workspace is looked after, not used: they do not keep it from being idle.
+var aside = map[string]bool{"lease": true, "info": true, "usage": true, "ps": true}
+
 // Open implements link.Service.
 func (g *Guest) Open(ch *link.Channel, op string, request []byte) func() {
+	perform := g.open(ch, op, request)
+	if aside[op] {
+		return perform
+	}
+	g.lease.Begin()
+	return func() {
+		defer g.lease.End()
+		perform()
+	}
+}
+
+func (g *Guest) open(ch *link.Channel, op string, request []byte) func() {
 	open, known := operations[op]
 	var perform func()
 	var err error

@@ -56,9 +56,8 @@ type endingEvent struct {
 	Reason string `json:"reason"`
 }
 
-// The reasons to end.
+// The reasons to end that are not the lease's.
 const (
-	reasonLease    = "lease"
 	reasonShutdown = "shutdown"
 	reasonSignal   = "signal"
 )
@@ -74,7 +73,7 @@ func Main(version string) int {
 	if err != nil {
 		return complain("settings", err)
 	}
-	held := lease.New(settings.Lease)
+	held := lease.New(lease.Terms{Lease: settings.Lease, Idle: settings.Idle, Lifetime: settings.Lifetime})
 	asked := endingSignals()
 	if err := confine(settings); err != nil {
 		return complain("confinement", err)
@@ -98,12 +97,12 @@ func Main(version string) int {
 		return complain("socket", err)
 	}
 	g.shims = pool.New(settings.MaxCommands)
-	g.table = process.NewTable(g.shims, g.group, settings.RequestWindow)
+	g.table = process.NewTable(g.shims, g.group, held, settings.RequestWindow)
 	go g.admit(listener)
 	fmt.Println("ready")
 	select {
-	case <-held.Expired():
-		g.end(reasonLease)
+	case <-held.Ended():
+		g.end(string(held.Reason()))
 	case <-asked:
 		g.end(reasonSignal)
 	case <-g.ending:
