@@ -70,7 +70,7 @@ func TestIdleGuestEnds(t *testing.T) {
 	start := time.Now()
 	// Who only looks after a workspace does not use it.
 	for idle := true; idle; {
-		for op, members := range map[string]map[string]any{"ps": nil, "info": nil, "usage": nil, "lease": {"ttl_ms": 60_000}} {
+		for op, members := range map[string]map[string]any{"ps": nil, "info": nil, "usage": nil, "lease": {"ttl_ms": 60_000}, "remember": {"record": "x"}} {
 			o := c.Open(op, members)
 			if f, ok := o.Next(); !ok || f.Type == frame.Error {
 				idle = false

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"agentic-isolation/guest/internal/cgroup"
@@ -31,14 +32,16 @@ const (
 
 // Guest is a running guest.
 type Guest struct {
-	config  *config.Config
-	env     []string
-	files   *files.Space
-	shims   *pool.Pool
-	table   *process.Table
-	lease   *lease.Lease
-	group   *cgroup.Group
-	id      link.Identity
+	config *config.Config
+	env    []string
+	files  *files.Space
+	shims  *pool.Pool
+	table  *process.Table
+	lease  *lease.Lease
+	group  *cgroup.Group
+	id     link.Identity
+	// record is what the service has given the guest to remember.
+	record  atomic.Pointer[string]
 	endOnce sync.Once
 	// ending is closed when the guest begins to end, and quiet when every process has gone.
 	ending chan struct{}

@@ -1,12 +1,21 @@
 package server
 
 import (
+	"encoding/json"
 	"os"
 
 	"agentic-isolation/guest/internal/cgroup"
 	"agentic-isolation/guest/internal/fault"
+	"agentic-isolation/guest/internal/frame"
 	"agentic-isolation/guest/internal/kernel"
 	"agentic-isolation/guest/internal/link"
+)
+
+const (
+	// maxRecord bounds what is remembered, in bytes.
+	maxRecord = 512 << 10
+	// maxEncodedRecord bounds it as info has to tell it: with all the rest it must fit into a frame.
+	maxEncodedRecord = frame.MaxPayload - 64<<10
 )
 
 type leaseRequest struct {
@@ -34,10 +43,30 @@ func (g *Guest) renew(ch *link.Channel, r *leaseRequest) (leaseResult, error) {
 	return leaseResult{LeftMS: &n}, nil
 }
 
+type rememberRequest struct {
+	Record *string `json:"record"`
+}
+
+func (g *Guest) remember(_ *link.Channel, r *rememberRequest) (none, error) {
+	if r.Record == nil {
+		return none{}, fault.New(fault.BadRequest, "record: required")
+	}
+	if len(*r.Record) > maxRecord {
+		return none{}, fault.New(fault.BadRequest, "record: at most %d bytes, not %d", maxRecord, len(*r.Record))
+	}
+	if encoded, err := json.Marshal(r.Record); err != nil || len(encoded) > maxEncodedRecord {
+		return none{}, fault.New(fault.BadRequest, "record: too long as a JSON string, %d bytes", len(encoded))
+	}
+	g.record.Store(r.Record)
+	return none{}, nil
+}
+
 type infoResult struct {
 	kernel.Info
 	Limits limitsResult `json:"limits"`
 	leaseResult
+	// Record is absent when nothing was given to remember, and on links of version 1.
+	Record *string `json:"record,omitempty"`
 }
 
 // limitsResult is what workloads are held to, as they would find it themselves.
@@ -54,7 +83,7 @@ func (g *Guest) info(ch *link.Channel, _ *none) (infoResult, error) {
 	result := infoResult{Info: kernel.Describe()}
 	if ch.Version() >= 2 {
 		left := g.lease.Left().Milliseconds()
-		result.LeftMS = &left
+		result.LeftMS, result.Record = &left, g.record.Load()
 	}
 	if os.Getpid() == 1 {
 		result.Limits.Limits = g.group.Limits()
