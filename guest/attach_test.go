@@ -198,10 +198,10 @@ func TestFinishedProcessIsRemembered(t *testing.T) {
 
 func TestOnlyTheLatestFinishedAreRemembered(t *testing.T) {
 	c := guesttest.Start(t, nil).Connect()
-	for i := range 260 {
+	for i := range 1030 {
 		wantExit(t, c.Do("run", runOf(map[string]any{"process_id": fmt.Sprintf("n%d", i), "linger_ms": -1}, "/bin/true")), 0, "exited")
 	}
-	if n := len(c.Do("ps", nil).Result["processes"].([]any)); n != 256 {
+	if n := len(c.Do("ps", nil).Result["processes"].([]any)); n != 1024 {
 		t.Fatal(n)
 	}
 	wantFault(t, c.Do("attach", map[string]any{"process_id": "n0"}), fault.ProcessNotFound)

@@ -23,13 +23,17 @@ const keySize = 32
 
 // Config is the guest's settings, checked and with defaults filled in.
 type Config struct {
-	WorkspaceID     string
-	Key             []byte
-	Socket          string
-	Root            string
-	Mount           string
-	WorkingDir      string
-	Lease           time.Duration
+	WorkspaceID string
+	Key         []byte
+	Socket      string
+	Root        string
+	Mount       string
+	WorkingDir  string
+	Lease       time.Duration
+	// Idle and Lifetime end the guest as well; 0: they do not.
+	Idle, Lifetime time.Duration
+	// RequestWindow is how long what was asked for by a request is remembered.
+	RequestWindow   time.Duration
 	NoNewPrivileges bool
 	// RefuseCalls takes system calls away that workloads hardly need and that have led out of containers.
 	RefuseCalls bool
@@ -47,6 +51,9 @@ type settings struct {
 	Mount           string   `json:"mount"`
 	WorkingDir      string   `json:"working_dir"`
 	LeaseMS         int64    `json:"lease_ms"`
+	IdleMS          int64    `json:"idle_ms"`
+	LifetimeMS      int64    `json:"lifetime_ms"`
+	RequestWindowMS *int64   `json:"request_window_ms"`
 	NoNewPrivileges *bool    `json:"no_new_privileges"`
 	RefuseCalls     bool     `json:"refuse_calls"`
 	MaxCommands     *int     `json:"max_commands"`
@@ -81,11 +88,17 @@ func Parse(raw []byte) (*Config, error) {
 	c := &Config{
 		WorkspaceID: s.WorkspaceID, Key: key, Socket: s.Socket,
 		Root: orDefault(s.Root, "/"), Mount: path.Clean(orDefault(s.Mount, "/")),
-		Lease:           time.Duration(min(s.LeaseMS, maxLeaseMS)) * time.Millisecond,
+		Lease:           millis(s.LeaseMS),
+		Idle:            millis(s.IdleMS),
+		Lifetime:        millis(s.LifetimeMS),
+		RequestWindow:   defaultRequestWindow,
 		NoNewPrivileges: s.NoNewPrivileges == nil || *s.NoNewPrivileges,
 		RefuseCalls:     s.RefuseCalls,
 		MaxCommands:     defaultMaxCommands,
 		Cleanup:         s.Cleanup, Sweep: s.Sweep,
+	}
+	if s.RequestWindowMS != nil {
+		c.RequestWindow = millis(*s.RequestWindowMS)
 	}
 	if s.MaxCommands != nil {
 		c.MaxCommands = *s.MaxCommands
@@ -102,9 +115,15 @@ func Parse(raw []byte) (*Config, error) {
 }
 
 const (
-	maxLeaseMS         = int64(1) << 40
-	defaultMaxCommands = 1024
+	// maxMillis is some thirty years; nothing waits longer.
+	maxMillis            = int64(1) << 40
+	defaultRequestWindow = 10 * time.Minute
+	defaultMaxCommands   = 1024
 )
+
+func millis(n int64) time.Duration {
+	return time.Duration(max(min(n, maxMillis), -1)) * time.Millisecond
+}
 
 func (c *Config) check() error {
 	switch {
@@ -118,6 +137,10 @@ func (c *Config) check() error {
 		return errors.New("max_commands: must be positive")
 	case c.Lease <= 0:
 		return errors.New("lease_ms: must be positive")
+	case c.Idle < 0, c.Lifetime < 0:
+		return errors.New("idle_ms, lifetime_ms: must not be negative")
+	case c.RequestWindow <= 0:
+		return errors.New("request_window_ms: must be positive")
 	case !filepath.IsAbs(c.Root):
 		return fmt.Errorf("root: %q is not absolute", c.Root)
 	case !path.IsAbs(c.Mount):

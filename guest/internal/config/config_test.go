@@ -23,6 +23,9 @@ func TestDefaults(t *testing.T) {
 	if c.Root != "/" || c.Mount != "/" || c.WorkingDir != "/" || !c.NoNewPrivileges || c.Lease != 1500*time.Millisecond || len(c.Key) != 32 {
 		t.Fatalf("%+v", c)
 	}
+	if c.Idle != 0 || c.Lifetime != 0 || c.RequestWindow != 10*time.Minute {
+		t.Fatalf("%+v", c)
+	}
 	if _, left := os.LookupEnv(Variable); left {
 		t.Fatal("the variable is left")
 	}
@@ -35,12 +38,20 @@ func TestWorkingDirDefaultsToMount(t *testing.T) {
 	}
 }
 
+func TestTimes(t *testing.T) {
+	c, err := Parse([]byte(settingsWith(`,"idle_ms":5,"lifetime_ms":9223372036854775807,"request_window_ms":7`)))
+	if err != nil || c.Idle != 5*time.Millisecond || c.Lifetime < 10_000*time.Hour || c.RequestWindow != 7*time.Millisecond {
+		t.Fatalf("%+v %v", c, err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for _, raw := range []string{
 		"", "[]", settingsWith(`,"key":"zz"`), settingsWith(`,"socket":""`), settingsWith(`,"lease_ms":-1`),
 		settingsWith(`,"root":"relative"`), settingsWith(`,"mount":"/workspace"`), settingsWith(`,"working_dir":"x"`),
 		settingsWith(`,"cleanup":"/"`), settingsWith(`,"cleanup":"x"`), settingsWith(`,"sweep":"//"`),
-		settingsWith(`,"workspace_id":""`), settingsWith(`,"lease_ms":"5"`),
+		settingsWith(`,"workspace_id":""`), settingsWith(`,"idle_ms":-1`), settingsWith(`,"lifetime_ms":-1`), settingsWith(`,"request_window_ms":0`),
+		settingsWith(`,"lease_ms":"5"`),
 		settingsWith(`,"resolvers":["resolver.test"]`), settingsWith(`,"resolvers":["2001:db8::53"]`),
 	} {
 		if c, err := Parse([]byte(raw)); err == nil {

@@ -16,6 +16,8 @@ const (
 	ProcessNotFound      Reason = "PROCESS_NOT_FOUND"
 	ProcessExists        Reason = "PROCESS_EXISTS"
 	ProcessLimit         Reason = "PROCESS_LIMIT"
+	RequestConflict      Reason = "REQUEST_CONFLICT"
+	ResultForgotten      Reason = "RESULT_FORGOTTEN"
 	OffsetOutOfRange     Reason = "OFFSET_OUT_OF_RANGE"
 	ProgramNotFound      Reason = "PROGRAM_NOT_FOUND"
 	ProgramNotExecutable Reason = "PROGRAM_NOT_EXECUTABLE"

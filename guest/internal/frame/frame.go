@@ -10,7 +10,7 @@ import (
 // Type tells what a frame is.
 type Type uint8
 
-// The frame types of protocol version 1.
+// The frame types.
 const (
 	Hello Type = 1 + iota
 	Open
@@ -107,7 +107,8 @@ func check(t Type, channel uint32, n int) error {
 		return &Malformed{fmt.Sprintf("type %#02x with length %d", uint8(t), n)}
 	}
 	linkLevel := t == Hello || t == Ping || t == Pong
-	if linkLevel != (channel == 0) {
+	either := t == Event // of an operation, or of the guest
+	if !either && linkLevel != (channel == 0) {
 		return &Malformed{fmt.Sprintf("type %#02x on channel %d", uint8(t), channel)}
 	}
 	return nil

@@ -15,6 +15,8 @@ func TestFramesSurviveAnyFragmentation(t *testing.T) {
 	stream = AppendCredit(stream, 0xFFFFFFFF, 0xFFFFFFFF)
 	stream = AppendGap(stream, 7, 1<<40)
 	stream = Append(stream, End, 7, nil)
+	stream = Append(stream, Event, 0, []byte(`{"event":"ending"}`))
+	stream = Append(stream, Event, 7, []byte(`{"event":"started"}`))
 	stream = Append(stream, Open, 8, bytes.Repeat([]byte(" "), MaxPayload))
 	for name, r := range map[string]io.Reader{
 		"whole": bytes.NewReader(stream),
@@ -64,6 +66,7 @@ func TestMalformedFrames(t *testing.T) {
 		"unknown type":     AppendHeader(nil, Pong+1, 1, 0),
 		"type zero":        AppendHeader(nil, 0, 1, 0),
 		"OPEN on 0":        AppendHeader(nil, Open, 0, 2),
+		"RESULT on 0":      AppendHeader(nil, Result, 0, 2),
 		"PING on 1":        AppendHeader(nil, Ping, 1, 2),
 	} {
 		var malformed *Malformed

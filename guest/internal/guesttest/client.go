@@ -11,6 +11,7 @@ import (
 
 	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/frame"
+	"agentic-isolation/guest/internal/link"
 )
 
 // Client is the service's end of a link.
@@ -23,8 +24,10 @@ type Client struct {
 	mu       sync.Mutex
 	next     uint32
 	channels map[uint32]*Channel
-	pongs    chan []byte
-	writing  sync.Mutex
+	// announced is the latest EVENT of channel 0.
+	announced map[string]any
+	pongs     chan []byte
+	writing   sync.Mutex
 	// Ended is closed when the guest has closed the link.
 	Ended chan struct{}
 }
@@ -49,8 +52,14 @@ func (g *Guest) Raw() net.Conn {
 	return conn
 }
 
-// Connect connects and performs the handshake.
+// Connect connects and performs the handshake for the latest version.
 func (g *Guest) Connect() *Client {
+	g.t.Helper()
+	return g.ConnectBy(link.HighestVersion)
+}
+
+// ConnectBy connects and performs the handshake for a version.
+func (g *Guest) ConnectBy(version int) *Client {
 	g.t.Helper()
 	c := &Client{
 		t: g.t, Conn: g.Raw(), channels: map[uint32]*Channel{}, pongs: make(chan []byte, 16), Ended: make(chan struct{}),
@@ -60,7 +69,7 @@ func (g *Guest) Connect() *Client {
 	c.hello(decoder, &hello)
 	nonce := "000102030405060708090a0b0c0d0e0f"
 	c.write(jsonFrame(frame.Hello, 0, map[string]any{
-		"version": 1, "nonce": nonce, "proof": Proof(Key, "service", hello.Nonce, nonce),
+		"version": version, "nonce": nonce, "proof": Proof(Key, "service", hello.Nonce, nonce),
 	}))
 	var welcome struct {
 		WorkspaceID string `json:"workspace_id"`
@@ -116,6 +125,10 @@ func (c *Client) read(decoder *frame.Decoder) {
 			c.pongs <- f.Payload
 			continue
 		}
+		if f.Type == frame.Event && f.Channel == 0 {
+			c.announce(f.Payload)
+			continue
+		}
 		c.mu.Lock()
 		ch := c.channels[f.Channel]
 		if f.Type == frame.Result || f.Type == frame.Error {
@@ -128,6 +141,21 @@ func (c *Client) read(decoder *frame.Decoder) {
 		}
 		ch.frames.put(f)
 	}
+}
+
+func (c *Client) announce(raw []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := json.Unmarshal(raw, &c.announced); err != nil {
+		c.t.Errorf("an EVENT %q: %v", raw, err)
+	}
+}
+
+// Announced is the latest EVENT of channel 0 that has come so far.
+func (c *Client) Announced() map[string]any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.announced
 }
 
 // Ping waits for the answer to a PING.

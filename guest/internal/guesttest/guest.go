@@ -105,21 +105,13 @@ func Start(t testing.TB, settings map[string]any, env ...string) *Guest {
 	if err := os.Mkdir(g.Root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]any{
-		"workspace_id": "ws-test", "key": hex.EncodeToString(Key), "socket": g.Socket,
-		"root": g.Root, "mount": "/workspace", "lease_ms": 120_000,
-		"no_new_privileges": canDropPrivileges,
-	}
+	all := map[string]any{"socket": g.Socket, "root": g.Root}
 	for k, v := range settings {
 		all[k] = v
 	}
 	g.Socket, g.Root = all["socket"].(string), all["root"].(string)
-	raw, err := json.Marshal(all)
-	if err != nil {
-		t.Fatal(err)
-	}
 	g.Cmd = exec.Command(Binary(t), "serve")
-	g.Cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/", "AGENTIC_GUEST_CONFIG=" + string(raw)}, env...)
+	g.Cmd.Env = append(Environment(t, all), env...)
 	g.Cmd.Stderr = &g.stderr
 	g.Cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	stdout, err := g.Cmd.StdoutPipe()
@@ -141,6 +133,26 @@ func Start(t testing.TB, settings map[string]any, env ...string) *Guest {
 	}
 	return g
 }
+
+// Environment is that of a guest, with settings laid over the defaults. Socket and root have none.
+func Environment(t testing.TB, settings map[string]any) []string {
+	t.Helper()
+	all := map[string]any{
+		"workspace_id": "ws-test", "key": hex.EncodeToString(Key), "mount": "/workspace", "lease_ms": 120_000,
+		"no_new_privileges": canDropPrivileges,
+	}
+	for k, v := range settings {
+		all[k] = v
+	}
+	raw, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/", "AGENTIC_GUEST_CONFIG=" + string(raw)}
+}
+
+// At is a guest that the test has not started by this package. The test ends it.
+func At(t testing.TB, socket string) *Guest { return &Guest{t: t, Socket: socket} }
 
 // PID is the guest's process id.
 func (g *Guest) PID() int { return g.Cmd.Process.Pid }

@@ -57,6 +57,9 @@ func (ch *Channel) Go(part func()) {
 // ID is the channel's number.
 func (ch *Channel) ID() uint32 { return ch.id }
 
+// Version is the protocol version that the service has chosen for the link.
+func (ch *Channel) Version() int { return ch.link.version }
+
 // Wake is for whoever has nothing to send, or no credit, to wait at.
 func (ch *Channel) Wake() chan struct{} { return ch.wake }
 

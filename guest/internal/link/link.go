@@ -30,6 +30,8 @@ type Link struct {
 	conn    net.Conn
 	service Service
 	out     *writer
+	// version is that of the protocol, known from the handshake on.
+	version int
 
 	mu       sync.Mutex
 	channels map[uint32]*Channel
@@ -50,7 +52,7 @@ func (l *Link) Serve(id *Identity, admitted func()) (err error) {
 	defer l.tasks.Wait()
 	defer l.end()
 	decoder := frame.NewDecoder(l.conn)
-	if err := shake(l.conn, decoder, id); err != nil {
+	if l.version, err = shake(l.conn, decoder, id); err != nil {
 		return fmt.Errorf("handshake: %w", err)
 	}
 	admitted()
@@ -76,6 +78,19 @@ func (l *Link) guard() {
 		fmt.Fprintf(os.Stderr, "agentic-guest: panic, the link is closed: %v\n%s", r, debug.Stack())
 		l.end()
 	}
+}
+
+// Announce sends an EVENT that belongs to no operation, without waiting. Links of version 1, which has none, and those
+// whose service does not read, go without it.
+func (l *Link) Announce(v any) {
+	if l.version < 2 {
+		return
+	}
+	out, err := frame.AppendJSON(nil, frame.Event, 0, v)
+	if err != nil {
+		return
+	}
+	_ = l.out.appendNow(func(queue []byte) []byte { return append(queue, out...) })
 }
 
 // Drain waits until every operation has ended and all that they have queued is written.

@@ -16,7 +16,9 @@ import (
 
 // Spec is what to run, checked.
 type Spec struct {
-	ID        string
+	ID string
+	// Request is a digest of what was asked, or empty.
+	Request   string
 	Argv, Env []string
 	// Dir is closed by Start.
 	Dir     *os.File
@@ -31,6 +33,9 @@ type Spec struct {
 	// Overflow is what a full log does.
 	Overflow Overflow
 }
+
+// footprint is about what a process takes besides its output and arguments.
+const footprint = 2 << 10
 
 // Process is a command that has been started, until nobody can ask for it any more.
 type Process struct {
@@ -61,13 +66,12 @@ type Process struct {
 	result      *Result
 }
 
-// start runs spec. The process's onEnd is called once, when its result is known.
-func start(spec Spec, shims *pool.Pool, group *cgroup.Group, onEnd func(*Process)) (*Process, error) {
+// start runs spec. The process's onEnd is called once, when its result is known and its log is sealed.
+func start(spec Spec, shims *pool.Pool, group *cgroup.Group, onEnd func()) (*Process, error) {
 	p := &Process{
 		Spec: spec, log: NewLog(spec.Overflow), pumping: int(sources), limits: limits{group: group, before: group.Hits()},
-		finished: make(chan struct{}), treeEnd: make(chan struct{}), treeSignals: map[int]bool{},
+		onEnd: onEnd, finished: make(chan struct{}), treeEnd: make(chan struct{}), treeSignals: map[int]bool{},
 	}
-	p.onEnd = func() { onEnd(p) }
 	if spec.Capture {
 		p.capture = newCapture(spec.Limit)
 	}
@@ -79,6 +83,7 @@ func start(spec Spec, shims *pool.Pool, group *cgroup.Group, onEnd func(*Process
 			Argv: spec.Argv, Env: spec.Env, User: spec.User, Stdio: stdio, Dir: spec.Dir,
 		}, p)
 		if err == nil {
+			p.Env = nil // a finished process is kept for a while, and need not keep this
 			p.begin(tree)
 			return p, nil
 		}
@@ -288,11 +293,30 @@ func (p *Process) Signal(signal int, whole bool) error {
 	return p.tree.Signal(signal, whole)
 }
 
+// size is the memory that a finished process takes, in bytes.
+func (p *Process) size() int {
+	size := footprint + p.log.Size()
+	for _, arg := range p.Argv {
+		size += len(arg)
+	}
+	return size
+}
+
 // Log is the process's output.
 func (p *Process) Log() *Log { return p.log }
 
 // Finished is closed when the result is known.
 func (p *Process) Finished() <-chan struct{} { return p.finished }
+
+// HasFinished reports whether Finished is closed.
+func (p *Process) HasFinished() bool {
+	select {
+	case <-p.finished:
+		return true
+	default:
+		return false
+	}
+}
 
 // TreeEnd is closed when the tree is empty, or when a kill has been given up.
 func (p *Process) TreeEnd() <-chan struct{} { return p.treeEnd }

@@ -2,12 +2,9 @@ package server
 
 import (
 	"cmp"
-	"os"
 	"slices"
 
-	"agentic-isolation/guest/internal/cgroup"
 	"agentic-isolation/guest/internal/fault"
-	"agentic-isolation/guest/internal/kernel"
 	"agentic-isolation/guest/internal/link"
 	"agentic-isolation/guest/internal/process"
 	"agentic-isolation/guest/internal/proctree"
@@ -39,6 +36,7 @@ func (g *Guest) signal(_ *link.Channel, r *signalRequest) (none, error) {
 
 type killRequest struct {
 	ProcessID string `json:"process_id"`
+	Forbid    bool   `json:"forbid"`
 }
 
 type killResult struct {
@@ -46,8 +44,8 @@ type killResult struct {
 }
 
 func (g *Guest) kill(ch *link.Channel, r *killRequest) (killResult, error) {
-	p, err := g.table.Get(r.ProcessID)
-	if err != nil {
+	p, err := g.find(ch, r)
+	if p == nil {
 		return killResult{}, err
 	}
 	p.Kill(process.CauseKilled, p.Grace)
@@ -59,6 +57,17 @@ func (g *Guest) kill(ch *link.Channel, r *killRequest) (killResult, error) {
 		}
 	}
 	return killResult{Survivors: p.Survivors()}, nil
+}
+
+// find returns the process to kill: nil and no error where it is only to be forbidden.
+func (g *Guest) find(ch *link.Channel, r *killRequest) (*process.Process, error) {
+	if !r.Forbid || ch.Version() < 2 {
+		return g.table.Get(r.ProcessID)
+	}
+	if err := checkID(r.ProcessID); err != nil {
+		return nil, err
+	}
+	return g.table.Forbid(r.ProcessID), nil
 }
 
 type processInfo struct {
@@ -110,64 +119,8 @@ func shorten(argv []string, n int) []string {
 	return short
 }
 
-type leaseRequest struct {
-	TTLMS int64 `json:"ttl_ms"`
-}
-
-func (g *Guest) renew(_ *link.Channel, r *leaseRequest) (none, error) {
-	ttl, err := millis("ttl_ms", r.TTLMS, 1)
-	if err != nil {
-		return none{}, err
-	}
-	if !g.lease.Renew(ttl) {
-		return none{}, fault.New(fault.ShuttingDown, "the lease has ended")
-	}
-	return none{}, nil
-}
-
-type infoResult struct {
-	kernel.Info
-	Limits limitsResult `json:"limits"`
-}
-
-// limitsResult is what workloads are held to, as they would find it themselves.
-type limitsResult struct {
-	cgroup.Limits
-	OpenFiles *int64 `json:"open_files,omitempty"`
-	// Processes is the limit of the user's processes, which counts where the place has a user table of its own.
-	Processes *int64 `json:"processes,omitempty"`
-	// Disk is the size of the working directory's file system.
-	Disk *int64 `json:"disk_bytes,omitempty"`
-}
-
-func (g *Guest) info(*link.Channel, *none) (infoResult, error) {
-	result := infoResult{Info: kernel.Describe()}
-	if os.Getpid() == 1 {
-		result.Limits.Limits = g.group.Limits()
-		result.Limits.OpenFiles, result.Limits.Processes = kernel.ResourceLimits()
-		if size, ok := kernel.SizeBytes(g.config.WorkingDir); ok {
-			result.Limits.Disk = &size
-		}
-	}
-	return result, nil
-}
-
-type usageResult struct {
-	cgroup.Usage
-	// Disk is what the working directory's file system holds.
-	Disk *int64 `json:"disk_bytes,omitempty"`
-}
-
-func (g *Guest) usage(*link.Channel, *none) (usageResult, error) {
-	used := usageResult{Usage: g.group.Usage()}
-	if n, ok := kernel.UsedBytes(g.config.WorkingDir); ok && os.Getpid() == 1 {
-		used.Disk = &n
-	}
-	return used, nil
-}
-
 func (g *Guest) shutdown(*link.Channel, *none) (none, error) {
-	g.end()
+	g.end(reasonShutdown)
 	<-g.quiet
 	return none{}, nil
 }

@@ -65,6 +65,9 @@ func (g *Guest) serve(conn net.Conn, strangers *strangers) {
 		strangers.remove(conn)
 		g.mu.Lock()
 		g.links[l] = struct{}{}
+		if g.parting != nil {
+			l.Announce(g.parting)
+		}
 		g.mu.Unlock()
 	})
 	strangers.remove(conn)

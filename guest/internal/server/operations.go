@@ -23,6 +23,7 @@ var operations = map[string]operation{
 	"lease":    simple((*Guest).renew),
 	"info":     simple((*Guest).info),
 	"usage":    simple((*Guest).usage),
+	"remember": simple((*Guest).remember),
 	"shutdown": simple((*Guest).shutdown),
 	"stat":     simple((*Guest).stat),
 	"list":     simple((*Guest).list),
@@ -33,14 +34,32 @@ var operations = map[string]operation{
 	"write":    openWrite,
 }
 
+// since is the protocol version that brought an operation, where that is not the first.
+var since = map[string]int{"remember": 2}
+
+// aside are the operations by which a workspace is looked after, not used: they do not keep it from being idle.
+var aside = map[string]bool{"lease": true, "info": true, "usage": true, "ps": true, "remember": true}
+
 // Open implements link.Service.
 func (g *Guest) Open(ch *link.Channel, op string, request []byte) func() {
+	perform := g.open(ch, op, request)
+	if aside[op] {
+		return perform
+	}
+	g.lease.Begin()
+	return func() {
+		defer g.lease.End()
+		perform()
+	}
+}
+
+func (g *Guest) open(ch *link.Channel, op string, request []byte) func() {
 	open, known := operations[op]
 	var perform func()
 	var err error
 	switch {
-	case !known:
-		err = fault.New(fault.Unsupported, "no operation %q in this version of the guest", op)
+	case !known, ch.Version() < since[op]:
+		err = fault.New(fault.Unsupported, "no operation %q in version %d of the protocol", op, ch.Version())
 	case g.isEnding() && op != "shutdown":
 		err = fault.New(fault.ShuttingDown, "the guest is ending")
 	default:

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/frame"
@@ -17,12 +18,15 @@ import (
 const (
 	defaultCapture = 1 << 20
 	maxCapture     = 16 << 20
+	// maxRequest bounds the digest of what was asked, in characters.
+	maxRequest = 128
 )
 
 var processID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 type runRequest struct {
 	ProcessID    string            `json:"process_id"`
+	Request      string            `json:"request"`
 	Argv         []string          `json:"argv"`
 	Env          map[string]string `json:"env"`
 	Cwd          string            `json:"cwd"`
@@ -56,12 +60,15 @@ func openRun(g *Guest, ch *link.Channel, raw []byte) (func(), error) {
 }
 
 func (g *Guest) run(ch *link.Channel, request *runRequest) {
-	spec, err := g.spec(request)
+	if ch.Version() < 2 {
+		request.Request = ""
+	}
+	spec, err := check(request)
 	if err != nil {
 		ch.Fail(err)
 		return
 	}
-	p, err := g.table.Start(*spec)
+	p, err := g.table.Start(spec, func(spec *process.Spec) error { return g.settle(request, spec) })
 	if err != nil {
 		ch.Fail(err)
 		return
@@ -97,29 +104,44 @@ func feed(ch *link.Channel, p *process.Process) {
 	}
 }
 
-// spec checks a request. Its directory is open; Start closes it.
-func (g *Guest) spec(r *runRequest) (*process.Spec, error) {
-	spec := &process.Spec{ID: r.ProcessID, Argv: r.Argv, Stdin: r.Stdin, Lines: r.Lines}
-	for _, check := range []func(*runRequest, *process.Spec) error{checkCommand, checkTimes, checkOutput, checkUser} {
-		if err := check(r, spec); err != nil {
+// check reads from a request all that nothing but the request decides.
+func check(r *runRequest) (*process.Spec, error) {
+	spec := &process.Spec{ID: r.ProcessID, Request: r.Request, Argv: r.Argv, Stdin: r.Stdin, Lines: r.Lines}
+	for _, part := range []func(*runRequest, *process.Spec) error{checkCommand, checkTimes, checkOutput, checkUser} {
+		if err := part(r, spec); err != nil {
 			return nil, err
 		}
-	}
-	dir, realPath, err := g.files.WorkingDir(r.Cwd)
-	if err != nil {
-		return nil, err
-	}
-	spec.Dir = dir
-	if spec.Env, err = g.environment(r.Env, realPath); err != nil {
-		dir.Close()
-		return nil, err
 	}
 	return spec, nil
 }
 
+// settle reads from a request what the workspace has a part in. The spec's directory is open then; Start closes it.
+func (g *Guest) settle(r *runRequest, spec *process.Spec) error {
+	dir, realPath, err := g.files.WorkingDir(r.Cwd)
+	if err != nil {
+		return err
+	}
+	if spec.Env, err = g.environment(r.Env, realPath); err != nil {
+		dir.Close()
+		return err
+	}
+	spec.Dir = dir
+	return nil
+}
+
+func checkID(id string) error {
+	if !processID.MatchString(id) {
+		return fault.New(fault.BadRequest, "process_id: want 1 to 64 of A-Z a-z 0-9 _ -, not %q", id)
+	}
+	return nil
+}
+
 func checkCommand(r *runRequest, _ *process.Spec) error {
-	if !processID.MatchString(r.ProcessID) {
-		return fault.New(fault.BadRequest, "process_id: want 1 to 64 of A-Z a-z 0-9 _ -, not %q", r.ProcessID)
+	if err := checkID(r.ProcessID); err != nil {
+		return err
+	}
+	if n := utf8.RuneCountInString(r.Request); n > maxRequest {
+		return fault.New(fault.BadRequest, "request: at most %d characters, not %d", maxRequest, n)
 	}
 	if len(r.Argv) == 0 || r.Argv[0] == "" {
 		return fault.New(fault.BadRequest, "argv: names no program")

@@ -3,10 +3,12 @@ package server
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"agentic-isolation/guest/internal/cgroup"
@@ -30,14 +32,16 @@ const (
 
 // Guest is a running guest.
 type Guest struct {
-	config  *config.Config
-	env     []string
-	files   *files.Space
-	shims   *pool.Pool
-	table   *process.Table
-	lease   *lease.Lease
-	group   *cgroup.Group
-	id      link.Identity
+	config *config.Config
+	env    []string
+	files  *files.Space
+	shims  *pool.Pool
+	table  *process.Table
+	lease  *lease.Lease
+	group  *cgroup.Group
+	id     link.Identity
+	// record is what the service has given the guest to remember.
+	record  atomic.Pointer[string]
 	endOnce sync.Once
 	// ending is closed when the guest begins to end, and quiet when every process has gone.
 	ending chan struct{}
@@ -45,7 +49,21 @@ type Guest struct {
 
 	mu    sync.Mutex
 	links map[*link.Link]struct{}
+	// parting is what links are told once the guest ends.
+	parting *endingEvent
 }
+
+// endingEvent tells why the guest ends.
+type endingEvent struct {
+	Event  string `json:"event"`
+	Reason string `json:"reason"`
+}
+
+// The reasons to end that are not the lease's.
+const (
+	reasonShutdown = "shutdown"
+	reasonSignal   = "signal"
+)
 
 // Main is the guest process. It returns the exit code.
 func Main(version string) int {
@@ -58,7 +76,7 @@ func Main(version string) int {
 	if err != nil {
 		return complain("settings", err)
 	}
-	held := lease.New(settings.Lease)
+	held := lease.New(lease.Terms{Lease: settings.Lease, Idle: settings.Idle, Lifetime: settings.Lifetime})
 	asked := endingSignals()
 	if err := confine(settings); err != nil {
 		return complain("confinement", err)
@@ -82,17 +100,17 @@ func Main(version string) int {
 		return complain("socket", err)
 	}
 	g.shims = pool.New(settings.MaxCommands)
-	g.table = process.NewTable(g.shims, g.group)
+	g.table = process.NewTable(g.shims, g.group, held, settings.RequestWindow)
 	go g.admit(listener)
 	fmt.Println("ready")
 	select {
-	case <-held.Expired():
+	case <-held.Ended():
+		g.end(string(held.Reason()))
 	case <-asked:
+		g.end(reasonSignal)
 	case <-g.ending:
 	}
-	g.end()
-	_ = listener.Close()
-	return g.windUp()
+	return g.windUp(listener)
 }
 
 // resolve starts the workspace's own name server where there are ones to ask. It ends with the process.
@@ -132,8 +150,18 @@ func confine(settings *config.Config) error {
 	return nil
 }
 
-// end makes the guest end. Calling it again is harmless.
-func (g *Guest) end() { g.endOnce.Do(func() { close(g.ending) }) }
+// end makes the guest end and tells every link why. Calling it again is harmless.
+func (g *Guest) end(reason string) {
+	g.endOnce.Do(func() {
+		g.mu.Lock()
+		g.parting = &endingEvent{Event: "ending", Reason: reason}
+		for l := range g.links {
+			l.Announce(g.parting)
+		}
+		g.mu.Unlock()
+		close(g.ending)
+	})
+}
 
 func (g *Guest) isEnding() bool {
 	select {
@@ -145,8 +173,8 @@ func (g *Guest) isEnding() bool {
 }
 
 // windUp kills every process, tells their results, and removes what the guest is to leave no trace of. Only then do
-// the links end.
-func (g *Guest) windUp() int {
+// the links end. The socket is served until nothing is left but traces: who can connect knows that the guest lives.
+func (g *Guest) windUp(listener net.Listener) int {
 	g.table.Close()
 	g.shims.Close()
 	close(g.quiet)
@@ -157,6 +185,7 @@ func (g *Guest) windUp() int {
 	}
 	g.mu.Unlock()
 	drained.Wait()
+	_ = listener.Close()
 	if err := traces.Remove(g.config); err != nil {
 		return complain("cleanup", err)
 	}

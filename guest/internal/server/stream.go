@@ -55,7 +55,7 @@ func (g *Guest) stream(ch *link.Channel, p *process.Process, at uint64) {
 	log.Watch(ch.Wake())
 	defer log.Unwatch(ch.Wake())
 	for {
-		finished := isClosed(p.Finished())
+		finished := p.HasFinished()
 		before, atEnd := at, false
 		err := ch.Deliver(func(queue []byte, credit int64) (out []byte, cost int64) {
 			out, at, cost, atEnd = log.AppendFrames(queue, ch.ID(), at, credit)
@@ -66,7 +66,7 @@ func (g *Guest) stream(ch *link.Channel, p *process.Process, at uint64) {
 			return
 		}
 		if finished && atEnd {
-			g.table.Leave(p)
+			g.table.Conclude(p)
 			ch.Result(p.Result())
 			return
 		}
@@ -93,13 +93,4 @@ func (g *Guest) part(ch *link.Channel, p *process.Process) {
 		return
 	}
 	ch.Fail(link.ErrClosed)
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
