@@ -204,6 +204,10 @@ class WorkspaceConfig:
     """For finding workspaces again. No place for secrets."""
     lease: float = 300.0
     """Seconds after which the workspace ends by itself when it is not renewed; AgenticWorkspace renews it."""
+    idle_timeout: float | None = None
+    """Seconds after which it ends when nothing is under way in it; None: never."""
+    max_lifetime: float | None = None
+    """Seconds after which it ends, however often its lease is renewed; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ class PlaceSpec:
     config: WorkspaceConfig
     key: bytes = field(repr=False)
     """The secret of the guest's handshake."""
+    request_window: float = 600.0
+    """Seconds that the guest remembers the results of requests."""
 
 
 @dataclass(frozen=True, slots=True)
