@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import AsyncIterator
 
 from agentic_isolation_service.config import ServiceConfig
@@ -64,7 +65,13 @@ def _workspaces(state: StateDirectory, config: ServiceConfig) -> Workspaces:
         from agentic_isolation_service.providers.docker import DockerProvider
 
         engine = config.docker
-        return DockerProvider(engine.host, default_image=engine.image, labels=engine.labels, dns=engine.dns)
+        return DockerProvider(
+            engine.host,
+            service_id=secrets.token_hex(16),
+            default_image=engine.image,
+            labels=engine.labels,
+            dns=engine.dns,
+        )
 
     return Workspaces({"docker": docker, "local": local}, max_workspaces=config.max_workspaces)
 

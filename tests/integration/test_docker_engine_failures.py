@@ -40,7 +40,7 @@ def http(status: str, content: object) -> bytes:
     return f"{head}Connection: close\r\n\r\n".encode() + body
 
 
-@pytest.mark.parametrize(
+FAILURES = pytest.mark.parametrize(
     ("answer", "words"),
     [
         (http("500 Internal Server Error", {"message": "the disk is on fire"}), "500.*the disk is on fire"),
@@ -55,10 +55,23 @@ def http(status: str, content: object) -> bytes:
     ],
     ids=["500", "503", "403", "404", "json", "list", "html", "ssh", "nothing"],
 )
+
+
+@FAILURES
 async def test_engine_that_fails(directory: Path, answer: bytes, words: str) -> None:
     async with answering(directory / "fake.sock", answer) as host:
         with pytest.raises(ProviderUnavailableError, match=f"{host}.*{words}"):
             await WorkspaceDockerProvider(host=host).create(CONFIG)
+
+
+@FAILURES
+async def test_engine_that_fails_lists_no_places(engine: Engine, directory: Path, answer: bytes, words: str) -> None:
+    """Which is something else than that there are none."""
+    async with answering(directory / "fake.sock", answer) as host:
+        provider = DockerProvider(host, service_id="test", default_image=engine.images.python)
+        with pytest.raises(ProviderUnavailableError, match=f"{host}.*{words}"):
+            await provider.list()
+        await provider.aclose()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +94,7 @@ async def test_host_that_is_none(host: str, words: str) -> None:
 async def test_engine_that_fails_is_told_by_the_provider_itself(engine: Engine, directory: Path) -> None:
     """Being unavailable is what `info` says then, and nothing that it raises."""
     async with answering(directory / "fake.sock", http("500 Oops", {"message": "the disk is on fire"})) as host:
-        provider = DockerProvider(host, default_image=engine.images.python)
+        provider = DockerProvider(host, service_id="test", default_image=engine.images.python)
         described = await provider.describe()
         await provider.aclose()
     assert not described.available

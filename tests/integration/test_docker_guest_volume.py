@@ -75,7 +75,7 @@ def forget(engine: Engine) -> None:
 
 @contextlib.asynccontextmanager
 async def provider(engine: Engine) -> AsyncIterator[DockerProvider]:
-    made = DockerProvider(engine.docker_host, default_image=engine.images.python)
+    made = DockerProvider(engine.docker_host, service_id="test", default_image=engine.images.python)
     try:
         yield made
     finally:

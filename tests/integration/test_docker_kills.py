@@ -71,7 +71,9 @@ async def test_killed_clients_leave_nothing(engine: Engine, directory: Path) -> 
     never_started = len(containers(engine))
     print(f"{never_started} were killed between creating a container and starting it")
     name, _, value = RUN_LABEL.partition("=")
-    following = DockerProvider(default_image=engine.images.python, labels={name: value}, stale_after=1)
+    following = DockerProvider(
+        service_id="test", default_image=engine.images.python, labels={name: value}, stale_after=1
+    )
     await asyncio.sleep(2)  # so old they must be
     config = WorkspaceConfig(security=SecurityConfig(use_gvisor=False), lease=60)
     try:

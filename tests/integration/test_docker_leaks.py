@@ -97,7 +97,9 @@ async def test_container_that_was_never_started_is_swept(engine: Engine) -> None
     abandoned = {"Image": engine.images.tiny, "Cmd": ["true"], "Labels": labels, "HostConfig": {"Mounts": [volume]}}
     foreign = abandoned | {"Labels": labels | {"agentic-isolation": "other"}}
     ids = [engine.api.json("POST", "/containers/create", content=config)["Id"] for config in (abandoned, foreign)]
-    sweeping = DockerProvider(default_image=engine.images.python, labels={name: value}, stale_after=0)
+    sweeping = DockerProvider(
+        service_id="test", default_image=engine.images.python, labels={name: value}, stale_after=0
+    )
     try:
         config = WorkspaceConfig(security=RUNC, lease=60)
         await asyncio.sleep(1.1)  # the engine tells ages in seconds

@@ -26,6 +26,12 @@ class FakeProvider:
         self.guests[spec.workspace_id] = FakeGuest(self._script, workspace_id=spec.workspace_id, key=spec.key)
         return Place(spec.workspace_id, runtime="fake")
 
+    async def list(self) -> frozenset[str]:
+        return frozenset(self.guests)
+
+    def adopt(self, place: Place) -> None:
+        pass
+
     async def connect(self, place: Place) -> ByteStream:
         if place.workspace_id not in self.guests:
             raise ConnectionRefusedError("nothing is there any more")

@@ -19,6 +19,8 @@ class PlaceSpec:
     config: WorkspaceConfig
     key: bytes = field(repr=False)
     """The secret of the guest's handshake."""
+    request_window: float = 600.0
+    """Seconds that the guest remembers the results of requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,18 @@ class Provider(Protocol):
             IsolationUnavailableError: What was asked for turned out not to be had.
         """
 
+    async def list(self) -> frozenset[str]:
+        """Returns the workspace ids of this service's places whose guests may live.
+
+        Removes what dead ones left where nobody else would.
+
+        Raises:
+            ProviderUnavailableError: The engine cannot be reached.
+        """
+
+    def adopt(self, place: Place) -> None:
+        """Takes a place in hand that an earlier process of this service made. Does no I/O."""
+
     async def connect(self, place: Place) -> ByteStream:
         """Opens a byte stream to the guest.
 
@@ -63,7 +77,13 @@ class Provider(Protocol):
         """
 
     async def destroy(self, place: Place) -> None:
-        """Removes the place with everything in it; returns when nothing of it is left. May be called twice."""
+        """Removes the place with everything in it; returns when nothing of it is left.
+
+        May be called twice, and for a place that was half made or never there.
+
+        Raises:
+            UnavailableError: It cannot be removed for now.
+        """
 
     async def isolation(
         self, place: Place, config: WorkspaceConfig, measured: Isolation, *, in_gvisor: bool

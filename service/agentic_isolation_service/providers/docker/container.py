@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 from typing import Self
 
 from agentic_isolation.models import ResourceLimits, SecurityConfig
 from agentic_isolation_service.core.ports import PlaceSpec
+from agentic_isolation_service.guest.settings import times
 
 GUEST_DIRECTORY = "/.agentic-isolation"
 """Where the guest's volume is mounted, read-only."""
@@ -18,6 +18,8 @@ GUEST_SOCKET = "@agentic-isolation-guest"
 HOME = "/home/agent"
 LABEL = "agentic-isolation"
 WORKSPACE_LABEL = f"{LABEL}.workspace-id"
+SERVICE_LABEL = f"{LABEL}.service"
+"""Whose a workspace is, on its container and volume."""
 ERRAND = "errand"
 """Value of LABEL on the containers of errands."""
 GVISOR_RUNTIME = "runsc"
@@ -205,7 +207,7 @@ def _guest_settings(plan: ContainerPlan, security: SecurityConfig) -> str:
         "socket": GUEST_SOCKET,
         "root": "/",
         "working_dir": spec.config.working_dir,
-        "lease_ms": math.ceil(spec.config.lease * 1000),
+        **times(spec.config, request_window=spec.request_window),
         "no_new_privileges": security.no_new_privileges,
         # On top of the engine's seccomp profile. gVisor's kernel has neither of the two.
         "refuse_calls": security.no_new_privileges and plan.runtime != GVISOR_RUNTIME,

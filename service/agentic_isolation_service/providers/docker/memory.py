@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections import deque
 from collections.abc import Mapping
 
 import aiodocker
@@ -14,7 +15,10 @@ from agentic_isolation.errors import ProviderUnavailableError
 from agentic_isolation_service.providers.docker.engine import Engine
 
 _PAUSE = 1.0
-"""Seconds until the events of an engine that has ended them are asked for again."""
+"""Seconds until an engine that was away is asked again."""
+_FROM_THE_FIRST = "0"
+"""Since when events are asked for: an engine has kept its last 256, of whatever kind, since it was started."""
+_KEPT_EVENTS = 256
 _log = logging.getLogger(__name__)
 
 
@@ -23,6 +27,9 @@ class MemoryWatch:
 
     There the kernel kills one process of the sandbox, and what is left of it hangs with all the memory that it has. In
     other containers the guest tells which command it was, and the workspace goes on.
+
+    An event that came while nobody listened is found for as long as the engine keeps it. Its record of the container is
+    no substitute: Docker 20.10 sets `OOMKilled` only when the container has ended, which one that hangs does not.
 
     Args:
         engine: Where the containers are.
@@ -33,13 +40,18 @@ class MemoryWatch:
         self._engine = engine
         self._labels = [f"{name}={value}" for name, value in labels.items()]
         self._exhausted: dict[str, bool] = {}
+        self._strangers: deque[str] = deque(maxlen=_KEPT_EVENTS)
+        """Containers of events that came for none that is watched: one that was not yet adopted, perhaps."""
         self._task: asyncio.Task[None] | None = None
+        self._kills: set[asyncio.Task[None]] = set()
 
     def add(self, name: str) -> None:
-        """Begins to watch a container."""
+        """Begins to watch a container, which may have used up its memory already."""
         self._exhausted[name] = False
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="docker-memory-watch")
+        if name in self._strangers:
+            self._end(name)
 
     def discard(self, name: str) -> None:
         """Forgets a container."""
@@ -51,10 +63,11 @@ class MemoryWatch:
 
     async def aclose(self) -> None:
         """Ends the watch; may be called twice."""
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = [*self._kills] if self._task is None else [self._task, *self._kills]
+        self._task = None
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
@@ -66,14 +79,34 @@ class MemoryWatch:
     async def _listen(self) -> None:
         filters = json.dumps({"type": ["container"], "event": ["oom"], "label": self._labels})
         async with self._engine.client() as client:
-            events = client.events.subscribe(filters=filters)  # type: ignore[no-untyped-call]
+            events = client.events.subscribe(filters=filters, since=_FROM_THE_FIRST)  # type: ignore[no-untyped-call]
             try:
                 while (event := await events.get()) is not None:
                     name = event.get("Actor", {}).get("Attributes", {}).get("name", "")
-                    if self._exhausted.get(name) is False:
-                        self._exhausted[name] = True
-                        _log.info("out of memory", extra={"container": name})
-                        with contextlib.suppress(aiodocker.DockerError):
-                            await client.containers.container(name).kill()
+                    match self._exhausted.get(name):
+                        case None:
+                            self._strangers.append(name)
+                        case False:
+                            self._end(name)
             finally:
                 await client.events.stop()  # type: ignore[no-untyped-call]
+
+    def _end(self, name: str) -> None:
+        self._exhausted[name] = True
+        _log.info("out of memory", extra={"container": name})
+        kill = asyncio.create_task(self._kill(name), name=f"docker-kill:{name}")
+        self._kills.add(kill)
+        kill.add_done_callback(self._kills.discard)
+
+    async def _kill(self, name: str) -> None:
+        """Kills a container, as soon as the engine can be reached."""
+        while True:
+            try:
+                async with self._engine.client() as client:
+                    await client.containers.container(name).kill()
+            except ProviderUnavailableError:
+                await asyncio.sleep(_PAUSE)
+            except aiodocker.DockerError:
+                return  # it is gone
+            else:
+                return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,8 @@ from agentic_isolation_service.providers.docker.container import (
     GVISOR_RUNTIME,
     HOME,
     LABEL,
+    SERVICE_LABEL,
+    WORKSPACE_LABEL,
     ContainerPlan,
     ErrandPlan,
     container_config,
@@ -77,7 +80,8 @@ _RESERVED = (
 
 _EXHAUSTED = "it was out of memory, which under gVisor ends the whole workspace; give it more by limits.memory"
 _GONE = "gone"
-_LIVING = ("created", "running", "paused", "restarting")
+_STARTED = ("running", "paused", "restarting")
+_LIVING = ("created", *_STARTED)
 _log = logging.getLogger(__name__)
 
 
@@ -90,6 +94,7 @@ class DockerProvider:
 
     Args:
         host: The engine, as DOCKER_HOST spells it; None: DOCKER_HOST, else the standard socket.
+        service_id: Whose the workspaces are: the same in all processes of a service, and in no other service.
         default_image: Image of workspaces that name none.
         labels: Put on everything that is created, beside the provider's own.
         dns: Name servers of workspaces with a network; none: the engine's.
@@ -102,6 +107,7 @@ class DockerProvider:
         self,
         host: str | None = None,
         *,
+        service_id: str,
         default_image: str,
         labels: Mapping[str, str] | None = None,
         dns: Sequence[str] = (),
@@ -110,7 +116,9 @@ class DockerProvider:
         self._engine = Engine(host)
         self._default_image = default_image
         self._labels = {LABEL: "workspace", **(labels or {})}
-        self._memory = MemoryWatch(self._engine, self._labels)
+        # Not with those of the settings, which may be others in the service's next process.
+        self._own_labels = {LABEL: self._labels[LABEL], SERVICE_LABEL: service_id}
+        self._memory = MemoryWatch(self._engine, self._own_labels)
         self._sweeper = Sweeper(self._labels, stale_after=stale_after)
         self._guest_volume: str | None = None
         self._filling = asyncio.Lock()
@@ -150,6 +158,28 @@ class DockerProvider:
                 await finish(self._discard(client, spec.workspace_id))
                 raise
         return place
+
+    async def list(self) -> frozenset[str]:
+        """Returns the workspaces of this service that have a container which runs, is paused or is started again.
+
+        Nothing is removed: containers go by themselves when they end, and see Sweeper for those that never began.
+        """
+        labels = [f"{name}={value}" for name, value in self._own_labels.items()]
+        filters = json.dumps({"label": labels, "status": _STARTED})
+        await self._engine.facts()  # tells whether it is an engine at all
+        try:
+            async with self._engine.client() as client, asyncio.timeout(LOOK_TIMEOUT):
+                found = await client.containers.list(all=True, filters=filters)
+        except aiodocker.DockerError as error:
+            raise ProviderUnavailableError(
+                f"the Docker Engine at {self._engine.host} lists no containers: {error.message}"
+            ) from error
+        return frozenset(container["Labels"][WORKSPACE_LABEL] for container in found)
+
+    def adopt(self, place: Place) -> None:
+        """Watches the memory of a sandbox of gVisor's."""
+        if place.runtime == GVISOR_RUNTIME:
+            self._memory.add(container_name(place.workspace_id))
 
     async def connect(self, place: Place) -> ByteStream:
         """Starts a bridge in the container."""
@@ -267,7 +297,7 @@ class DockerProvider:
     async def _make(self, client: aiodocker.Docker, spec: PlaceSpec, image: str, runtime: str) -> None:
         volume = await self._volume(client, image)
         cpu_millis = default_cpu_millis((await self._engine.facts()).cpus)
-        plan = ContainerPlan(spec, image, runtime, volume, self._labels, cpu_millis)
+        plan = ContainerPlan(spec, image, runtime, volume, self._labels | self._own_labels, cpu_millis)
         try:
             return await self._start(client, plan)
         except aiodocker.DockerError as error:

@@ -1,4 +1,4 @@
-"""A guest that is a process of this host, and the socket to it."""
+"""A guest that is a process of this host."""
 
 from __future__ import annotations
 
@@ -6,28 +6,33 @@ import asyncio
 import contextlib
 import os
 import signal
-from asyncio.subprocess import DEVNULL, PIPE, Process
+import subprocess
 from pathlib import Path
-from typing import BinaryIO
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation.errors import ProviderUnavailableError
+from agentic_isolation.errors import ProviderUnavailableError, UnavailableError
+from agentic_isolation_service.providers.local.peer import open_listener
 
 READY_TIMEOUT = 10.0
 """Seconds that a guest may take to listen."""
 END_TIMEOUT = 15.0
 """Seconds that a guest may take to kill and reap all it started; it gives itself 5 s for that."""
-_STREAM_LIMIT = 1 << 18
+_READY = b"ready\n"
+_left: set[int] = set()
+"""Children that nobody waits for any more, to be reaped when they have ended."""
 
 
 class GuestProcess:
-    """A running guest."""
+    """A running guest, which outlives this process: a child of it, or of one that was there before.
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._pidfd: int | None = None
-        with contextlib.suppress(AttributeError, ProcessLookupError):
-            self._pidfd = os.pidfd_open(process.pid)
+    Either is spoken to by its pidfd, so that no signal ever meets a process that has got its pid since. Where there are
+    no pidfds a child is waited for and signalled as subprocess does it.
+    """
+
+    def __init__(self, pid: int, pidfd: int | None, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+        self._child = child
 
     @classmethod
     async def start(cls, binary: Path, environment: dict[str, str], log: Path) -> GuestProcess:
@@ -41,81 +46,126 @@ class GuestProcess:
         Raises:
             ProviderUnavailableError: It did not come up; the error has its own words.
         """
-        # Not in a thread: who waits for one and is cancelled loses the open file.
-        with _open_log(log) as stderr:
-            process = await asyncio.create_subprocess_exec(
-                str(binary), "serve", stdin=DEVNULL, stdout=PIPE, stderr=stderr, env=environment,
-                start_new_session=True, cwd="/",
-            )  # fmt: skip
-        guest = cls(process)
+        started: list[GuestProcess] = []
         try:
-            async with asyncio.timeout(READY_TIMEOUT):
-                ready = process.stdout is not None and await process.stdout.readline() == b"ready\n"
-        except TimeoutError:
-            ready = False
+            await finish(asyncio.to_thread(lambda: started.append(cls._spawn(binary, environment, log))))
+            [guest] = started
+            if await guest._is_ready():
+                return guest
+            await guest.end()
         except BaseException:
-            await finish(guest.end())
+            for guest in started:
+                await finish(guest.end())
             raise
-        if not ready:
-            await finish(guest.end())
-            words = (await asyncio.to_thread(log.read_bytes))[-500:].decode("utf-8", "replace").strip()
-            raise ProviderUnavailableError(f"the guest did not come up: {words or 'it said nothing'}")
-        return guest
-
-    async def end(self) -> None:
-        """Asks the guest to end and waits for it; kills it when it takes too long, whereupon its shims clean up."""
-        try:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError):
-                    self._send_signal(number)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(END_TIMEOUT):
-                        await self._process.wait()
-                        return
-        finally:
-            if self._pidfd is not None:
-                os.close(self._pidfd)
-                self._pidfd = None
-
-    def _send_signal(self, number: signal.Signals) -> None:
-        # Process.send_signal reaps a child that has just ended, under the eyes of asyncio's own watcher.
-        if self._pidfd is None:
-            self._process.send_signal(number)
-        else:
-            signal.pidfd_send_signal(self._pidfd, number)
-
-
-class SocketStream:
-    """A byte stream over a unix socket."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+        words = (await asyncio.to_thread(log.read_bytes))[-500:].decode("utf-8", "replace").strip()
+        raise ProviderUnavailableError(f"the guest did not come up: {words or 'it said nothing'}")
 
     @classmethod
-    async def connect(cls, path: Path) -> SocketStream:
-        """Connects to a socket. Raises OSError where nothing listens there."""
-        return cls(*await asyncio.open_unix_connection(path, limit=_STREAM_LIMIT))
+    def behind(cls, path: Path) -> GuestProcess | None:
+        """Returns the guest that listens on a socket, also one that is stopped; None where it is dead.
 
-    async def receive(self, size: int) -> bytes:
-        """Returns 1 to `size` bytes, or none at the end."""
-        return await self._reader.read(size)
+        Raises:
+            UnavailableError: It cannot be told for now, or on this platform.
+        """
+        found = open_listener(path)
+        return None if found is None else cls(*found)
 
-    async def send(self, data: bytes) -> None:
-        """Sends all of `data`."""
-        self._writer.write(data)
-        await self._writer.drain()
+    async def end(self) -> None:
+        """Asks the guest to end and waits for it; kills it when it takes too long, whereupon its shims clean up.
 
-    async def aclose(self) -> None:
-        """Closes the socket."""
-        if self._writer.transport.get_write_buffer_size():
-            # What a stopped guest has not taken would keep the socket open until it goes on.
-            self._writer.transport.abort()
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            # All who wait share one future, which a cancelled one would cancel for the others.
-            await asyncio.shield(self._writer.wait_closed())
+        Cancelled, it may be called again.
+
+        Raises:
+            UnavailableError: It was killed and is still there.
+        """
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self._signal(number)
+            self._signal(signal.SIGCONT)  # one that is stopped would not hear of SIGTERM
+            if await self._has_ended():
+                self.close()
+                return
+        raise UnavailableError(f"the guest with pid {self.pid} was killed and does not end")
+
+    def close(self) -> None:
+        """Lets go of the guest, which goes on if it runs; reaps it if it has ended. May be called twice."""
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self._child is not None:
+            if self._child.stdout is not None:
+                self._child.stdout.close()
+            if self._child.returncode is None:
+                _left.add(self.pid)
+                self._child.returncode = 0  # else Popen complains of a child that still runs
+        _reap_left()
+
+    @classmethod
+    def _spawn(cls, binary: Path, environment: dict[str, str], log: Path) -> GuestProcess:
+        try:
+            with log.open("ab") as stderr:
+                child = subprocess.Popen(
+                    [str(binary), "serve"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    env=environment,
+                    start_new_session=True,  # what a terminal sends to the service is not for it
+                    cwd="/",
+                )
+        except OSError as error:
+            raise ProviderUnavailableError(f"the guest cannot be started: {error}") from error
+        pidfd = None
+        with contextlib.suppress(AttributeError, OSError):
+            pidfd = os.pidfd_open(child.pid)
+        return cls(child.pid, pidfd, child)
+
+    async def _is_ready(self) -> bool:
+        """Waits until a new guest says that it listens; returns whether it does."""
+        if self._child is None or self._child.stdout is None:
+            raise AssertionError("it was started by this process")
+        with self._child.stdout as output, contextlib.suppress(TimeoutError):
+            os.set_blocking(output.fileno(), False)
+            async with asyncio.timeout(READY_TIMEOUT):
+                await _readable(output.fileno())
+                return os.read(output.fileno(), len(_READY)) == _READY
+        return False
+
+    async def _has_ended(self) -> bool:
+        """Waits until it has ended, END_TIMEOUT at most; returns whether it has."""
+        try:
+            if self._pidfd is not None:
+                async with asyncio.timeout(END_TIMEOUT):
+                    await _readable(self._pidfd)
+            elif self._child is not None:
+                await asyncio.to_thread(self._child.wait, END_TIMEOUT)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            return False
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, number)
+            elif self._child is not None:
+                self._child.send_signal(number)
 
 
-def _open_log(path: Path) -> BinaryIO:
-    return path.open("ab")
+async def _readable(descriptor: int) -> None:
+    """Waits until there is something to read: of a pidfd, that its process has ended (pidfd_open(2))."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    loop.add_reader(descriptor, told.set)
+    try:
+        await told.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _reap_left() -> None:
+    for pid in tuple(_left):
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            ended = pid  # somebody has reaped it
+        if ended:
+            _left.discard(pid)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from agentic_isolation._cleanup import finish
@@ -19,9 +22,14 @@ from agentic_isolation.errors import (
 from agentic_isolation.models import Isolation, NetworkMode, ProviderInfo, WorkspaceConfig
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
-from agentic_isolation_service.providers.local.process import GuestProcess, SocketStream
+from agentic_isolation_service.guest.settings import times
+from agentic_isolation_service.providers.local.peer import has_listener
+from agentic_isolation_service.providers.local.process import GuestProcess
+from agentic_isolation_service.providers.local.stream import SocketStream
 
 _FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_log = logging.getLogger(__name__)
 
 
 class LocalProvider:
@@ -37,7 +45,9 @@ class LocalProvider:
     def __init__(self, directory: Path, *, sweep: bool = False) -> None:
         self._directory = directory
         self._sweep = sweep
+        self._making: set[str] = set()
         self._guests: dict[str, GuestProcess] = {}
+        """Those that this process has started."""
 
     def check(self, config: WorkspaceConfig) -> None:
         """Refuses every protection and limit: a plain process of this host has none to give."""
@@ -60,23 +70,47 @@ class LocalProvider:
     async def create(self, spec: PlaceSpec) -> Place:
         """Makes the directory and starts the guest in it."""
         home = self._home(spec.workspace_id)
+        self._making.add(spec.workspace_id)
         try:
-            guest = await self._start(spec, home)
+            self._guests[spec.workspace_id] = await self._start(spec, home)
         except BaseException:
             await finish(asyncio.to_thread(_remove_tree, home))
             raise
-        self._guests[spec.workspace_id] = guest
+        finally:
+            self._making.discard(spec.workspace_id)
         return Place(spec.workspace_id, runtime=self.name, host_path=str(home / "root"))
+
+    async def list(self) -> frozenset[str]:
+        """Returns the workspaces on whose socket a guest listens, and removes the directories of all others.
+
+        Those that are being made, or have a guest that this process has started, are left to whoever does that.
+        """
+        names = await asyncio.to_thread(_directories, self._directory / "w")
+        living = {name for name in names if has_listener(self._socket(name))}
+        remains = set(names) - living - self._making - self._guests.keys()
+        await finish(asyncio.to_thread(_remove_remains, [self._home(name) for name in remains]))
+        return frozenset(living)
+
+    def adopt(self, place: Place) -> None:
+        """Does nothing: the socket leads to the guest."""
 
     async def connect(self, place: Place) -> ByteStream:
         """Connects to the guest's socket."""
-        return await SocketStream.connect(self._home(place.workspace_id) / "guest.sock")
+        return await SocketStream.connect(self._socket(place.workspace_id))
 
     async def destroy(self, place: Place) -> None:
-        """Ends the guest, which kills everything and removes its directory; removes what a killed guest left."""
+        """Ends the guest, which kills everything and removes its directory; removes what a killed guest left.
+
+        Raises:
+            UnavailableError: The guest cannot be found for now, or does not end.
+            IsolationError: Something of the directory is left.
+        """
         guest = self._guests.get(place.workspace_id)
         if guest is not None:
             await guest.end()
+        elif (guest := GuestProcess.behind(self._socket(place.workspace_id))) is not None:
+            with contextlib.closing(guest):
+                await guest.end()
         await asyncio.to_thread(_remove_tree, self._home(place.workspace_id))
         self._guests.pop(place.workspace_id, None)
 
@@ -96,11 +130,16 @@ class LocalProvider:
         return ProviderInfo(self.name, available=True, isolation=isolation)
 
     async def aclose(self) -> None:
-        """Forgets the guests, which go on until their leases end."""
+        """Lets go of the guests, which go on until their leases end or another process of the service ends them."""
+        for guest in self._guests.values():
+            guest.close()
         self._guests.clear()
 
     def _home(self, workspace_id: str) -> Path:
         return self._directory / "w" / workspace_id
+
+    def _socket(self, workspace_id: str) -> Path:
+        return self._home(workspace_id) / "guest.sock"
 
     async def _start(self, spec: PlaceSpec, home: Path) -> GuestProcess:
         root, scratch = home / "root", home / "tmp"
@@ -108,11 +147,11 @@ class LocalProvider:
         settings = {
             "workspace_id": spec.workspace_id,
             "key": spec.key.hex(),
-            "socket": str(home / "guest.sock"),
+            "socket": str(self._socket(spec.workspace_id)),
             "root": str(root),
             "mount": spec.config.working_dir,
             "working_dir": spec.config.working_dir,
-            "lease_ms": round(spec.config.lease * 1000),
+            **times(spec.config, request_window=spec.request_window),
             "cleanup": str(home),
         }
         if self._sweep:
@@ -130,6 +169,22 @@ class LocalProvider:
 def _make_directories(*directories: Path) -> None:
     for directory in directories:
         directory.mkdir(parents=True, mode=0o700)
+
+
+def _directories(parent: Path) -> list[str]:
+    try:
+        with os.scandir(parent) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _remove_remains(directories: Iterable[Path]) -> None:
+    for directory in directories:
+        try:
+            _remove_tree(directory)
+        except IsolationError as error:
+            _log.warning("a dead workspace is left: %s", error, extra={"workspace_id": directory.name})
 
 
 def _remove_tree(directory: Path) -> None:

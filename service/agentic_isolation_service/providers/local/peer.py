@@ -1,0 +1,77 @@
+"""Who listens on a unix socket: how a guest is found that is no child of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from agentic_isolation.errors import UnavailableError
+
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)."""
+_ATTEMPTS = 3
+
+
+def has_listener(path: Path) -> bool:
+    """Returns whether anybody listens on a socket, be it a process that is stopped. Takes microseconds."""
+    try:
+        with _connected(path) as connection:
+            return connection is not None
+    except BlockingIOError:
+        return True  # with more connections waiting than it takes
+    except OSError:
+        return False
+
+
+def open_listener(path: Path) -> tuple[int, int] | None:
+    """Returns the pid of the process that listens on a socket, and a pidfd, to be closed; None where nobody does.
+
+    The pid is that of the process which called listen(2), so it answers for one that is stopped as well. Takes
+    microseconds.
+
+    Raises:
+        UnavailableError: It cannot be told for now, or on this platform.
+    """
+    try:
+        for _ in range(_ATTEMPTS):
+            with _connected(path) as connection:
+                if connection is None:
+                    return None
+                pid, _, _ = _CREDENTIALS.unpack(
+                    connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+                )
+                try:
+                    pidfd = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    return None
+                # The pid may have become somebody else's before it was opened, but only after its process was gone,
+                # and with a process go its connections.
+                if not _was_closed(connection):
+                    return pid, pidfd
+                os.close(pidfd)
+    except (AttributeError, OSError) as error:
+        raise UnavailableError(f"who listens on {path} cannot be told: {error}") from error
+    raise UnavailableError(f"who listens on {path} closes every connection at once")
+
+
+@contextlib.contextmanager
+def _connected(path: Path) -> Iterator[socket.socket | None]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)  # one to a unix socket is made at once, or not at all
+        try:
+            connection.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            yield None
+        else:
+            yield connection
+
+
+def _was_closed(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, 0)  # a hang-up is told unasked
+    return bool(poll.poll(0))

@@ -1,0 +1,226 @@
+"""Guests of the local provider as processes: stopped, killed, left, adopted, and ended all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from agentic_isolation import UnavailableError
+from agentic_isolation_service.core.ports import Place
+from agentic_isolation_service.providers.local import LocalProvider
+from tests.support import proc
+from tests.support.eventually import eventually
+from tests.support.jobs import TREE_SIZE, new_mark, tree
+from tests.support.places import PlaceMaker, session_of, spec_of, start
+from tests.support.service import announced
+
+PLACE = Place("ws-one", "local")
+# Listens as a guest does, and does not end when it is asked to.
+STUBBORN = """
+import signal, socket, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("ready", flush=True)
+time.sleep(1e6)
+"""
+
+
+@contextlib.asynccontextmanager
+async def providing(directory: Path) -> AsyncIterator[LocalProvider]:
+    provider = LocalProvider(directory)
+    try:
+        yield provider
+    finally:
+        await provider.aclose()
+
+
+@contextlib.contextmanager
+def stubborn_guest(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", STUBBORN, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as guest:
+        try:
+            announced(guest, "the stubborn guest")
+            yield guest
+        finally:
+            guest.kill()
+
+
+@contextlib.contextmanager
+def full_listener(path: Path) -> Iterator[None]:
+    """Something that listens and accepts nothing, with as many connections waiting as the kernel lets it have."""
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(path))
+        yield
+
+
+def only_guest() -> int:
+    [pid] = proc.guests_below(os.getpid())
+    return pid
+
+
+def homes(directory: Path) -> set[str]:
+    return {path.name for path in (directory / "w").glob("*")}
+
+
+def is_running(pid: int) -> bool:
+    process = proc.find_process(pid)
+    return process is not None and process.state != "Z"
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+async def test_stopped_guest_is_ended(directory: Path, adopted: bool) -> None:
+    """With all that runs below it, and soon."""
+    mark = new_mark()
+    async with providing(directory) as maker, providing(directory) as provider:
+        await maker.create(spec_of("local", PLACE.workspace_id))
+        session = session_of(maker, PLACE)
+        await start(session, tree(mark))
+        await eventually(lambda: len(proc.mentioning(mark)) == TREE_SIZE, "the tree has grown")
+        await session.aclose()
+        pid = only_guest()
+        os.kill(pid, signal.SIGSTOP)
+        if adopted:
+            await maker.aclose()
+        else:
+            provider = maker
+        assert await provider.list() == {PLACE.workspace_id}
+        async with asyncio.timeout(10):
+            await provider.destroy(PLACE)
+        assert not proc.mentioning(mark)
+        assert not homes(directory)
+        assert proc.find_process(pid) is None, "it was reaped"
+
+
+async def test_guest_that_does_not_end_is_killed(directory: Path) -> None:
+    home = directory / "w" / PLACE.workspace_id
+    home.mkdir(parents=True)
+    with stubborn_guest(home / "guest.sock") as guest:
+        async with providing(directory) as provider:
+            await provider.destroy(PLACE)
+        assert guest.wait(0) == -signal.SIGKILL
+    assert not homes(directory)
+
+
+async def test_what_a_killed_guest_left_is_removed(directory: Path) -> None:
+    """By the next process of its service; what lives, and what is no directory, stays."""
+    with (
+        PlaceMaker("local", directory, "ws-dead", service_id="") as maker,
+        PlaceMaker("local", directory, "ws-alive", service_id="") as other,
+    ):
+        [dead] = proc.guests_below(maker.process.pid)
+        maker.kill()
+        other.kill()
+        os.kill(dead, signal.SIGKILL)
+        await eventually(lambda: not is_running(dead), "it is dead")
+        (directory / "w" / "ws-half" / "root").mkdir(parents=True)
+        (directory / "w" / "file").touch()
+        async with providing(directory) as provider:
+            assert await provider.list() == {"ws-alive"}
+            assert homes(directory) == {"ws-alive", "file"}
+            await provider.destroy(Place("ws-alive", "local"))
+        assert homes(directory) == {"file"}
+
+
+async def test_guest_of_this_process_that_was_killed(directory: Path) -> None:
+    """It is not listed, and whoever has the place removes it."""
+    async with providing(directory) as provider:
+        await provider.create(spec_of("local", PLACE.workspace_id))
+        pid = only_guest()
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: not is_running(pid), "it is dead")
+        assert await provider.list() == frozenset()
+        assert homes(directory) == {PLACE.workspace_id}
+        await provider.destroy(PLACE)
+        assert not homes(directory)
+        assert proc.find_process(pid) is None, "it was reaped"
+
+
+async def test_guest_that_ended_by_itself_is_reaped_by_closing(directory: Path) -> None:
+    async with providing(directory) as provider:
+        await provider.create(spec_of("local", PLACE.workspace_id))
+        pid = only_guest()
+        os.kill(pid, signal.SIGTERM)
+        await eventually(lambda: not homes(directory), "it has removed its directory")
+        await eventually(lambda: not is_running(pid), "it has ended")
+        assert proc.find_process(pid) is not None
+    assert proc.find_process(pid) is None, "it was reaped"
+
+
+async def test_guest_that_ends_after_its_provider_is_reaped_one_day(directory: Path) -> None:
+    """By whatever the provider's successors do in this process; and it is not killed by a garbage collector."""
+    async with providing(directory) as first:
+        await first.create(spec_of("local", PLACE.workspace_id))
+        pid = only_guest()
+    del first
+    gc.collect()
+    assert is_running(pid)
+    async with providing(directory) as second:
+        assert await second.list() == {PLACE.workspace_id}
+        await second.destroy(PLACE)
+    assert proc.find_process(pid) is None, "it was reaped"
+
+
+async def test_directory_in_the_making_is_not_taken_for_a_dead_one(directory: Path) -> None:
+    async with providing(directory) as provider:
+        for number in range(10):
+            place = Place(f"ws-{number}", "local")
+            making = asyncio.create_task(provider.create(spec_of("local", place.workspace_id)))
+            looks = 0
+            while not making.done():
+                await provider.list()
+                looks += 1
+            await making
+            assert looks > 1
+            await (await provider.connect(place)).aclose()
+            await provider.destroy(place)
+
+
+async def test_making_that_is_cancelled_again_and_again(directory: Path) -> None:
+    """At many points: nothing is left when that is told."""
+    async with providing(directory) as provider:
+        cancelled = 0
+        for number in range(40):
+            making = asyncio.create_task(provider.create(spec_of("local", PLACE.workspace_id)))
+            await asyncio.sleep(number * 0.0005)
+            while not making.done():
+                making.cancel()
+                await asyncio.sleep(0)
+            if making.cancelled():
+                cancelled += 1
+            else:
+                await provider.destroy(PLACE)
+            assert not proc.guests_below(os.getpid())
+            assert not homes(directory)
+        assert cancelled > 5
+
+
+async def test_guest_that_cannot_be_told_is_not_taken_for_a_dead_one(directory: Path) -> None:
+    """It is stopped, and connections wait for it, as many as it takes."""
+    home = directory / "w" / PLACE.workspace_id
+    home.mkdir(parents=True)
+    async with providing(directory) as provider:
+        with full_listener(home / "guest.sock"):
+            assert await provider.list() == {PLACE.workspace_id}
+            with pytest.raises(UnavailableError, match=PLACE.workspace_id):
+                await provider.destroy(PLACE)
+        assert await provider.list() == frozenset()
+    assert not homes(directory)
