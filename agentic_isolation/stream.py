@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
-from agentic_isolation.errors import ClosedError, UnavailableError
+from agentic_isolation.errors import ClosedError
 from agentic_isolation.models import Exited, KeepAlive, Output, OutputSource, ProcessEvent, Termination
 
 MAX_LINE = 16 << 20
@@ -120,5 +120,3 @@ async def _run(
             yield event
     finally:
         await source.aclose()
-    if not ending:
-        raise UnavailableError("the stream ended before the command did")
