@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import signal
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
 from agentic_isolation import _convert as convert
 from agentic_isolation._connection import CALL_TIMEOUT, Connection
-from agentic_isolation._resume import resumed
+from agentic_isolation._resume import ResumedEvents
 from agentic_isolation._retry import KILL_TIMEOUT, give_up, linger_of, run_once
 from agentic_isolation._wire import check_unsigned
 from agentic_isolation.models import Command, ExecuteResult, ProcessEvent
@@ -40,7 +40,8 @@ class Commands:
 
     async def execute(self, command: Command, output_limit: int | None) -> ExecuteResult:
         """Runs a command to its end; as AgenticWorkspace.execute."""
-        with self._request() as request_id:
+        request_id = self._begin()
+        try:
             request = pb.ExecuteRequest(
                 workspace_id=self._workspace_id,
                 command=convert.command_to_pb(command),
@@ -48,51 +49,49 @@ class Commands:
                 linger=self._linger,
                 request_id=request_id,
             )
-            timeout = command.timeout
-            connection = self._connection
-            patience = connection.patience(None if timeout is None else min(timeout, _LONGEST_WAIT) + CALL_TIMEOUT)
+            wait = None if command.timeout is None else min(command.timeout, _LONGEST_WAIT) + CALL_TIMEOUT
+            connection, patience = self._connection, self._connection.patience(wait)
             response = await run_once(
                 lambda: connection.attempt(connection.stub.Execute, request, patience),
                 patience,
-                partial(self._kill, request_id) if connection.retry_timeout else None,
+                self._killer(request_id),
             )
+        finally:
+            self._running.discard(request_id)
         return ExecuteResult.of(
             convert.termination_from_pb(response.termination),
             convert.captured_from_pb(response.stdout),
             convert.captured_from_pb(response.stderr),
         )
 
-    async def events(self, message: pb.Command, lines: bool) -> AsyncGenerator[ProcessEvent, None]:
-        """Runs a command and yields its events; closed, it kills."""
-        with self._request() as request_id:
-            connection, workspace_id = self._connection, self._workspace_id
+    def events(self, message: pb.Command, lines: bool) -> ResumedEvents:
+        """Runs a command and gives its events."""
+        connection, workspace_id = self._connection, self._workspace_id
+        request_id = self._begin()
 
-            def start() -> AsyncGenerator[ProcessEvent, None]:
-                request = pb.StreamRequest(workspace_id=workspace_id, linger=self._linger, request_id=request_id)
-                request.start.CopyFrom(pb.ProcessStart(command=message, line_mode=lines))
-                return self._read(request)
+        def start() -> AsyncGenerator[ProcessEvent, None]:
+            request = pb.StreamRequest(workspace_id=workspace_id, linger=self._linger, request_id=request_id)
+            request.start.CopyFrom(pb.ProcessStart(command=message, line_mode=lines))
+            return self._read(request)
 
-            def resume(process_id: str, offset: int) -> AsyncGenerator[ProcessEvent, None]:
-                place = pb.ProcessResume(process_id=process_id, offset=offset)
-                return self._read(pb.StreamRequest(workspace_id=workspace_id, resume=place))
+        def resume(process_id: str, offset: int) -> AsyncGenerator[ProcessEvent, None]:
+            place = pb.ProcessResume(process_id=process_id, offset=offset)
+            return self._read(pb.StreamRequest(workspace_id=workspace_id, resume=place))
 
-            kill = partial(self._kill, request_id) if connection.retry_timeout else None
-            async with contextlib.aclosing(resumed(start, resume, connection.patience(), kill)) as events:
-                async for event in events:
-                    yield event
+        on_end = partial(self._running.discard, request_id)
+        return ResumedEvents(start, resume, connection.patience(), self._killer(request_id), on_end)
 
     async def kill_all(self) -> None:
         """Kills what still runs, as far as the service can be reached."""
         await asyncio.gather(*(give_up(partial(self._kill, request_id)) for request_id in self._running))
 
-    @contextlib.contextmanager
-    def _request(self) -> Iterator[str]:
+    def _begin(self) -> str:
         request_id = uuid.uuid4().hex
         self._running.add(request_id)
-        try:
-            yield request_id
-        finally:
-            self._running.discard(request_id)
+        return request_id
+
+    def _killer(self, request_id: str) -> Callable[[], Awaitable[None]] | None:
+        return partial(self._kill, request_id) if self._connection.retry_timeout else None
 
     async def _read(self, request: pb.StreamRequest) -> AsyncGenerator[ProcessEvent, None]:
         call = self._connection.stream(self._connection.stub.Stream, request)

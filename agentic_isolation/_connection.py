@@ -33,9 +33,11 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # Execute answers with up to 16 MiB of each of stdout and stderr.
     ("grpc.max_receive_message_length", (32 << 20) + (1 << 20)),
     # A peer that has silently gone is noticed by pings, so that waiting for a long command needs no deadline. Servers
-    # of other makes close connections that ping more often than they are told to accept.
+    # of other makes close connections that ping more often than they are told to accept. The answer to a ping is waited
+    # for as the last one says; without it, a minute.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     # Without probing for more, 64 KiB of each stream are under way. What is under way is lost when a stream is cut, and
     # must be less than what the guest keeps for those who resume; probing grows it to many megabytes.

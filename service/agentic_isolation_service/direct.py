@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation._lease import end, keep_renewed
-from agentic_isolation._resume import resumed
+from agentic_isolation._resume import ResumedEvents
 from agentic_isolation._retry import (
     DEFAULT_RETRY_TIMEOUT,
     Patience,
@@ -134,7 +134,7 @@ class DirectProvider:
         workspaces = self._opened(workspace)
         parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin)
 
-        def events(lines: bool) -> AsyncGenerator[ProcessEvent, None]:
+        def events(lines: bool) -> ResumedEvents:
             request_id = uuid.uuid4().hex
             start = partial(
                 workspaces.stream,
@@ -144,7 +144,7 @@ class DirectProvider:
                 linger=linger_of(self._retry_timeout),
                 request_id=request_id,
             )
-            return resumed(
+            return ResumedEvents(
                 lambda: _events(start),
                 lambda process_id, offset: _events(partial(workspaces.resume, workspace.id, process_id, offset)),
                 self._patience(),

@@ -27,6 +27,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # A client whose machine or path has gone is noticed too: what it ran is given up, after its linger.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
 )
 
 
