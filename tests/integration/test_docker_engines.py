@@ -119,7 +119,8 @@ async def test_workspaces_that_could_not_be_removed_are_later(fragile: Engine, s
         async def all_are_ending() -> bool:
             return await states() == {WorkspaceState.DESTROYING}
 
-        await eventually(all_are_ending, "the lease has ended as well")
+        # Its guest is asked for a while whether that is so.
+        await eventually(all_are_ending, "the lease has ended as well", within=60)
         await restarted(fragile)
 
         async def forgotten() -> bool:
