@@ -1,0 +1,44 @@
+"""What a run has found to be wrong."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Self
+
+from tests.chaos.journal import Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something that must not be."""
+
+    kind: str
+    """What has been violated, in a word or two: counted by it."""
+    words: str
+    at: float
+    """When, by the monotonic clock."""
+    operation: str = ""
+    """The id of the operation that it is about, if it is about one."""
+    began: float | None = None
+    """When that operation began."""
+    lines: tuple[str, ...] = field(default=(), repr=False)
+    """Its lines of the journal."""
+
+    @classmethod
+    def about(cls, kind: str, operation: Operation, words: str, *, at: float | None = None) -> Self:
+        """Returns one that is about an operation, at its end or at another time."""
+        subject = f"{operation.kind} {operation.id} ({operation.runtime} {operation.workspace})"
+        when = at if at is not None else (operation.ended or operation.started)
+        return cls(kind, f"{subject}: {words}", when, operation.id, operation.started, tuple(operation.lines))
+
+
+class Findings:
+    """Collects violations that the harness itself comes by."""
+
+    def __init__(self) -> None:
+        self.violations: list[Violation] = []
+
+    def add(self, kind: str, words: str) -> None:
+        """Notes one, now."""
+        self.violations.append(Violation(kind, words, time.monotonic()))
