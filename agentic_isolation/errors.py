@@ -8,7 +8,8 @@ an error into a status by these two, the client turns a status into the error by
     │   └── PathEscapesError             INVALID_ARGUMENT     a path leads out of the workspace
     ├── UnsupportedError                 UNIMPLEMENTED        also a NotImplementedError
     ├── UnavailableError                 UNAVAILABLE          retryable
-    │   └── ProviderUnavailableError     UNAVAILABLE          the engine cannot be reached
+    │   ├── ProviderUnavailableError     UNAVAILABLE          the engine cannot be reached
+    │   └── RegistryUnavailableError     UNAVAILABLE          the service cannot write down what it does
     ├── DeadlineError                    DEADLINE_EXCEEDED    also a TimeoutError: the wait was over, not the command
     ├── WorkspaceLostError               ABORTED              the place is gone
     ├── CapacityError                    RESOURCE_EXHAUSTED   the server is full
@@ -64,6 +65,7 @@ __all__ = [
     "ProgramNotExecutableError",
     "ProgramNotFoundError",
     "ProviderUnavailableError",
+    "RegistryUnavailableError",
     "ResultForgottenError",
     "StartError",
     "UnavailableError",
@@ -133,6 +135,12 @@ class ProviderUnavailableError(UnavailableError):
     """The provider's engine cannot be reached."""
 
     reason = "PROVIDER_UNAVAILABLE"
+
+
+class RegistryUnavailableError(UnavailableError):
+    """The service cannot read or write its registry, and refuses what it could not answer for."""
+
+    reason = "REGISTRY_UNAVAILABLE"
 
 
 class DeadlineError(IsolationError, TimeoutError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import AsyncIterator
 
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.registry import SqliteRegistry
 from agentic_isolation_service.rpc.server import RpcServer
 from agentic_isolation_service.state import StateDirectory
 
@@ -18,12 +18,17 @@ _EMBEDDED_GRACE = 1.0
 
 @contextlib.asynccontextmanager
 async def open_workspaces(config: ServiceConfig) -> AsyncIterator[Workspaces]:
-    """Opens a service's workspaces without any way in over the network; on the way out destroys what it made.
+    """Opens a service's workspaces without any way in over the network.
+
+    On the way out it leaves them to the next service with its state directory; without one it destroys them.
 
     Raises:
-        OSError: The state directory cannot be used, or another service uses it.
+        OSError: The state directory or what lies in it cannot be used, or another service uses it.
     """
-    async with StateDirectory.open(config.state_dir) as state, _workspaces(state, config) as workspaces:
+    async with (
+        StateDirectory.open(config.state_dir, patience=config.takeover_timeout) as state,
+        _workspaces(state, config) as workspaces,
+    ):
         yield workspaces
 
 
@@ -31,7 +36,8 @@ async def open_workspaces(config: ServiceConfig) -> AsyncIterator[Workspaces]:
 async def serve(config: ServiceConfig) -> AsyncIterator[str]:
     """Runs a service and yields the address that it listens on, with the port that it got.
 
-    On the way out it refuses new calls, gives running ones `config.grace` seconds, and destroys its workspaces.
+    On the way out it refuses new calls and gives running ones `config.grace` seconds. For workspaces see
+    open_workspaces.
 
     Raises:
         OSError: The state directory or the address cannot be used.
@@ -55,7 +61,8 @@ async def serve_embedded() -> AsyncIterator[str]:
         yield address
 
 
-def _workspaces(state: StateDirectory, config: ServiceConfig) -> Workspaces:
+@contextlib.asynccontextmanager
+async def _workspaces(state: StateDirectory, config: ServiceConfig) -> AsyncIterator[Workspaces]:
     def local() -> Provider:
         from agentic_isolation_service.providers.local import LocalProvider
 
@@ -67,13 +74,24 @@ def _workspaces(state: StateDirectory, config: ServiceConfig) -> Workspaces:
         engine = config.docker
         return DockerProvider(
             engine.host,
-            service_id=secrets.token_hex(16),
+            service_id=state.identity.service_id,
             default_image=engine.image,
             labels=engine.labels,
             dns=engine.dns,
         )
 
-    return Workspaces({"docker": docker, "local": local}, max_workspaces=config.max_workspaces)
+    async with (
+        SqliteRegistry.open(None if state.temporary else state.path / "registry.db") as registry,
+        Workspaces(
+            {"docker": docker, "local": local},
+            registry,
+            state.identity,
+            lasting=not state.temporary,
+            max_workspaces=config.max_workspaces,
+            request_window=config.request_window,
+        ) as workspaces,
+    ):
+        yield workspaces
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentic_isolation.errors import InvalidArgumentError
-from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES
+from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES, DEFAULT_REQUEST_WINDOW
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_IMAGE = "python:3.12-slim"
@@ -74,7 +74,12 @@ class ServiceConfig:
     address: str = DEFAULT_ADDRESS
     """`host:port` (port 0: any free one) or `unix:PATH`. Only loopback: there is no authentication yet."""
     state_dir: Path | None = None
-    """Where it keeps what it needs to know. None: a private temporary directory, which nothing survives."""
+    """Where it keeps what it needs to know: its workspaces outlive it, and the next service with this directory takes
+    them up. None: a private temporary directory, and workspaces end with their service."""
+    takeover_timeout: float = 60.0
+    """Seconds to wait for another service that uses the state directory to end."""
+    request_window: float = DEFAULT_REQUEST_WINDOW
+    """Seconds that a request's id is remembered after its end."""
     max_workspaces: int = DEFAULT_MAX_WORKSPACES
     """Workspaces at a time."""
     grace: float = 10.0
@@ -86,6 +91,12 @@ class ServiceConfig:
         _check_address(self.address)
         if self.max_workspaces < 1:
             raise InvalidArgumentError(f"{self.max_workspaces} is not 1 or more", field="max_workspaces")
+        if not 0 <= self.takeover_timeout <= 86_400:
+            raise InvalidArgumentError(
+                f"{self.takeover_timeout:g} s is not from 0 to 86400 s", field="takeover_timeout"
+            )
+        if not 1 <= self.request_window <= 86_400:
+            raise InvalidArgumentError(f"{self.request_window:g} s is not from 1 to 86400 s", field="request_window")
         if not 0 <= self.grace <= 3600:
             raise InvalidArgumentError(f"{self.grace:g} s is not from 0 to 3600 s", field="grace")
 

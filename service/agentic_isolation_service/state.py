@@ -5,21 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
+import logging
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import ProviderUnavailableError
+from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.guest.binary import guest_binary
 
 _PREFIX = "agentic-isolation-"
 _WATCHER_PATIENCE = 10.0
 """Seconds that the end of a process with nothing left to do may take."""
+_LOOK_AGAIN = 0.1
+"""Seconds between two attempts to take a directory over."""
+_log = logging.getLogger(__name__)
+
+
+class DirectoryTakenError(OSError):
+    """Another service holds the directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +40,22 @@ class StateDirectory:
     path: Path
     temporary: bool
     """Whether it goes away with the service."""
+    identity: Identity
+    """Of the services that hold it, one after the other."""
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, path: Path | None) -> AsyncIterator[StateDirectory]:
+    async def open(cls, path: Path | None, *, patience: float = 0) -> AsyncIterator[StateDirectory]:
         """Makes and locks the directory; a temporary one where `path` is None, which is removed on the way out.
 
         What services that were killed left of temporary directories is removed first.
 
+        Args:
+            path: The directory.
+            patience: Seconds to wait for another service that holds it to end.
+
         Raises:
-            OSError: It cannot be made, or another service holds it.
+            OSError: It cannot be made or read, or another service goes on holding it.
         """
         opened: list[_Held] = []
 
@@ -46,8 +63,10 @@ class StateDirectory:
             opened.append(await asyncio.to_thread(_Temporary.open if path is None else _Held.open, path))
 
         try:
-            await finish(open_to_the_end())
-            yield cls(opened[0].path, temporary=path is None)
+            await _patiently(open_to_the_end, patience)
+            held = opened[0]
+            identity = Identity.new() if path is None else await asyncio.to_thread(_identity, held.path / "identity")
+            yield cls(held.path, temporary=path is None, identity=identity)
         finally:
             for directory in opened:
                 await finish(asyncio.to_thread(directory.close))
@@ -106,13 +125,55 @@ class _Temporary(_Held):
             self._watcher.wait(_WATCHER_PATIENCE)
 
 
+async def _patiently(take: Callable[[], Coroutine[object, object, None]], patience: float) -> None:
+    """Takes a directory, again and again while another service holds it."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + patience
+    told = False
+    while True:
+        try:
+            return await finish(take())
+        except DirectoryTakenError as error:
+            if loop.time() >= until:
+                raise
+            if not told:
+                _log.info("%s; waiting %g s for it to end", error, patience)
+                told = True
+        await asyncio.sleep(_LOOK_AGAIN)
+
+
+def _identity(path: Path) -> Identity:
+    """Returns the identity in a file, which is made where there is none.
+
+    Raises:
+        OSError: It is damaged.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            stored = json.loads(path.read_bytes())
+            return Identity(str(stored["service_id"]), bytes.fromhex(stored["secret"]))
+        except (ValueError, KeyError, TypeError):
+            raise OSError(
+                f"{path} is damaged. With it restored, the service finds its workspaces again; with it removed, "
+                "they are left to their leases"
+            ) from None
+    identity = Identity.new()
+    unfinished = path.with_name(f".{path.name}.{time.time_ns()}")
+    with open(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+        json.dump({"service_id": identity.service_id, "secret": identity.secret.hex()}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+    return identity
+
+
 def _lock(directory: Path) -> int:
     lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise OSError(f"another service uses {directory}; stop it, or choose another --state-dir") from None
+        raise DirectoryTakenError(f"another service uses {directory}; stop it, or choose another --state-dir") from None
     return lock
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+
 from agentic_isolation.models import Isolation, ProviderInfo, ResourceUsage, WorkspaceConfig
-from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
+from agentic_isolation_service.core.identity import Identity
+from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec, Provider
+from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.frames import FrameType
+from agentic_isolation_service.registry import SqliteRegistry
 from tests.unit.fake_guest import EXITED, FILE, INFO, STARTED, FakeGuest, GuestEnd, Script
 
 
@@ -70,9 +76,16 @@ async def serve_honestly(end: GuestEnd) -> None:
                 await end.send_json(FrameType.RESULT, channel, EXITED | {"stdout": counts})
             case "stat":
                 await end.send_json(FrameType.RESULT, channel, FILE | {"path": operation["path"]})
-            case "lease":
+            case "lease" | "remember":
                 await end.send_json(FrameType.RESULT, channel, {})
             case "info":
                 await end.send_json(FrameType.RESULT, channel, INFO)
             case other:
                 await end.send_json(FrameType.ERROR, channel, {"reason": "BAD_REQUEST", "message": f"no {other!r}"})
+
+
+@contextlib.asynccontextmanager
+async def holding(makers: Mapping[str, Callable[[], Provider]]) -> AsyncIterator[Workspaces]:
+    """Opens workspaces of these providers, with a registry in memory."""
+    async with SqliteRegistry.open(None) as registry, Workspaces(makers, registry, Identity.new()) as workspaces:
+        yield workspaces

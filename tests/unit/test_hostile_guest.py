@@ -15,7 +15,7 @@ from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.frames import MAX_DATA, WINDOW, FrameType, encode, encode_json
 from tests.support.eventually import eventually
 from tests.unit.fake_guest import INFO, PATIENCE, STARTED, GuestEnd, Script, let_tasks_run
-from tests.unit.fake_provider import FakeProvider, serve_honestly
+from tests.unit.fake_provider import FakeProvider, holding, serve_honestly
 
 HOSTILE_ANSWERS = {
     "garbage": b"\xff" * 100_000,
@@ -33,7 +33,7 @@ async def hostile_and_honest(script: Script) -> AsyncIterator[tuple[Workspaces, 
     providers = {"hostile": FakeProvider(script), "honest": FakeProvider(serve_honestly)}
     makers = {"hostile": lambda: providers["hostile"], "honest": lambda: providers["honest"]}
     async with asyncio.timeout(PATIENCE):
-        async with Workspaces(makers) as workspaces:
+        async with holding(makers) as workspaces:
             hostile = await workspaces.create(WorkspaceConfig(provider="hostile"))
             honest = await workspaces.create(WorkspaceConfig(provider="honest"))
             yield workspaces, hostile, honest
@@ -132,7 +132,7 @@ async def test_workspace_whose_guest_is_hostile_from_the_start_is_not_made(answe
         await end.send_bytes(answer)
 
     provider = FakeProvider(script)
-    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         with pytest.raises(WorkspaceLostError):
             await workspaces.create(WorkspaceConfig(provider="fake"))
         assert not provider.guests
@@ -147,7 +147,7 @@ async def test_creation_that_is_cancelled_while_the_guest_stalls_leaves_nothing(
         asked.set()
 
     provider = FakeProvider(script)
-    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         creating = asyncio.create_task(workspaces.create(WorkspaceConfig(provider="fake")))
         await asked.wait()
         creating.cancel()
@@ -167,7 +167,7 @@ async def test_calls_while_a_workspace_is_destroyed_open_no_new_link() -> None:
             await super().destroy(place)  # type: ignore[arg-type]
 
     provider = SlowProvider(serve_honestly)
-    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         info = await workspaces.create(WorkspaceConfig(provider="fake"))
         guest = provider.guests[info.id]
         removal = asyncio.create_task(workspaces.destroy(info.id))

@@ -10,10 +10,9 @@ from agentic_isolation import ProviderUnavailableError, WorkspaceConfig, Workspa
 from agentic_isolation.models import WorkspaceState
 from agentic_isolation_service.core import workspaces as workspaces_module
 from agentic_isolation_service.core.ports import Place
-from agentic_isolation_service.core.workspaces import Workspaces
 from tests.support.eventually import eventually
 from tests.unit.fake_guest import PATIENCE
-from tests.unit.fake_provider import FakeProvider, serve_honestly
+from tests.unit.fake_provider import FakeProvider, holding, serve_honestly
 
 
 class AwayProvider(FakeProvider):
@@ -38,7 +37,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_destruction_that_failed_goes_on() -> None:
     provider = AwayProvider(failures=5)
-    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         info = await workspaces.create(WorkspaceConfig(provider="fake"))
         with pytest.raises(ProviderUnavailableError):
             await workspaces.destroy(info.id)
@@ -52,7 +51,7 @@ async def test_destruction_that_failed_goes_on() -> None:
 
 async def test_lease_that_ends_while_the_engine_is_away() -> None:
     provider = AwayProvider(failures=3)
-    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         await workspaces.create(WorkspaceConfig(provider="fake", lease=1))
         await eventually(lambda: not provider.guests, "it is removed")
     assert provider.attempts == 4
@@ -61,7 +60,7 @@ async def test_lease_that_ends_while_the_engine_is_away() -> None:
 async def test_service_that_ends_while_the_engine_is_away() -> None:
     """It tries once more, and leaves the rest to the lease inside."""
     provider = AwayProvider(failures=1000)
-    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         info = await workspaces.create(WorkspaceConfig(provider="fake"))
         with pytest.raises(ProviderUnavailableError):
             await workspaces.destroy(info.id)

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 
 import pytest
 
 from agentic_isolation import InvalidArgumentError, UnavailableError
 from agentic_isolation.models import WorkspaceConfig
-from agentic_isolation_service.core import requests
 from agentic_isolation_service.core.ports import Place, PlaceSpec
-from agentic_isolation_service.core.requests import RequestLog, SharedCall
-from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.core.requests import SharedCall, SharedCalls
 from tests.unit.fake_guest import PATIENCE, let_tasks_run
-from tests.unit.fake_provider import FakeProvider, serve_honestly
-
-
-class Clock:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(requests, "time", clock)
-    return clock
+from tests.unit.fake_provider import FakeProvider, holding, serve_honestly
 
 
 class Run:
@@ -54,77 +34,33 @@ class Run:
             raise
 
 
-def test_id_stands_for_what_was_made_for_it_first() -> None:
-    log: RequestLog[int] = RequestLog()
-    numbers = itertools.count()
-    assert log.get("ws-1", "a", "content", lambda: next(numbers)) == 0
-    assert log.get("ws-1", "a", "content", lambda: next(numbers)) == 0
-    assert log.get("ws-1", "b", "content", lambda: next(numbers)) == 1
-    assert log.get("ws-2", "a", "other content", lambda: next(numbers)) == 2, "ids are unique in their scope"
+async def test_calls_of_one_id_are_one_call_while_it_is_under_way() -> None:
+    calls: SharedCalls[str] = SharedCalls()
+    run, other = Run(), Run()
+    call = calls.join("a", "content", run)
+    assert calls.join("a", "content", run) is call
+    assert calls.join("b", "content", other) is not call
+    waiting = asyncio.create_task(call.wait())
+    await let_tasks_run()
+    with pytest.raises(InvalidArgumentError, match="new id") as caught:
+        calls.join("a", "other content", other)
+    assert caught.value.field == "request_id"
+    run.end.set_result("done")
+    assert await waiting == "done"
+    assert calls.join("a", "other content", other) is not call, "it is over"
 
 
-def test_request_without_id_is_never_remembered() -> None:
-    log: RequestLog[int] = RequestLog()
-    numbers = itertools.count()
-    assert [log.get("ws-1", "", "content", lambda: next(numbers)) for _ in range(3)] == [0, 1, 2]
-
-
-def test_same_id_with_other_content_is_refused_and_the_first_stays() -> None:
-    log: RequestLog[int] = RequestLog()
-    log.get("", "a", ("ls", None), lambda: 1)
-    for other in (("ls", 0), ("LS", None), ("ls",), "('ls', None)"):
-        with pytest.raises(InvalidArgumentError, match="new id") as caught:
-            log.get("", "a", other, lambda: 2)
-        assert caught.value.field == "request_id"
-    assert log.get("", "a", ("ls", None), lambda: 3) == 1
+async def test_calls_without_id_are_never_joined() -> None:
+    calls: SharedCalls[str] = SharedCalls()
+    assert calls.join("", "content", Run()) is not calls.join("", "content", Run())
 
 
 @pytest.mark.parametrize("request_id", ["with space", "x" * 129, "ü", "new\nline"])
-def test_malformed_id_is_refused(request_id: str) -> None:
-    with pytest.raises(InvalidArgumentError):
-        RequestLog[int]().get("", request_id, "content", lambda: 1)
-
-
-def test_content_may_hold_anything() -> None:
-    log: RequestLog[int] = RequestLog()
-    assert log.get("", "a", "\ud800\0", lambda: 1) == log.get("", "a", "\ud800\0", lambda: 2)
-
-
-def test_what_could_not_be_made_is_not_remembered() -> None:
-    log: RequestLog[int] = RequestLog()
-
-    def fail() -> int:
-        raise UnavailableError("not now")
-
-    with pytest.raises(UnavailableError):
-        log.get("", "a", "content", fail)
-    assert log.get("", "a", "content", lambda: 1) == 1
-
-
-def test_forgotten_id_may_be_used_again() -> None:
-    log: RequestLog[int] = RequestLog()
-    log.get("", "a", "content", lambda: 1)
-    log.forget("", "a")
-    log.forget("", "a")
-    assert log.get("", "a", "other content", lambda: 2) == 2
-
-
-def test_id_is_remembered_for_the_window(clock: Clock) -> None:
-    log: RequestLog[int] = RequestLog()
-    log.get("", "a", "content", lambda: 1)
-    clock.now += requests.WINDOW - 1
-    assert log.get("", "a", "content", lambda: 2) == 1
-    clock.now += 2
-    assert log.get("", "a", "content", lambda: 3) == 3
-
-
-def test_oldest_ids_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "MAX_IDS", 3)
-    log: RequestLog[int] = RequestLog()
-    for number in range(4):
-        log.get("", f"id-{number}", "content", lambda number=number: number)  # type: ignore[misc]
-    assert log.get("", "id-3", "content", lambda: 99) == 3
-    assert log.get("", "id-0", "content", lambda: 99) == 99
+async def test_malformed_id_is_refused(request_id: str) -> None:
+    async with holding({"fake": lambda: FakeProvider(serve_honestly)}) as workspaces:
+        with pytest.raises(InvalidArgumentError) as caught:
+            await workspaces.create(WorkspaceConfig(provider="fake"), request_id)
+        assert caught.value.field == "request_id"
 
 
 async def test_all_who_wait_get_the_one_result() -> None:
@@ -136,7 +72,6 @@ async def test_all_who_wait_get_the_one_result() -> None:
     assert await asyncio.gather(*waiting) == ["done"] * 3
     assert await call.wait() == "done"
     assert run.starts == 1
-    assert not call.failed
 
 
 async def test_all_who_wait_get_the_one_error() -> None:
@@ -144,11 +79,9 @@ async def test_all_who_wait_get_the_one_error() -> None:
     call = SharedCall(run)
     waiting = [asyncio.create_task(call.wait()) for _ in range(2)]
     await let_tasks_run()
-    assert not call.failed
     run.end.set_exception(UnavailableError("not now"))
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [UnavailableError] * 2
-    assert call.failed
 
 
 async def test_run_goes_on_until_the_last_who_waits_is_cancelled() -> None:
@@ -159,12 +92,10 @@ async def test_run_goes_on_until_the_last_who_waits_is_cancelled() -> None:
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert not call.failed
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
     assert run.cancelled
-    assert call.failed
 
 
 async def test_joining_a_run_that_is_being_cancelled_is_told_to_try_again() -> None:
@@ -190,7 +121,7 @@ async def test_repeated_creation_makes_one_workspace_whatever_the_order_of_its_l
     provider = FakeProvider(serve_honestly)
     config = WorkspaceConfig(provider="fake", labels={"a": "1", "b": "2"}, environment={"A": "1", "B": "2"})
     again = WorkspaceConfig(provider="fake", labels={"b": "2", "a": "1"}, environment={"B": "2", "A": "1"})
-    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         made = await asyncio.gather(*(workspaces.create(asked, "request-1") for asked in (config, again, config)))
         assert {info.id for info in made} == set(provider.guests)
         assert len(provider.guests) == 1
@@ -210,7 +141,7 @@ async def test_failed_creation_may_be_tried_again_under_its_id() -> None:
                 raise UnavailableError("not now")
             return await super().create(spec)
 
-    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: FailsOnce(serve_honestly)}) as workspaces:
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: FailsOnce(serve_honestly)}) as workspaces:
         config = WorkspaceConfig(provider="fake")
         with pytest.raises(UnavailableError):
             await workspaces.create(config, "request-1")
@@ -234,7 +165,7 @@ async def test_run_that_is_done_when_the_last_who_waits_is_cancelled_is_known_as
 async def test_creation_that_is_cancelled_at_any_turn_of_the_loop_leaves_nothing(request_id: str) -> None:
     provider = FakeProvider(serve_honestly)
     config = WorkspaceConfig(provider="fake")
-    async with asyncio.timeout(PATIENCE), Workspaces({"fake": lambda: provider}) as workspaces:
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         for turns in range(1000):
             creating = asyncio.create_task(workspaces.create(config, request_id))
             for _ in range(turns):

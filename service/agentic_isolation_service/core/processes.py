@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from agentic_isolation.errors import PathEscapesError, ProcessNotFoundError, ResultForgottenError
+from agentic_isolation.errors import (
+    InvalidArgumentError,
+    PathEscapesError,
+    ProcessNotFoundError,
+    UnavailableError,
+)
 from agentic_isolation.models import (
     CapturedOutput,
     Command,
@@ -28,7 +35,12 @@ from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.channel import Channel
 from agentic_isolation_service.guest.frames import FrameType, ProtocolError
 from agentic_isolation_service.guest.link import LinkLostError
-from agentic_isolation_service.guest.session import GuestSession, ProcessExistsError, guest_error
+from agentic_isolation_service.guest.session import (
+    GuestSession,
+    ProcessExistsError,
+    RequestConflictError,
+    guest_error,
+)
 
 _SOURCES = {FrameType.STDOUT: OutputSource.STDOUT, FrameType.STDERR: OutputSource.STDERR}
 _FOR_EVER = -1
@@ -60,6 +72,9 @@ class OutputMode:
 class ProcessRun:
     """One command to be run, once, however often it is asked for.
 
+    The guest keeps the account: it starts a process id only once, and remembers it when the process is over. So a
+    request that comes again, through whichever process of the service, is the same process id: joined or replayed.
+
     Args:
         process_id: Its id in the workspace.
         operation: The guest's `run`.
@@ -68,24 +83,38 @@ class ProcessRun:
 
     def __init__(self, process_id: str, operation: dict[str, object], stdin: bytes | None) -> None:
         self.process_id = process_id
+        self.stdin = stdin
         self._operation = operation
-        self._stdin = stdin
-        self._started = False
 
     @classmethod
     def of(
-        cls, command: Command, environment: Mapping[str, str], output: OutputMode, *, linger: float = 0
+        cls,
+        command: Command,
+        environment: Mapping[str, str],
+        output: OutputMode,
+        *,
+        linger: float = 0,
+        request_id: str = "",
     ) -> ProcessRun:
-        """Returns the run of a command under a new id.
+        """Returns the run of a command.
 
         Args:
             command: What to run.
             environment: The workspace's environment, which the command's is laid over.
             output: What happens to its output.
             linger: Seconds that the process lives when its last reader has gone.
+            request_id: The client's id; empty: it will not ask for the same again.
+
+        Raises:
+            InvalidArgumentError: The id is malformed.
         """
-        process_id = "p-" + secrets.token_hex(8)
-        operation = _run_operation(process_id, command, environment, output, linger)
+        operation = _run_operation(command, environment, output, linger)
+        if request_id:
+            process_id = process_id_of(request_id)
+            operation["request"] = _digest(operation, command.stdin)
+        else:
+            process_id = "p-" + secrets.token_hex(8)
+        operation["process_id"] = process_id
         return cls(process_id, operation, command.stdin)
 
     async def open(self, session: GuestSession) -> ProcessStream:
@@ -94,30 +123,46 @@ class ProcessRun:
         Raises:
             IsolationError: As GuestSession.open.
         """
-        if self._started:
-            return await ProcessStream.resume(session, self.process_id, 0, unknown=self._forgotten)
-        channel = await session.open(self._operation)
-        return ProcessStream(session, channel, run=self)
+        return ProcessStream(session, await session.open(self._operation), run=self)
 
     async def reopen(self, session: GuestSession) -> Channel:
         """Opens a channel to the process, which the guest says exists."""
         return await session.open(_attach_operation(self.process_id, 0))
 
-    def mark_started(self) -> None:
-        """Notes that the guest has started it: from now on it is only ever attached to."""
-        self._started = True
-        self._operation, self._stdin = {}, None
 
-    @property
-    def stdin(self) -> bytes | None:
-        """Standard input that is still to be written; None: there is none."""
-        return self._stdin
+def process_id_of(request_id: str) -> str:
+    """Returns the id of the process that a request starts in its workspace.
 
-    def _forgotten(self, error: ProcessNotFoundError) -> ResultForgottenError:
-        return ResultForgottenError(
-            f"the request was carried out as process {self.process_id}, whose result is no longer remembered; "
-            "give requests that are repeated a linger"
-        )
+    Raises:
+        InvalidArgumentError: The request's id is malformed.
+    """
+    validation.check_request_id(request_id)
+    return "r-" + hashlib.sha256(request_id.encode()).hexdigest()[:32]
+
+
+async def signal(session: GuestSession, process_id: str, number: int, *, tree: bool) -> None:
+    """Sends a signal to a process, or to its whole tree.
+
+    Raises:
+        ProcessNotFoundError: There is none of that id.
+        IsolationError: As GuestSession.call.
+    """
+    await session.call({"op": "signal", "process_id": process_id, "signal": number, "tree": tree})
+
+
+async def kill(session: GuestSession, process_id: str, *, forbid: bool = False) -> None:
+    """Kills a process's tree and returns when it has ended.
+
+    Args:
+        session: The tie to its guest.
+        process_id: Its id.
+        forbid: One that has not been started yet never will be, in place of an error.
+
+    Raises:
+        ProcessNotFoundError: There is none of that id.
+        IsolationError: As GuestSession.call.
+    """
+    await session.call({"op": "kill", "process_id": process_id, "forbid": forbid})
 
 
 class ProcessStream:
@@ -132,12 +177,10 @@ class ProcessStream:
         channel: Channel,
         *,
         run: ProcessRun | None = None,
-        unknown: Callable[[ProcessNotFoundError], Exception] | None = None,
     ) -> None:
         self._session = session
         self._channel = channel
         self._run = run
-        self._unknown = unknown
         stdin = None if run is None else run.stdin
         self._feeder = None if stdin is None else asyncio.create_task(_feed(channel, stdin))
         self._offset = 0
@@ -146,26 +189,18 @@ class ProcessStream:
         """The guest's RESULT, after Exited."""
 
     @classmethod
-    async def resume(
-        cls,
-        session: GuestSession,
-        process_id: str,
-        offset: int,
-        *,
-        unknown: Callable[[ProcessNotFoundError], Exception] | None = None,
-    ) -> ProcessStream:
+    async def resume(cls, session: GuestSession, process_id: str, offset: int) -> ProcessStream:
         """Continues reading a process from an offset.
 
         Args:
             session: The tie to its guest.
             process_id: Its id.
             offset: First byte wanted.
-            unknown: Makes the error to raise in place of ProcessNotFoundError.
 
         Raises:
             IsolationError: As GuestSession.open.
         """
-        return cls(session, await session.open(_attach_operation(process_id, offset)), unknown=unknown)
+        return cls(session, await session.open(_attach_operation(process_id, offset)))
 
     async def __aenter__(self) -> Self:
         return self
@@ -224,8 +259,6 @@ class ProcessStream:
             raise ProtocolError("more output than can be counted")
 
     def _started(self, value: dict[str, object]) -> Started:
-        if self._run is not None:
-            self._run.mark_started()
         if value.get("event") == "attached":
             self._offset = payloads.member(value, "offset", int)
         return Started(payloads.member(value, "process_id", str), payloads.timestamp(value, "started_unix_ns"))
@@ -234,8 +267,12 @@ class ProcessStream:
         error = guest_error(value)
         if isinstance(error, ProcessExistsError) and self._run is not None:
             self._channel = await self._run.reopen(self._session)
-        elif isinstance(error, ProcessNotFoundError) and self._unknown is not None:
-            raise self._unknown(error)
+        elif isinstance(error, ProcessNotFoundError) and self._run is not None:
+            raise UnavailableError("another call's start of this request failed just now; repeat the request")
+        elif isinstance(error, RequestConflictError):
+            raise InvalidArgumentError(
+                "this id was used for another command before; make a new id for each request", field="request_id"
+            )
         elif isinstance(error, PathEscapesError):
             raise PathEscapesError(error.message, field="command.working_dir")
         else:
@@ -270,13 +307,18 @@ async def execute(session: GuestSession, run: ProcessRun) -> Outcome:
     raise AssertionError("a stream ends with Exited")
 
 
+def _digest(operation: dict[str, object], stdin: bytes | None) -> str:
+    """Returns what is equal for equal requests, in all versions of the service: members are added, never changed."""
+    text = json.dumps(operation, sort_keys=True).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text + b"\0" + (stdin or b"")).hexdigest()
+
+
 def _run_operation(
-    process_id: str, command: Command, environment: Mapping[str, str], output: OutputMode, linger: float
+    command: Command, environment: Mapping[str, str], output: OutputMode, linger: float
 ) -> dict[str, object]:
     program = command.program
     operation: dict[str, object] = {
         "op": "run",
-        "process_id": process_id,
         "argv": ["/bin/sh", "-c", program] if isinstance(program, str) else list(program),
         "env": {**environment, **command.env},
         "stdin": command.stdin is not None,

@@ -5,69 +5,83 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
-from agentic_isolation.errors import IsolationError
+from agentic_isolation.errors import IsolationError, UnavailableError
 from agentic_isolation.models import ResourceUsage, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core.ports import Place, Provider
+from agentic_isolation_service.core.records import Registry, WorkspaceRecord
 from agentic_isolation_service.core.validation import check_lease
 from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
 
-_USAGE_TIMEOUT = 5.0
+_ANSWER_TIMEOUT = 5.0
+"""Seconds that a guest has to say how it is."""
+_OVERDUE = 30.0
+"""Seconds after the end of a lease for which a guest is asked whether it still has time."""
+_ASK_AGAIN = 2.0
 """Seconds."""
+_log = logging.getLogger(__name__)
 
 
 class HeldWorkspace:
-    """A workspace in the service's hands. It owns the tasks that watch it, until it is destroyed.
+    """A workspace in the service's hands. It owns the tasks that watch it, until it is destroyed or left.
 
-    Attributes:
-        config: What it was made from.
+    Args:
+        provider: What made its place.
+        place: Its place.
         session: The tie to its guest.
+        record: What is written down of it.
+        registry: Where.
     """
 
     def __init__(
-        self, provider: Provider, place: Place, config: WorkspaceConfig, session: GuestSession, info: WorkspaceInfo
+        self, provider: Provider, place: Place, session: GuestSession, record: WorkspaceRecord, registry: Registry
     ) -> None:
-        self.config = config
         self.session = session
         self._provider = provider
         self._place = place
-        self._info = info
-        self._lease = config.lease
-        self._expires_at = asyncio.get_running_loop().time() + config.lease
+        self._record = record
+        self._registry = registry
+        self._ends_at = _loop_time(record.info.lease_expires_at)
         self._watchers: list[asyncio.Task[object]] = []
-        self._ending = False
+        self._ending = record.info.state is not WorkspaceState.READY
         self._destroying: asyncio.Task[None] | None = None
+
+    @property
+    def config(self) -> WorkspaceConfig:
+        """What it was made from."""
+        return self._record.config
 
     @property
     def info(self) -> WorkspaceInfo:
         """The workspace as it is now, without its usage."""
-        state = self._info.state
+        state = WorkspaceState.READY
         if self._ending:
             state = WorkspaceState.DESTROYING
         elif self.session.lost is not None:
             state = WorkspaceState.LOST
-        return replace(self._info, state=state)
+        return replace(self._record.info, state=state)
 
     async def info_with_usage(self) -> WorkspaceInfo:
         """Returns the workspace as it is now, with what it uses as far as its guest answers."""
         usage = ResourceUsage()
         with contextlib.suppress(IsolationError, TimeoutError):
-            async with asyncio.timeout(_USAGE_TIMEOUT):
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
                 usage = await self.session.call_for({"op": "usage"}, payloads.usage)
         return replace(self.info, usage=usage)
 
-    def watch(self, on_expired: Callable[[], None]) -> None:
-        """Begins to watch the guest and the lease, and calls `on_expired` when that has run out."""
+    def watch(self, on_ended: Callable[[], None]) -> None:
+        """Begins to watch the guest and the lease, and calls `on_ended` when the workspace's time is over."""
         self._watchers = [
-            asyncio.create_task(self._watch_lease(on_expired)),
-            asyncio.create_task(self.session.wait_lost()),
+            asyncio.create_task(self._watch_lease(on_ended)),
+            asyncio.create_task(self._watch_guest(on_ended)),
         ]
 
     async def renew(self, seconds: float | None = None) -> dt.datetime:
-        """Sets the lease to end so many seconds from now and returns when that is.
+        """Sets the lease to end so many seconds from now, or with the lifetime, and returns when that is.
 
         Args:
             seconds: None: as long as it was set before.
@@ -76,14 +90,17 @@ class HeldWorkspace:
             InvalidArgumentError: Out of range.
             WorkspaceLostError: The guest is gone.
         """
-        if seconds is not None:
-            check_lease(seconds)
-            self._lease = seconds
-        await self.session.call({"op": "lease", "ttl_ms": round(self._lease * 1000)})
-        self._expires_at = asyncio.get_running_loop().time() + self._lease
-        expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self._lease)
-        self._info = replace(self._info, lease_expires_at=expires_at)
-        return expires_at
+        lease = self.config.lease if seconds is None else seconds
+        check_lease(lease)
+        left = await self.session.call_for({"op": "lease", "ttl_ms": round(lease * 1000)}, payloads.lease_left)
+        self._note(lease if left is None else left)
+        self._record = replace(self._record, config=replace(self.config, lease=lease))
+        try:
+            await self._registry.renew(self._record)
+        except UnavailableError as error:
+            # The lease that counts is the guest's; the registry's only saves asking.
+            _log.warning("a renewal is not written down: %s", error, extra={"workspace_id": self._place.workspace_id})
+        return self._record.info.lease_expires_at
 
     async def destroy(self, on_destroyed: Callable[[], None]) -> None:
         """Kills everything in it and removes its place, then calls `on_destroyed`.
@@ -97,25 +114,70 @@ class HeldWorkspace:
         await asyncio.shield(self._destroying)
 
     async def leave(self) -> None:
-        """Watches it no longer: what could not be destroyed is ended by the lease inside of it."""
+        """Lets go of it: it goes on, and its guest ends it when its time is over."""
         await _end(self._watchers)
+        await self.session.aclose()
 
     async def _destroy(self, on_destroyed: Callable[[], None]) -> None:
+        workspace_id = self._place.workspace_id
         try:
+            ending = replace(self._record, info=replace(self._record.info, state=WorkspaceState.DESTROYING))
+            await self._written(self._registry.put(ending))
             await _end(self._watchers[1:])
             await self.session.aclose()
             await self._provider.destroy(self._place)
         except BaseException:
             self._destroying = None
             raise
+        await self._written(self._registry.remove(workspace_id, keep_request=True))
         await _end(self._watchers[:1])
         on_destroyed()
 
-    async def _watch_lease(self, on_expired: Callable[[], None]) -> None:
+    async def _written(self, writing: Coroutine[object, object, None]) -> None:
+        """Writes down what is so anyway: a registry that cannot take it now finds it out from the place."""
+        try:
+            await writing
+        except UnavailableError as error:
+            _log.warning("%s", error, extra={"workspace_id": self._place.workspace_id})
+
+    async def _watch_lease(self, on_ended: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
-        while (left := self._expires_at - loop.time()) > 0:  # noqa: ASYNC110  renewals move the end meanwhile
-            await asyncio.sleep(left)
-        on_expired()
+        while True:
+            while (left := self._ends_at - loop.time()) > 0:  # noqa: ASYNC110  renewals move the end meanwhile
+                await asyncio.sleep(left)
+            if not await self._has_time():
+                on_ended()
+                return
+
+    async def _has_time(self) -> bool:
+        """Asks the guest whether its lease is really over: its clock is the one that counts, ours may have jumped."""
+        loop = asyncio.get_running_loop()
+        until = self._ends_at + _OVERDUE
+        while self.session.lost is None and loop.time() < until:
+            with contextlib.suppress(IsolationError, TimeoutError):
+                async with asyncio.timeout(_ANSWER_TIMEOUT):
+                    left = await self.session.call_for({"op": "info"}, payloads.lease_left)
+                if not left:
+                    return False
+                self._note(left)
+                return True
+            await asyncio.sleep(_ASK_AGAIN)
+        return False
+
+    async def _watch_guest(self, on_ended: Callable[[], None]) -> None:
+        await self.session.wait_lost()
+        if self.session.ended:
+            on_ended()
+
+    def _note(self, left: float) -> None:
+        """Takes note of the seconds that the workspace has left."""
+        self._ends_at = asyncio.get_running_loop().time() + left
+        expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
+        self._record = replace(self._record, info=replace(self._record.info, lease_expires_at=expires_at))
+
+
+def _loop_time(moment: dt.datetime) -> float:
+    return asyncio.get_running_loop().time() + (moment - dt.datetime.now(dt.UTC)).total_seconds()
 
 
 async def _end(tasks: list[asyncio.Task[object]]) -> None:

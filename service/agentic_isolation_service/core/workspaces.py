@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import datetime as dt
-import itertools
 import logging
-import secrets
+import signal as signals
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -19,63 +17,99 @@ from agentic_isolation.errors import (
     CapacityError,
     InvalidArgumentError,
     IsolationError,
-    ProviderUnavailableError,
     UnavailableError,
     WorkspaceNotFoundError,
 )
-from agentic_isolation.models import Command, Isolation, ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation.models import Command, ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import processes, validation
-from agentic_isolation_service.core.ports import Place, PlaceSpec, Provider
+from agentic_isolation_service.core.adoption import Adoption, keep_going
+from agentic_isolation_service.core.creation import Creations
+from agentic_isolation_service.core.identity import Identity
+from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.processes import Outcome, OutputMode, ProcessRun, ProcessStream
-from agentic_isolation_service.core.requests import RequestLog, SharedCall
+from agentic_isolation_service.core.records import Registry, WorkspaceRecord
+from agentic_isolation_service.core.removal import Removals
+from agentic_isolation_service.core.requests import SharedCalls
 from agentic_isolation_service.core.workspace import HeldWorkspace
-from agentic_isolation_service.guest import payloads
-from agentic_isolation_service.guest.session import GuestSession
 
 DEFAULT_MAX_WORKSPACES = 1000
-FIRST_ANSWER = 40.0
-"""Seconds after which a new guest that has not answered is asked no more."""
-_FIRST_ANSWER_PAUSE = 0.2
-_REMOVAL_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds between attempts to remove a workspace whose lease has ended; the last one again and again."""
+DEFAULT_REQUEST_WINDOW = 600.0
+"""Seconds."""
+RECONCILE_INTERVAL = 60.0
+"""Seconds."""
 _log = logging.getLogger(__name__)
 
 
 class Workspaces:
-    """All workspaces of one service. Entered, it watches leases; left, it destroys what it holds.
+    """All workspaces of one service.
+
+    Entered, it takes up those that are written down, and watches leases. Left, it destroys what it holds, or leaves it
+    to the service's next process.
 
     Args:
         providers: What workspaces can be made from, by name; each is made when it is first asked for.
+        registry: Where workspaces are written down.
+        identity: Whose they are.
+        lasting: Leave workspaces when this is left, in place of destroying them.
         max_workspaces: How many there may be at a time.
+        request_window: Seconds that requests are remembered after their end.
     """
 
     def __init__(
-        self, providers: Mapping[str, Callable[[], Provider]], *, max_workspaces: int = DEFAULT_MAX_WORKSPACES
+        self,
+        providers: Mapping[str, Callable[[], Provider]],
+        registry: Registry,
+        identity: Identity,
+        *,
+        lasting: bool = False,
+        max_workspaces: int = DEFAULT_MAX_WORKSPACES,
+        request_window: float = DEFAULT_REQUEST_WINDOW,
     ) -> None:
         self.max_workspaces = max_workspaces
+        self.request_window = request_window
         self._makers = providers
+        self._lasting = lasting
+        self._registry = registry
         self._providers: dict[str, Provider] = {}
         self._held: dict[str, HeldWorkspace] = {}
-        self._creations: set[asyncio.Task[object]] = set()
-        self._creates: RequestLog[SharedCall[WorkspaceInfo]] = RequestLog()
-        self._runs: RequestLog[ProcessRun] = RequestLog()
-        self._removals: dict[str, asyncio.Task[None]] = {}
-        self._closed = asyncio.Event()
+        self._creates: SharedCalls[WorkspaceInfo] = SharedCalls()
+        self._creations = Creations(registry, identity, request_window=request_window)
+        self._adoption = Adoption(registry, identity)
+        self._removals = Removals()
+        self._reconciling: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
+        try:
+            if self._lasting:
+                await self._take_up()
+                self._reconciling = asyncio.create_task(
+                    keep_going(RECONCILE_INTERVAL, self._reconcile), name="reconcile-workspaces"
+                )
+        except BaseException:
+            await finish(self._leave())
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closed.set()
-        for creation in self._creations:
+        self._closed = True
+        creations = self._creations.under_way.values()
+        for creation in creations:
             creation.cancel()
-        if self._creations:
-            await asyncio.wait(self._creations)  # their callers may have gone already
-        for held in self._held.values():
-            self._reap(held)
-        await asyncio.gather(*self._removals.values())
+        if creations:
+            await asyncio.wait(creations)  # their callers may have gone already
+        if not self._lasting:
+            for held in self._held.values():
+                self._reap(held)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        if self._reconciling is not None:
+            self._reconciling.cancel()
+            await asyncio.gather(self._reconciling, return_exceptions=True)
+        await self._removals.aclose()
         await asyncio.gather(*(held.leave() for held in self._held.values()))
         await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
 
@@ -84,28 +118,25 @@ class Workspaces:
 
         Args:
             config: How to make it.
-            request_id: A repeat returns the first call's workspace.
+            request_id: A repeat returns the first call's workspace as it is now.
 
         Raises:
             InvalidArgumentError, IsolationUnavailableError: What is asked for makes no sense, or cannot be had.
+            WorkspaceNotFoundError: It is a repeat, and the first call's workspace is gone.
             ProviderUnavailableError, CapacityError, UnavailableError: Not now.
         """
         validation.check_config(config)
+        if request_id:
+            validation.check_request_id(request_id)
         provider = self._provider(config.provider)
         provider.check(config)
-        # The environment is in no repr, and the order of labels makes no difference.
-        content = (replace(config, labels={}), sorted(config.environment.items()), sorted(config.labels.items()))
-        call = self._creates.get("", request_id, content, lambda: SharedCall(lambda: self._create(provider, config)))
+        call = self._creates.join(request_id, config, lambda: self._create(provider, config, request_id))
         try:
             return await call.wait()
         except asyncio.CancelledError:
             if call.unwanted is not None:
-                self._creates.forget("", request_id)
                 await finish(self._take_back(call.unwanted))
             raise
-        finally:
-            if call.failed:
-                self._creates.forget("", request_id)
 
     def get(self, workspace_id: str) -> HeldWorkspace:
         """Returns a workspace.
@@ -204,6 +235,37 @@ class Workspaces:
             raise InvalidArgumentError("name the process", field="resume.process_id")
         return await ProcessStream.resume(self.get(workspace_id).session, process_id, offset)
 
+    async def signal(
+        self, workspace_id: str, number: int, *, process_id: str = "", request_id: str = "", tree: bool = False
+    ) -> None:
+        """Sends a signal to a process. SIGKILL to its whole tree returns when that has ended.
+
+        Args:
+            workspace_id: Where.
+            number: The signal, 1 to 64.
+            process_id: Its id; or
+            request_id: the id of the request that has started it. SIGKILL to the tree of one that has not arrived yet
+                forbids it to start.
+            tree: Every process of its tree.
+
+        Raises:
+            ProcessNotFoundError: There is none of that id.
+            IsolationError: The workspace is not there, or the arguments make no sense.
+        """
+        validation.check_signal(number)
+        if bool(process_id) == bool(request_id):
+            raise InvalidArgumentError("name the process, or the request that started it, not both", field="process_id")
+        session = self.get(workspace_id).session
+        process_id = process_id or processes.process_id_of(request_id)
+        if tree and number == signals.SIGKILL:
+            await processes.kill(session, process_id, forbid=bool(request_id))
+        else:
+            await processes.signal(session, process_id, number, tree=tree)
+
+    async def kill(self, workspace_id: str, *, request_id: str) -> None:
+        """Kills what a request has started, or forbids it to start; see `signal`."""
+        await self.signal(workspace_id, signals.SIGKILL, request_id=request_id, tree=True)
+
     async def describe_providers(self) -> list[ProviderInfo]:
         """Returns what each provider can give on this host."""
         return [await self._provider(name).describe() for name in self._makers]
@@ -222,53 +284,79 @@ class Workspaces:
         held = self.get(workspace_id)
         validation.check_command(command)
         validation.check_linger(linger)
-        content = (command, sorted(command.env.items()), command.stdin, output, linger)
         environment = held.config.environment
-        run = self._runs.get(
-            workspace_id, request_id, content, lambda: ProcessRun.of(command, environment, output, linger=linger)
-        )
-        return held, run
+        return held, ProcessRun.of(command, environment, output, linger=linger, request_id=request_id)
 
-    async def _create(self, provider: Provider, config: WorkspaceConfig) -> WorkspaceInfo:
+    async def _create(self, provider: Provider, config: WorkspaceConfig, request_id: str) -> WorkspaceInfo:
+        if request_id and (workspace_id := await self._registry.find_request(request_id, config)):
+            return self.get(workspace_id).info
         self._refuse_when_closing()
-        if len(self._held) + len(self._creations) >= self.max_workspaces:
+        if len(self._held) + len(self._creations.under_way) >= self.max_workspaces:
             raise CapacityError(f"the service has {self.max_workspaces} workspaces, as many as it may; destroy some")
-        creation = asyncio.current_task()
-        if creation is None:
-            raise AssertionError("SharedCall makes a task of it")
-        self._creations.add(creation)
-        try:
-            held = await self._hold(provider, config)
-        finally:
-            self._creations.discard(creation)
-        held.watch(lambda: self._expire(held))
+        held = await self._creations.make(provider, config, request_id)
+        self._hold(held)
         _log.info("workspace created", extra={"workspace_id": held.info.id, "provider": provider.name})
         return held.info
 
     def _refuse_when_closing(self) -> None:
-        if self._closed.is_set():
+        if self._closed:
             raise UnavailableError("the service is closing")
 
-    async def _hold(self, provider: Provider, config: WorkspaceConfig) -> HeldWorkspace:
-        """Makes a place and connects to its guest, or leaves nothing of it."""
-        spec = PlaceSpec(_new_workspace_id(), config, secrets.token_bytes(32))
-        created_at = dt.datetime.now(dt.UTC)
-        place = await provider.create(spec)
-        session = GuestSession(spec.workspace_id, spec.key, lambda: provider.connect(place))
-        try:
-            measured, in_gvisor = await _first_answer(session, place)
-            isolation = await provider.isolation(place, config, measured, in_gvisor=in_gvisor)
-            self._refuse_when_closing()
-            held = HeldWorkspace(provider, place, config, session, _describe(config, place, isolation, created_at))
-        except BaseException:
-            await finish(_discard(provider, place, session))
-            raise
-        self._held[spec.workspace_id] = held
-        return held
+    def _hold(self, held: HeldWorkspace) -> None:
+        self._held[held.info.id] = held
+        held.watch(lambda: self._expire(held))
+
+    async def _take_up(self) -> None:
+        """Takes up what is written down, then removes what does not exist any more, or never came to be."""
+        for record in await self._registry.load():
+            await self._take_up_one(record)
+        for name, living in (await self._living()).items():
+            for workspace_id, held in self._held.items():
+                if held.info.provider == name and workspace_id not in living:
+                    _log.info("a workspace has ended meanwhile", extra={"workspace_id": workspace_id})
+                    self._reap(held)
+            await self._adopt(name, living)
+
+    async def _take_up_one(self, record: WorkspaceRecord) -> None:
+        info = record.info
+        if info.provider not in self._makers:
+            _log.warning("nothing here makes %s workspaces", info.provider, extra={"workspace_id": info.id})
+            return
+        if info.state is WorkspaceState.CREATING:
+            # Nobody was told of it, so a repeat of its request makes another one.
+            record = replace(record, request_id="")
+            await self._registry.remove(info.id, keep_request=False)
+        held = self._adoption.held(self._provider(info.provider), record)
+        if info.state is WorkspaceState.READY:
+            self._hold(held)
+        else:
+            self._reap(held)
+
+    async def _reconcile(self) -> None:
+        for name, living in (await self._living()).items():
+            await self._adopt(name, living)
+        await self._registry.prune(self.request_window)
+
+    async def _living(self) -> dict[str, frozenset[str]]:
+        """Returns the workspaces whose places exist, of each provider that can tell."""
+        living = {}
+        for name in self._makers:
+            try:
+                living[name] = await self._provider(name).list()
+            except IsolationError as error:
+                _log.debug("cannot list the places of %s: %s", name, error)
+        return living
+
+    async def _adopt(self, name: str, living: frozenset[str]) -> None:
+        provider = self._provider(name)
+        for workspace_id in living - self._held.keys() - self._creations.under_way.keys():
+            if workspace_id not in self._removals and (held := await self._adoption.unknown(provider, workspace_id)):
+                self._hold(held)
 
     async def _take_back(self, info: WorkspaceInfo) -> None:
         with contextlib.suppress(WorkspaceNotFoundError):
-            await self._remove(self.get(info.id))
+            await asyncio.wait([self._reap(self.get(info.id))])
+            await self._registry.remove(info.id, keep_request=False)
 
     async def _destroy(self, held: HeldWorkspace) -> None:
         await held.destroy(lambda: self._forget(held))
@@ -277,72 +365,11 @@ class Workspaces:
         self._held.pop(held.info.id, None)
 
     def _expire(self, held: HeldWorkspace) -> None:
-        _log.info("lease ended", extra={"workspace_id": held.info.id})
+        _log.info("a workspace's time is over", extra={"workspace_id": held.info.id})
         self._reap(held)
 
-    def _reap(self, held: HeldWorkspace) -> None:
-        workspace_id = held.info.id
-        if workspace_id not in self._removals:
-            removal = self._removals[workspace_id] = asyncio.create_task(self._remove(held))
-            removal.add_done_callback(lambda _: self._removals.pop(workspace_id, None))
-
-    async def _remove(self, held: HeldWorkspace) -> None:
-        """Removes a workspace that nobody waits for. A reaper: it reports what happens and tries again."""
-        for pause in itertools.chain(_REMOVAL_PAUSES, itertools.repeat(_REMOVAL_PAUSES[-1])):
-            try:
-                return await self._destroy(held)
-            except UnavailableError as error:
-                _log.warning("a workspace cannot be removed yet: %s", error, extra={"workspace_id": held.info.id})
-            except Exception:  # noqa: BLE001  a reaper
-                _log.exception("a workspace could not be removed", extra={"workspace_id": held.info.id})
-            if self._closed.is_set():
-                return None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._closed.wait()
-        return None
-
-
-async def _first_answer(session: GuestSession, place: Place) -> tuple[Isolation, bool]:
-    """Asks a new guest what it finds around it, again where a busy engine had not let it answer in time."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + FIRST_ANSWER
-    while True:
-        try:
-            return await session.call_for(
-                {"op": "info"}, lambda value: (payloads.isolation(value, place.runtime), payloads.in_gvisor(value))
-            )
-        except ProviderUnavailableError:
-            raise
-        except UnavailableError:
-            if loop.time() > deadline:
-                raise
-            await asyncio.sleep(_FIRST_ANSWER_PAUSE)
-
-
-async def _discard(provider: Provider, place: Place, session: GuestSession) -> None:
-    await session.aclose()
-    with contextlib.suppress(IsolationError):
-        await provider.destroy(place)
-
-
-def _describe(config: WorkspaceConfig, place: Place, isolation: Isolation, created_at: dt.datetime) -> WorkspaceInfo:
-    return WorkspaceInfo(
-        id=place.workspace_id,
-        provider=config.provider,
-        state=WorkspaceState.READY,
-        working_dir=config.working_dir,
-        created_at=created_at,
-        lease_expires_at=created_at + dt.timedelta(seconds=config.lease),
-        isolation=isolation,
-        image=config.image or "",
-        labels=dict(config.labels),
-        host_path=place.host_path,
-    )
-
-
-def _new_workspace_id() -> str:
-    return "ws-" + base64.b32encode(secrets.token_bytes(13)).decode().lower()[:20]
+    def _reap(self, held: HeldWorkspace) -> asyncio.Task[None]:
+        return self._removals.begin(held.info.id, lambda: self._destroy(held))
 
 
 def _page_token(info: WorkspaceInfo) -> str:

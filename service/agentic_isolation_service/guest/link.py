@@ -28,7 +28,8 @@ from agentic_isolation_service.guest.frames import (
     encode_json,
 )
 
-PROTOCOL_VERSION = 1
+LOWEST_VERSION, HIGHEST_VERSION = 1, 2
+"""Versions of the protocol that the service speaks: guests outlive its upgrades."""
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds."""
 SILENCE_TO_PING = 5.0
@@ -43,6 +44,7 @@ _RECEIVE_SIZE = 1 << 18
 _MAX_CHANNEL = (1 << 32) - 1
 MAX_CHANNELS = 4096
 """Channels that may be open at a time; a guest closes a link with more."""
+_LONGEST_REASON = 64
 _NONCE = re.compile(r"[0-9a-f]{32}")
 
 
@@ -74,9 +76,14 @@ class ChannelLimitError(Exception):
 class GuestLink:
     """An open link. Made by `GuestLink.open`."""
 
-    def __init__(self, stream: ByteStream, workspace_id: str, boot_id: str, decoder: FrameDecoder) -> None:
+    def __init__(
+        self, stream: ByteStream, workspace_id: str, boot_id: str, version: int, decoder: FrameDecoder
+    ) -> None:
         self.workspace_id = workspace_id
         self.boot_id = boot_id
+        self.version = version
+        self.ending = ""
+        """Why the guest has begun to end by itself; empty while it has not said so."""
         self._stream = stream
         self._decoder = decoder
         self._channels: dict[int, Channel] = {}
@@ -244,29 +251,40 @@ class GuestLink:
         if frame.type is FrameType.PING and len(frame.payload) <= 64:
             if len(self._outbox) < 1024:
                 self.post(encode(FrameType.PONG, 0, frame.payload))
+        elif frame.type is FrameType.EVENT and self.version >= 2:
+            self._note(decode_json(frame.payload))
         elif frame.type is not FrameType.PONG:
             raise ProtocolError(f"{frame.type.name} frame on channel 0")
 
+    def _note(self, event: dict[str, object]) -> None:
+        """Takes note of what a guest tells of itself. Later versions may tell more."""
+        reason = event.get("reason")
+        if event.get("event") == "ending" and isinstance(reason, str):
+            self.ending = reason[:_LONGEST_REASON]
 
-async def _shake_hands(stream: ByteStream, decoder: FrameDecoder, key: bytes) -> tuple[str, str]:
-    """Proves both sides' knowledge of `key` to each other; returns the workspace id and the boot id."""
+
+async def _shake_hands(stream: ByteStream, decoder: FrameDecoder, key: bytes) -> tuple[str, str, int]:
+    """Proves both sides' knowledge of `key` to each other; returns workspace id, boot id and the protocol's version."""
     hello = await _receive_hello(stream, decoder)
     match hello:
         case {"versions": [int(lowest), int(highest)], "nonce": str(guest_nonce)} if _NONCE.fullmatch(guest_nonce):
             pass
         case _:
             raise ProtocolError("malformed HELLO")
-    if not lowest <= PROTOCOL_VERSION <= highest:
-        raise ProtocolError(f"the guest speaks versions {lowest} to {highest}, this service {PROTOCOL_VERSION}")
+    version = min(highest, HIGHEST_VERSION)
+    if version < max(lowest, LOWEST_VERSION):
+        raise ProtocolError(
+            f"the guest speaks versions {lowest} to {highest}, this service {LOWEST_VERSION} to {HIGHEST_VERSION}"
+        )
     nonce = secrets.token_hex(16)
     proof = _proof(key, "service", guest_nonce, nonce)
-    await stream.send(encode_json(FrameType.HELLO, 0, {"version": PROTOCOL_VERSION, "nonce": nonce, "proof": proof}))
+    await stream.send(encode_json(FrameType.HELLO, 0, {"version": version, "nonce": nonce, "proof": proof}))
     match await _receive_hello(stream, decoder):
         case {"workspace_id": str(workspace_id), "boot_id": str(boot_id), "proof": str(guest_proof)}:
             expected = _proof(key, "guest", guest_nonce, nonce)
             if not (guest_proof.isascii() and hmac.compare_digest(guest_proof, expected)):
                 raise ProtocolError("the guest does not hold the workspace's key")
-            return workspace_id, boot_id
+            return workspace_id, boot_id, version
         case _:
             raise ProtocolError("malformed HELLO")
 

@@ -166,6 +166,16 @@ def in_gvisor(value: dict[str, object]) -> bool:
     return member(value, "gvisor", bool, False)
 
 
+def record(value: dict[str, object]) -> str:
+    """Returns what a RESULT of `info` says that the guest was given to remember; empty: nothing."""
+    return member(value, "record", str, "")
+
+
+def lease_left(value: dict[str, object]) -> float | None:
+    """Returns the seconds that a RESULT of `info` or `lease` says are left; None: an older guest does not say."""
+    return member(value, "lease_left_ms", int) / 1000 if "lease_left_ms" in value else None
+
+
 def _limit(limits: dict[str, object], name: str) -> int | None:
     """Returns a limit that commands are held to, as the guest has found it inside; None where it has found none."""
     return member(limits, name, int) if name in limits else None

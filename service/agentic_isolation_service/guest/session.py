@@ -14,6 +14,7 @@ from agentic_isolation.errors import (
     PathEscapesError,
     ProcessLimitError,
     ProcessNotFoundError,
+    ResultForgottenError,
     StartError,
     UnavailableError,
     WorkspaceLostError,
@@ -32,6 +33,12 @@ class ProcessExistsError(IsolationError):
     reason = "PROCESS_EXISTS"
 
 
+class RequestConflictError(IsolationError):
+    """A process of that id was started for a request of other content. Never leaves the service."""
+
+    reason = "REQUEST_CONFLICT"
+
+
 # What a guest may say. Anything else from it is a fault of its own, whatever word it uses.
 _GUEST_ERRORS: dict[str, type[IsolationError]] = {
     **error_classes(StartError),
@@ -43,7 +50,15 @@ _GUEST_ERRORS: dict[str, type[IsolationError]] = {
     "BAD_REQUEST": InvalidArgumentError,
     "SHUTTING_DOWN": WorkspaceLostError,
     ProcessExistsError.reason: ProcessExistsError,
+    RequestConflictError.reason: RequestConflictError,
+    ResultForgottenError.reason: ResultForgottenError,
 }
+_ENDINGS = {
+    "lease": "its lease has run out",
+    "idle": "nothing was under way in it for its idle_timeout",
+    "lifetime": "its max_lifetime is over",
+}
+"""Why guests end by themselves."""
 _MAX_GUEST_MESSAGE = 1000
 _RECONNECT_PAUSE = 1.0
 """Seconds between two links that nobody asked for, so that a guest that hangs up keeps nobody busy."""
@@ -67,12 +82,18 @@ class GuestSession:
         self._link: GuestLink | None = None
         self._connecting: asyncio.Task[GuestLink | IsolationError] | None = None
         self._lost: WorkspaceLostError | None = None
+        self._ending = ""
         self._closed = False
 
     @property
     def lost(self) -> WorkspaceLostError | None:
         """Why the workspace is lost for good; None while it is not."""
         return self._lost
+
+    @property
+    def ended(self) -> bool:
+        """Whether the workspace has ended by itself, at one of the ends that were set for it."""
+        return self._lost is not None and self._ending in _ENDINGS
 
     async def open(self, operation: dict[str, object]) -> Channel:
         """Opens a channel for an operation, on a new link where the last one has ended.
@@ -223,6 +244,7 @@ class GuestSession:
 
     async def _try_to_connect(self) -> GuestLink | IsolationError:
         if self._link is not None:
+            self._ending = self._link.ending or self._ending
             if self._link.lost is not None and self._link.lost.protocol_error:
                 return await self._explained(self._link.lost)
             await self._link.aclose()
@@ -251,7 +273,8 @@ class GuestSession:
         return self._lost_link(loss)
 
     def _gone(self, error: OSError) -> WorkspaceLostError:
-        self._lost = self._lost or WorkspaceLostError(f"workspace {self._workspace_id} is gone: {error}")
+        why = _ENDINGS.get(self._ending, str(error))
+        self._lost = self._lost or WorkspaceLostError(f"workspace {self._workspace_id} is gone: {why}")
         return self._lost
 
     def _refuse_when_closed(self) -> None:

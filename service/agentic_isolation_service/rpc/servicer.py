@@ -109,8 +109,15 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
         raise UnsupportedError("this server cannot list processes yet")
 
     async def SignalProcess(self, request: pb.SignalProcessRequest, context: _Context) -> pb.SignalProcessResponse:
-        """Not there yet."""
-        raise UnsupportedError("this server cannot signal processes yet; cancelling a call kills its process tree")
+        """Signals a process."""
+        await self._workspaces.signal(
+            request.workspace_id,
+            request.signal,
+            process_id=request.process_id,
+            request_id=request.request_id,
+            tree=request.tree,
+        )
+        return pb.SignalProcessResponse()
 
     async def WriteFile(
         self, request_iterator: AsyncIterator[pb.WriteFileRequest], context: _Context
@@ -194,6 +201,7 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
                 lease_duration=convert.duration_to_pb(validation.MAX_LEASE),
                 output_limit_bytes=validation.MAX_OUTPUT_LIMIT,
                 message_bytes=MESSAGE_BYTES,
+                request_window=convert.duration_to_pb(self._workspaces.request_window),
             ),
         )
 

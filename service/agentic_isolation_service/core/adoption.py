@@ -1,0 +1,84 @@
+"""Bringing together what is written down and what exists: at a service's start, and again every minute.
+
+The engines and the guests are the truth about what exists, the registry is the truth about whose it is. A place that
+the registry does not know, because it was lost, is known by the sealed record that its guest remembers; one without
+such a record is left to its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from agentic_isolation.errors import IsolationError
+from agentic_isolation_service.core.identity import Identity
+from agentic_isolation_service.core.ports import Place, Provider
+from agentic_isolation_service.core.records import Registry, WorkspaceRecord
+from agentic_isolation_service.core.workspace import HeldWorkspace
+from agentic_isolation_service.guest import payloads
+from agentic_isolation_service.guest.session import GuestSession
+
+_ANSWER_TIMEOUT = 10.0
+"""Seconds that a guest has to say whose it is."""
+_log = logging.getLogger(__name__)
+
+
+class Adoption:
+    """Takes up the workspaces of the service's earlier processes.
+
+    Args:
+        registry: What they have written down.
+        identity: Whose they are.
+    """
+
+    def __init__(self, registry: Registry, identity: Identity) -> None:
+        self._registry = registry
+        self._identity = identity
+
+    def held(self, provider: Provider, record: WorkspaceRecord) -> HeldWorkspace:
+        """Returns a workspace that is written down, in this process's hands. Does no I/O: its guest may be gone."""
+        info = record.info
+        place = Place(info.id, runtime=info.isolation.runtime, host_path=info.host_path)
+        provider.adopt(place)
+        return HeldWorkspace(provider, place, self._session(provider, place), record, self._registry)
+
+    async def unknown(self, provider: Provider, workspace_id: str) -> HeldWorkspace | None:
+        """Returns a workspace that is there and not written down, or None where its guest does not say whose it is."""
+        session = self._session(provider, Place(workspace_id, runtime=""))
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
+                sealed = await session.call_for({"op": "info"}, payloads.record)
+        except (IsolationError, TimeoutError) as error:
+            _log.warning("a place does not answer: %s", error, extra={"workspace_id": workspace_id})
+            return None
+        finally:
+            await session.aclose()
+        record = self._unsealed(sealed)
+        if record is None or (record.info.id, record.info.provider) != (workspace_id, provider.name):
+            _log.warning("a place is left to its lease: nobody knows whose it is", extra={"workspace_id": workspace_id})
+            return None
+        await self._registry.put(record)
+        _log.info("workspace found again", extra={"workspace_id": workspace_id})
+        return self.held(provider, record)
+
+    def _unsealed(self, sealed: str) -> WorkspaceRecord | None:
+        text = self._identity.unseal(sealed)
+        try:
+            return None if text is None else self._registry.decode(text)
+        except ValueError:
+            return None
+
+    def _session(self, provider: Provider, place: Place) -> GuestSession:
+        key = self._identity.guest_key(place.workspace_id)
+        return GuestSession(place.workspace_id, key, lambda: provider.connect(place))
+
+
+async def keep_going(interval: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Does some work every `interval` seconds until it is cancelled. A reaper: it reports what fails and goes on."""
+    while True:
+        await asyncio.sleep(interval)
+        try:
+            await work()
+        except Exception:  # noqa: BLE001  a reaper
+            _log.exception("cannot bring together what is written down and what exists")

@@ -1,0 +1,137 @@
+"""Making a workspace: every step is undone when a later one fails, and found again when the service was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import datetime as dt
+import logging
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+
+from agentic_isolation._cleanup import finish
+from agentic_isolation.errors import IsolationError, ProviderUnavailableError, UnavailableError
+from agentic_isolation.models import Isolation, WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation_service.core.identity import Identity
+from agentic_isolation_service.core.ports import Place, PlaceSpec, Provider
+from agentic_isolation_service.core.records import Registry, WorkspaceRecord
+from agentic_isolation_service.core.workspace import HeldWorkspace
+from agentic_isolation_service.guest import payloads
+from agentic_isolation_service.guest.session import GuestSession
+
+FIRST_ANSWER = 40.0
+"""Seconds after which a new guest that has not answered is asked no more."""
+_FIRST_ANSWER_PAUSE = 0.2
+_log = logging.getLogger(__name__)
+
+
+class Creations:
+    """Makes workspaces.
+
+    Args:
+        registry: Where each is written down, before anything of it is made.
+        identity: Whose they are.
+        request_window: Seconds that their guests remember the results of requests.
+    """
+
+    def __init__(self, registry: Registry, identity: Identity, *, request_window: float) -> None:
+        self._registry = registry
+        self._identity = identity
+        self._request_window = request_window
+        self.under_way: dict[str, asyncio.Task[object]] = {}
+        """The tasks that make workspaces, by the workspaces' ids."""
+
+    async def make(self, provider: Provider, config: WorkspaceConfig, request_id: str) -> HeldWorkspace:
+        """Returns a new workspace, which runs commands. Leaves nothing of it when it fails or is cancelled.
+
+        Raises:
+            IsolationError: As Workspaces.create.
+        """
+        record = WorkspaceRecord(config, _announced(config), request_id)
+        with self._counted(record.info.id):
+            try:
+                await self._registry.put(record)
+                return await self._make(provider, record)
+            except BaseException:
+                await finish(self._forget(record))
+                raise
+
+    @contextlib.contextmanager
+    def _counted(self, workspace_id: str) -> Iterator[None]:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a coroutine runs in a task")
+        self.under_way[workspace_id] = task
+        try:
+            yield
+        finally:
+            del self.under_way[workspace_id]
+
+    async def _make(self, provider: Provider, record: WorkspaceRecord) -> HeldWorkspace:
+        workspace_id, config = record.info.id, record.config
+        key = self._identity.guest_key(workspace_id)
+        place = await provider.create(PlaceSpec(workspace_id, config, key, self._request_window))
+        session = GuestSession(workspace_id, key, lambda: provider.connect(place))
+        try:
+            measured, in_gvisor = await _first_answer(session, place)
+            isolation = await provider.isolation(place, config, measured, in_gvisor=in_gvisor)
+            info = replace(
+                record.info, state=WorkspaceState.READY, isolation=isolation, host_path=place.host_path
+            )  # fmt: skip
+            ready = replace(record, info=info)
+            # So that the workspace is known to be ours even if the registry is lost.
+            sealed = self._identity.seal(self._registry.encode(ready))
+            await session.call({"op": "remember", "record": sealed})
+            await self._registry.put(ready)
+        except BaseException:
+            await finish(_discard(provider, place, session))
+            raise
+        return HeldWorkspace(provider, place, session, ready, self._registry)
+
+    async def _forget(self, record: WorkspaceRecord) -> None:
+        try:
+            await self._registry.remove(record.info.id, keep_request=False)
+        except UnavailableError as error:
+            _log.warning("a failed creation stays in the registry: %s", error, extra={"workspace_id": record.info.id})
+
+
+async def _first_answer(session: GuestSession, place: Place) -> tuple[Isolation, bool]:
+    """Asks a new guest what it finds around it, again where a busy engine had not let it answer in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + FIRST_ANSWER
+    while True:
+        try:
+            return await session.call_for(
+                {"op": "info"}, lambda value: (payloads.isolation(value, place.runtime), payloads.in_gvisor(value))
+            )
+        except ProviderUnavailableError:
+            raise
+        except UnavailableError:
+            if loop.time() > deadline:
+                raise
+            await asyncio.sleep(_FIRST_ANSWER_PAUSE)
+
+
+async def _discard(provider: Provider, place: Place, session: GuestSession) -> None:
+    await session.aclose()
+    with contextlib.suppress(IsolationError):
+        await provider.destroy(place)
+
+
+def _announced(config: WorkspaceConfig) -> WorkspaceInfo:
+    """Returns a workspace that is about to be made."""
+    created_at = dt.datetime.now(dt.UTC)
+    lease = config.lease if config.max_lifetime is None else min(config.lease, config.max_lifetime)
+    return WorkspaceInfo(
+        id="ws-" + base64.b32encode(secrets.token_bytes(13)).decode().lower()[:20],
+        provider=config.provider,
+        state=WorkspaceState.CREATING,
+        working_dir=config.working_dir,
+        created_at=created_at,
+        lease_expires_at=created_at + dt.timedelta(seconds=lease),
+        isolation=Isolation(runtime=""),
+        image=config.image or "",
+        labels=dict(config.labels),
+    )

@@ -1,0 +1,52 @@
+"""Records as text: the contract's own messages in JSON, which grow as the contract does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from google.protobuf import json_format
+
+from agentic_isolation import _convert as convert
+from agentic_isolation.models import WorkspaceConfig
+from agentic_isolation.v1 import workspace_pb2 as pb
+from agentic_isolation_service.core.records import WorkspaceRecord
+
+
+def encode(record: WorkspaceRecord) -> str:
+    """Returns a record as JSON."""
+    config = convert.config_to_pb(record.config)
+    config.request_id = record.request_id
+    return json.dumps(
+        {
+            "config": json_format.MessageToDict(config, preserving_proto_field_name=True),
+            "workspace": json_format.MessageToDict(
+                convert.workspace_to_pb(record.info), preserving_proto_field_name=True
+            ),
+            "owner": record.owner,
+        }
+    )
+
+
+def decode(text: str) -> WorkspaceRecord:
+    """Returns the record of a JSON text, also of one that a newer version has written.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        value = json.loads(text)
+        config = json_format.ParseDict(value["config"], pb.CreateWorkspaceRequest(), ignore_unknown_fields=True)
+        workspace = json_format.ParseDict(value["workspace"], pb.Workspace(), ignore_unknown_fields=True)
+        owner = str(value["owner"])
+    except (json_format.ParseError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"no record of a workspace: {error}") from error
+    return WorkspaceRecord(
+        convert.config_from_pb(config), convert.workspace_from_pb(workspace), config.request_id, owner
+    )
+
+
+def digest(config: WorkspaceConfig) -> str:
+    """Returns what is equal for equal configurations, whatever the order of their labels and variables."""
+    message = convert.config_to_pb(config)
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()

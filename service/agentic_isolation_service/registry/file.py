@@ -1,0 +1,88 @@
+"""The database's file: its schema, its versions, and what is done with one that is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import time
+from pathlib import Path
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT = 5.0
+"""Seconds that somebody else's lock is waited for."""
+_SIDES = ("", "-wal", "-shm")
+_SCHEMA = """
+CREATE TABLE workspaces (
+  workspace_id TEXT PRIMARY KEY,
+  provider TEXT NOT NULL,
+  owner TEXT NOT NULL,
+  state TEXT NOT NULL,
+  lease_expires_at REAL NOT NULL,
+  record TEXT NOT NULL
+) STRICT;
+CREATE TABLE requests (
+  request_id TEXT PRIMARY KEY,
+  digest TEXT NOT NULL,
+  workspace_id TEXT NOT NULL,
+  ended_at REAL
+) STRICT;
+CREATE INDEX requests_by_workspace ON requests (workspace_id);
+"""
+_log = logging.getLogger(__name__)
+
+
+def open_database(path: Path | None) -> sqlite3.Connection:
+    """Opens the database, and makes it where there is none. A damaged one is put aside, never removed.
+
+    Args:
+        path: Its file; None: in memory.
+
+    Raises:
+        OSError: It is a newer version's, locked by somebody else, or cannot be opened. Nothing was changed.
+    """
+    try:
+        return _open(path)
+    except sqlite3.OperationalError as error:
+        raise OSError(f"cannot open the registry {path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        if path is None:
+            raise
+        aside = _put_aside(path)
+        _log.error("the registry is damaged (%s) and was put aside as %s; a new one is made", error, aside)
+        try:
+            return _open(path)
+        except sqlite3.Error as again:
+            raise OSError(f"cannot make a new registry {path}: {again}") from again
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    db = sqlite3.connect(path or ":memory:", timeout=BUSY_TIMEOUT, check_same_thread=False)
+    try:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise OSError(
+                f"the registry {path} has schema {version}, and this version knows {SCHEMA_VERSION} at most: "
+                "start the newer version of the service, or use another state directory"
+            )
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        if version == 0:
+            db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        # A commit that changes nothing finds out now whether the file can be written.
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _put_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    for side in _SIDES:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + side).rename(aside.with_name(aside.name + side))
+    return aside
