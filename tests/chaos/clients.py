@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.chaos.findings import Findings
+from tests.chaos.findings import Findings, complaints
 
 PATIENCE = 90.0
 """Seconds that a client has to finish when all is well again: as long as it may retry, and half as much again."""
@@ -119,7 +119,7 @@ class Clients:
                 client.process.kill()
             await client.process.wait()
         else:
-            if client.process.returncode != 0 or client.errors.stat().st_size:
+            if client.process.returncode != 0 or complaints(client.errors):
                 self._tell_of_end(client)
 
     def _tell_of_end(self, client: _Client) -> None:

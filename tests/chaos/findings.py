@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from tests.chaos.journal import Operation
+
+_COMPLAINT = re.compile(
+    r"Traceback|\[(error|critical) *\]|Exception ignored|never (retrieved|awaited)|was destroyed but"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,11 @@ class Violation:
         subject = f"{operation.kind} {operation.id} ({operation.runtime} {operation.workspace})"
         when = at if at is not None else (operation.ended or operation.started)
         return cls(kind, f"{subject}: {words}", when, operation.id, operation.started, tuple(operation.lines))
+
+
+def complaints(log: Path) -> list[str]:
+    """Returns the lines of a program's standard error that tell of its defects."""
+    return [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if _COMPLAINT.search(line)]
 
 
 class Findings:

@@ -55,10 +55,10 @@ class Report:
         figures = self.figures
         lines = [f"seed {figures['seed']}, {figures['minutes']:g} min of load, {figures['seconds']:.0f} s in all"]
         lines.append("faults: " + ", ".join(f"{count} {kind}" for kind, count in sorted(figures["faults"].items())))
-        lines.append(f"{'operation':22}{'begun':>8}{'answered':>10}{'explained':>11}{'cut off':>9}{'longest':>10}")
+        lines.append(f"{'operation':22}{'begun':>8}{'answered':>10}{'failed':>8}{'cut off':>9}{'longest':>10}")
         for name, row in sorted(figures["operations"].items()):
             lines.append(
-                f"{name:22}{row['begun']:8}{row['acknowledged']:10}{row['failed']:11}{row['unanswered']:9}"
+                f"{name:22}{row['begun']:8}{row['acknowledged']:10}{row['failed']:8}{row['unanswered']:9}"
                 f"{row['longest_seconds']:8.1f} s"
             )
         lines.append(

@@ -16,7 +16,7 @@ from agentic_isolation_service.config import IMAGE_VARIABLE, LABELS_VARIABLE
 from tests.chaos.checker import check
 from tests.chaos.clients import Clients
 from tests.chaos.faults import Faults
-from tests.chaos.findings import Findings
+from tests.chaos.findings import Findings, complaints
 from tests.chaos.history import history
 from tests.chaos.journal import Journal
 from tests.chaos.network import NetworkPath
@@ -62,6 +62,7 @@ async def run(settings: Settings, engine: Engine) -> Report:
             await stage.faults.read_logs({reading for each in known.operations if (reading := each.workspace)})
             await _leases_end(engine, stage)
             await stage.service.stop()
+            _nobody_complains(settings.evidence, findings)
         await _nothing_is_left(engine, stage)
     whole = history(stage.clients.journals, fault_journal, stage.clients.killed)
     return report(
@@ -86,7 +87,7 @@ async def _stage(
     async with contextlib.AsyncExitStack() as stack:
         journal = stack.enter_context(Journal(fault_journal))
         proxy = await stack.enter_async_context(EngineProxy(engine, at=directory / "engine.sock"))
-        environment = python_environment(TMPDIR=str(temporary))
+        environment = python_environment(TMPDIR=str(temporary), GRPC_VERBOSITY="ERROR")
         of_engine = {
             "DOCKER_HOST": proxy.docker_host,
             IMAGE_VARIABLE: engine.images.python,
@@ -132,6 +133,13 @@ async def _load(stage: _Stage, seconds: float) -> None:
         for outcome in await asyncio.gather(*watchers, return_exceptions=True):
             if isinstance(outcome, Exception):
                 raise outcome
+
+
+def _nobody_complains(evidence: Path, findings: Findings) -> None:
+    """No process of the service has told of a defect of its own."""
+    for log in sorted(evidence.glob("service-*.log")):
+        if found := complaints(log):
+            findings.add("complaint", f"{log.name} has {len(found)} complaints, the first: {found[0]}")
 
 
 async def _leases_end(engine: Engine, stage: _Stage) -> None:
