@@ -25,6 +25,10 @@ from tests.support.proc import belonging_to, mentioning
 from tests.support.service import ServedProcess, python_environment
 
 FAILED = 125
+LASTING = {"state", "state/w"} | {
+    f"state/{name}" for name in ("lock", "identity", "registry.db", "registry.db-wal", "registry.db-shm")
+}
+"""What a killed service leaves for the next one."""
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
@@ -36,6 +40,11 @@ def ground(warm: None) -> None:
 def options(directory: Path, *more: str) -> list[str]:
     """Options of a service that keeps everything in a directory of the test's."""
     return ["--address", f"unix:{directory}/grpc.sock", "--state-dir", str(directory / "state"), *more]
+
+
+def passing(directory: Path, *more: str) -> ServedProcess:
+    """Starts a service whose workspaces end with it, and whose temporary files lie in a directory of ours."""
+    return ServedProcess("--address", f"unix:{directory}/grpc.sock", *more, environment={"TMPDIR": str(directory)})
 
 
 async def ended(service: ServedProcess, within: float = 20) -> int:
@@ -86,7 +95,7 @@ def refused_service(*options: str) -> str:
 async def test_running_calls_get_their_grace(directory: Path, number: signal.Signals) -> None:
     """A call under way is answered, new ones are refused, and then everything is taken down."""
     mark = new_mark()
-    with ServedProcess(*options(directory, "--grace", "30")) as service:
+    with passing(directory, "--grace", "30") as service:
         async with connected(service.target) as stub:
             workspace, idle = await create(stub), await create(stub)
             daemon = shell(f"setsid sleep {mark} >&- 2>&- <&- & echo started")
@@ -108,14 +117,14 @@ async def test_running_calls_get_their_grace(directory: Path, number: signal.Sig
     assert "error" not in log
     assert not mentioning(mark)
     assert not belonging_to(directory)
-    assert left_in(directory) == {"state", "state/lock", "state/w"}
+    assert left_in(directory) == set()
 
 
 @pytest.mark.parametrize("rpc", ["execute", "stream"])
 async def test_calls_that_outlast_the_grace_are_cut(directory: Path, rpc: str) -> None:
     """Clients are told to try again elsewhere, and the tree is gone."""
     mark = new_mark()
-    with ServedProcess(*options(directory, "--grace", "0.5")) as service:
+    with passing(directory, "--grace", "0.5") as service:
         async with connected(service.target) as stub:
             request = start(await create(stub), tree(mark))
             execute = pb.ExecuteRequest(workspace_id=request.workspace_id, command=request.start.command)
@@ -151,8 +160,7 @@ async def test_second_signal_ends_it_at_once(directory: Path) -> None:
 async def test_killed_service_leaves_nothing_after_the_leases(directory: Path, state: str) -> None:
     """The guests end the workspaces by themselves; the last one removes a temporary state directory too."""
     mark = new_mark()
-    arguments = options(directory) if state == "lasting" else ["--address", f"unix:{directory}/grpc.sock"]
-    with ServedProcess(*arguments, environment={"TMPDIR": str(directory)}) as service:
+    with ServedProcess(*options(directory)) if state == "lasting" else passing(directory) as service:
         async with connected(service.target) as stub:
             for lease in (1, 3):
                 workspace = await create(stub, lease)
@@ -164,7 +172,7 @@ async def test_killed_service_leaves_nothing_after_the_leases(directory: Path, s
         assert len(mentioning(mark)) == 4
         service.kill()
         await _nothing_left(directory, mark)
-    assert left_in(directory) - {"grpc.sock"} == ({"state", "state/lock", "state/w"} if state == "lasting" else set())
+    assert left_in(directory) - {"grpc.sock"} == (LASTING if state == "lasting" else set())
 
 
 async def _nothing_left(directory: Path, mark: str) -> None:
@@ -188,6 +196,7 @@ async def test_killed_service_is_followed_by_another_one(directory: Path) -> Non
                     pb.ExecuteRequest(workspace_id=workspace.workspace_id, command=shell("echo hi"))
                 )
                 assert result.stdout.head == b"hi\n"
+                await stub.DestroyWorkspace(pb.DestroyWorkspaceRequest(workspace_id=workspace.workspace_id))
         await eventually(lambda: not list(directory.glob("**/ws-*")), "the first one's workspace is gone")
 
 
@@ -204,7 +213,8 @@ async def other(directory: Path) -> AsyncIterator[ServedProcess]:
 
 async def test_second_service_on_one_state_directory_is_refused(directory: Path, other: ServedProcess) -> None:
     words = await asyncio.to_thread(
-        refused_service, "--address", f"unix:{directory}/else.sock", "--state-dir", f"{directory}/state"
+        refused_service,
+        *("--address", f"unix:{directory}/else.sock", "--state-dir", f"{directory}/state", "--takeover-timeout", "0.5"),
     )
     assert f"another service uses {directory}/state" in words
     assert "--state-dir" in words
@@ -237,6 +247,8 @@ async def test_taken_port_is_refused() -> None:
         (["--address", "127.0.0.1:99999"], "host:port"),
         (["--address", "unix:" + "x" * 108], "107"),
         (["--grace", "-1"], "grace"),
+        (["--takeover-timeout", "-1"], "takeover_timeout"),
+        (["--request-window", "0"], "request_window"),
         (["--max-workspaces", "0"], "max_workspaces"),
         (["--state-dir", "/dev/null/state"], "/dev/null/state"),
     ],
@@ -273,12 +285,15 @@ async def test_state_is_private(directory: Path) -> None:
         async with connected(service.target) as stub:
             workspace = await create(stub)
             assert stat.S_IMODE(host_file(workspace, "").stat().st_mode) == 0o700
+            await stub.DestroyWorkspace(pb.DestroyWorkspaceRequest(workspace_id=workspace.workspace_id))
+        for name in ("identity", "registry.db"):
+            assert stat.S_IMODE((state / name).stat().st_mode) & 0o077 == 0
         service.process.send_signal(signal.SIGTERM)
         assert await ended(service) == 0
 
 
 async def test_full_service_refuses_more_workspaces(directory: Path) -> None:
-    with ServedProcess(*options(directory, "--max-workspaces", "2")) as service:
+    with passing(directory, "--max-workspaces", "2") as service:
         async with connected(service.target) as stub:
             answers: list[Any] = await asyncio.gather(*(create(stub) for _ in range(6)), return_exceptions=True)
             made = [answer for answer in answers if isinstance(answer, pb.Workspace)]

@@ -43,17 +43,25 @@ async def hostile_and_honest(script: Script) -> AsyncIterator[tuple[Workspaces, 
 
 
 def hostile_after_its_creation(answer: bytes) -> Script:
-    """Returns the script of a guest that answers `info` properly and everything else with `answer`."""
+    """Returns the script of a guest that is made properly and answers everything else with `answer`."""
 
     async def script(end: GuestEnd) -> None:
         while True:
             channel, operation = await end.operation()
             if operation["op"] == "info":
                 await end.send_json(FrameType.RESULT, channel, INFO)
+            elif operation["op"] == "remember":
+                await end.send_json(FrameType.RESULT, channel, {})
             else:
                 await end.send_bytes(answer)
 
     return script
+
+
+async def _be_made(end: GuestEnd) -> None:
+    for answer in (INFO, {}):
+        channel, _ = await end.operation()
+        await end.send_json(FrameType.RESULT, channel, answer)
 
 
 async def echo(workspaces: Workspaces, workspace: WorkspaceInfo, text: str) -> str:
@@ -93,8 +101,7 @@ async def test_flood_in_one_workspace_leaves_room_for_the_other() -> None:
     """A guest that sends without end and within its credit keeps nobody from being answered."""
 
     async def script(end: GuestEnd) -> None:
-        channel, _ = await end.operation()
-        await end.send_json(FrameType.RESULT, channel, INFO)
+        await _be_made(end)
         channel, _ = await end.operation()
         pings = encode(FrameType.PING, 0, bytes(64)) * 1000
         await end.send_json(FrameType.EVENT, channel, STARTED)
@@ -113,8 +120,7 @@ async def test_flood_in_one_workspace_leaves_room_for_the_other() -> None:
 
 async def test_loss_is_noticed_without_any_call() -> None:
     async def script(end: GuestEnd) -> None:
-        channel, _ = await end.operation()
-        await end.send_json(FrameType.RESULT, channel, INFO)
+        await _be_made(end)
         await end.send_bytes(b"\xff" * 8)
 
     async with hostile_and_honest(script) as (workspaces, hostile, honest):

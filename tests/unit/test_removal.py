@@ -8,7 +8,7 @@ import pytest
 
 from agentic_isolation import ProviderUnavailableError, WorkspaceConfig, WorkspaceNotFoundError
 from agentic_isolation.models import WorkspaceState
-from agentic_isolation_service.core import workspaces as workspaces_module
+from agentic_isolation_service.core import removal
 from agentic_isolation_service.core.ports import Place
 from tests.support.eventually import eventually
 from tests.unit.fake_guest import PATIENCE
@@ -32,7 +32,7 @@ class AwayProvider(FakeProvider):
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspaces_module, "_REMOVAL_PAUSES", (0.01,))
+    monkeypatch.setattr(removal, "_PAUSES", (0.01,))
 
 
 async def test_destruction_that_failed_goes_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -57,6 +58,9 @@ def open_database(path: Path | None) -> sqlite3.Connection:
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        # Its sides get the mode of the file itself.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     db = sqlite3.connect(path or ":memory:", timeout=BUSY_TIMEOUT, check_same_thread=False)
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -14,6 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from agentic_isolation.errors import IsolationError
+from agentic_isolation_service.rpc.drain import Drain
 
 DOMAIN = "agentic-isolation"
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -21,6 +23,8 @@ _MAX_MESSAGE = 1024
 """Bytes. Clients take 8 KiB of metadata; a message is in there three times, once with each byte escaped as three."""
 _MAX_FIELD = 256
 """Bytes."""
+_REST_TIMEOUT = 10.0
+"""Seconds that the rest of a refused upload is taken for before its client is told."""
 _log = logging.getLogger(__name__)
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,10 +37,14 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
 
     Args:
         service: Full name of our service.
+        drain: Counts its calls, and ends them when the server is to end.
+        is_resumable: Whether the call of a request can be resumed by its client.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, drain: Drain, is_resumable: Callable[[Any], bool]) -> None:
         self._prefix = f"/{service}/"
+        self._drain = drain
+        self._is_resumable = is_resumable
 
     async def intercept_service(
         self,
@@ -53,42 +61,59 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_guard(handler.unary_unary), **codecs)
+            return grpc.unary_unary_rpc_method_handler(self._guard(handler.unary_unary), **codecs)
         if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(_guard(handler.stream_unary), **codecs)
+            return grpc.stream_unary_rpc_method_handler(
+                self._guard(handler.stream_unary, before_refusal=_take_rest), **codecs
+            )
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream), **codecs)
-        return grpc.stream_stream_rpc_method_handler(_guard_stream(handler.stream_stream), **codecs)
+            return grpc.unary_stream_rpc_method_handler(self._guard_stream(handler.unary_stream), **codecs)
+        return grpc.stream_stream_rpc_method_handler(self._guard_stream(handler.stream_stream), **codecs)
+
+    def _guard(
+        self,
+        method: Callable[[Any, _Context], Awaitable[Any]],
+        *,
+        before_refusal: Callable[[Any], Awaitable[None]] | None = None,
+    ) -> Callable[[Any, _Context], Awaitable[Any]]:
+        async def guarded(request: Any, context: _Context) -> Any:
+            try:
+                with self._drain.call(resumable=False):
+                    return await method(request, context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
+                if before_refusal is not None:
+                    await before_refusal(request)
+                await _abort(context, error)
+
+        return guarded
+
+    def _guard_stream(
+        self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]]
+    ) -> Callable[[Any, _Context], Awaitable[None]]:
+        async def guarded(request: Any, context: _Context) -> None:
+            try:
+                with self._drain.call(resumable=self._is_resumable(request)):
+                    async with contextlib.aclosing(method(request, context)) as responses:
+                        async for response in responses:
+                            await context.write(response)
+            except grpc.aio.AbortError:
+                raise
+            except grpc.aio.InternalError:
+                return  # The client has gone in the middle of a message, and nobody is left to tell.
+            except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
+                await _abort(context, error)
+
+        return guarded
 
 
-def _guard(method: Callable[[Any, _Context], Awaitable[Any]]) -> Callable[[Any, _Context], Awaitable[Any]]:
-    async def guarded(request: Any, context: _Context) -> Any:
-        try:
-            return await method(request, context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
-            await _abort(context, error)
-
-    return guarded
-
-
-def _guard_stream(
-    method: Callable[[Any, _Context], AsyncGenerator[Any, None]],
-) -> Callable[[Any, _Context], Awaitable[None]]:
-    async def guarded(request: Any, context: _Context) -> None:
-        try:
-            async with contextlib.aclosing(method(request, context)) as responses:
-                async for response in responses:
-                    await context.write(response)
-        except grpc.aio.AbortError:
-            raise
-        except grpc.aio.InternalError:
-            return  # The client has gone in the middle of a message, and nobody is left to tell.
-        except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
-            await _abort(context, error)
-
-    return guarded
+async def _take_rest(requests: AsyncIterator[Any]) -> None:
+    """Takes what a client still sends: a refusal that crosses a message shows as INTERNAL in gRPC for Python."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_REST_TIMEOUT):
+            async for _ in requests:
+                pass
 
 
 async def _abort(context: _Context, error: Exception) -> NoReturn:

@@ -11,11 +11,14 @@ from grpc_reflection.v1alpha import reflection
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.rpc.drain import Drain
 from agentic_isolation_service.rpc.errors import ErrorBoundary
-from agentic_isolation_service.rpc.servicer import MESSAGE_BYTES, WorkspaceServicer
+from agentic_isolation_service.rpc.servicer import MESSAGE_BYTES, WorkspaceServicer, is_resumable
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
 
+_LAST_WORDS = 0.2
+"""Seconds for the statuses of calls that have just been ended to leave."""
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
@@ -28,7 +31,9 @@ class RpcServer:
     """A server for `workspaces`. Made, it listens nowhere yet."""
 
     def __init__(self, workspaces: Workspaces) -> None:
-        self._server = grpc.aio.server(interceptors=[ErrorBoundary(SERVICE_NAME)], options=_OPTIONS)
+        self._drain = Drain()
+        boundary = ErrorBoundary(SERVICE_NAME, self._drain, is_resumable)
+        self._server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         pb_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceServicer(workspaces), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -51,9 +56,14 @@ class RpcServer:
         return port if not address.startswith("unix:") else 0
 
     async def stop(self, grace: float) -> None:
-        """Tells health checks, refuses new calls, gives running ones `grace` seconds and cancels the rest."""
+        """Ends it in good order, see drain.py. Health checks are told first; who watches them is cut off at the end.
+
+        Args:
+            grace: Seconds for calls that would be lost.
+        """
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+        await self._drain.run(grace)
+        await self._server.stop(_LAST_WORDS)
 
 
 async def _refuse_taken_socket(address: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +9,7 @@ import grpc.aio
 
 from agentic_isolation import _convert as convert
 from agentic_isolation._version import __version__
-from agentic_isolation.errors import InvalidArgumentError, IsolationError, UnsupportedError
+from agentic_isolation.errors import InvalidArgumentError, UnsupportedError
 from agentic_isolation.models import FileInfo
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
@@ -27,9 +25,14 @@ MESSAGE_BYTES = 4 << 20
 DEFAULT_KEEPALIVE = 30.0
 """Seconds."""
 _DEFAULT_PAGE = 100
-_DRAIN_TIMEOUT = 10.0
-"""Seconds that the rest of a refused upload is taken for before its client is told."""
 _UPLOAD_ORDER = "the first message must be the header, the last one the end, and all between data"
+
+
+def is_resumable(request: object) -> bool:
+    """Returns whether the client of a call loses nothing when that is ended: its process lingers, to be read on."""
+    if not isinstance(request, pb.StreamRequest):
+        return False
+    return request.WhichOneof("target") == "resume" or request.linger.ToNanoseconds() > 0
 
 
 class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
@@ -123,15 +126,7 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
         self, request_iterator: AsyncIterator[pb.WriteFileRequest], context: _Context
     ) -> pb.WriteFileResponse:
         """Writes a file."""
-        try:
-            return pb.WriteFileResponse(file=convert.file_to_pb(await self._upload(request_iterator)))
-        except IsolationError:
-            # A refusal that crosses a message shows as INTERNAL in gRPC for Python, so all messages come first.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_DRAIN_TIMEOUT):
-                    async for _ in request_iterator:
-                        pass
-            raise
+        return pb.WriteFileResponse(file=convert.file_to_pb(await self._upload(request_iterator)))
 
     async def _upload(self, request_iterator: AsyncIterator[pb.WriteFileRequest]) -> FileInfo:
         first = await anext(aiter(request_iterator), None)
