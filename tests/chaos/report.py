@@ -63,7 +63,8 @@ class Report:
             )
         lines.append(
             f"{figures['commands_checked']} commands looked up in {figures['logs_read']} readings of logs, "
-            f"{figures['connections']} connections, {figures['megabytes']:.0f} MB"
+            f"{figures['connections']} connections, {figures['megabytes']:.0f} MB, "
+            f"{figures['never_started']} containers created and never started"
         )
         kinds = Counter(each.kind for each in self.violations)
         summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
@@ -80,6 +81,7 @@ def report(
     *,
     seconds: float,
     faults: Mapping[str, int],
+    never_started: int,
     connections: int,
     megabytes: float,
     violations: list[Violation],
@@ -105,6 +107,7 @@ def report(
         "operations": rows,
         "logs_read": len(history.readings),
         "commands_checked": sum(1 for each in history.operations if each.kind in _COMMANDS and each.workspace in read),
+        "never_started": never_started,
         "connections": connections,
         "megabytes": round(megabytes, 1),
     }

@@ -32,6 +32,8 @@ from tests.support.service import python_environment
 
 _LEASE_SLACK = 15.0
 """Seconds that a workspace may take to be gone after its lease has ended, on a busy machine."""
+_NEVER_STARTED = "created"
+"""The engine's word for the state of such containers."""
 _REMAINS = "agentic-isolation-*"
 """The names of temporary directories of the service and of clients."""
 
@@ -63,6 +65,7 @@ async def run(settings: Settings, engine: Engine) -> Report:
             await _leases_end(engine, stage)
             await stage.service.stop()
             _nobody_complains(settings.evidence, findings)
+        never_started = await asyncio.to_thread(_never_started, engine, stage.label)
         await _nothing_is_left(engine, stage)
     whole = history(stage.clients.journals, fault_journal, stage.clients.killed)
     return report(
@@ -70,6 +73,7 @@ async def run(settings: Settings, engine: Engine) -> Report:
         whole,
         seconds=time.monotonic() - began,
         faults=stage.faults.counts,
+        never_started=never_started,
         connections=stage.network.connection_count,
         megabytes=stage.network.byte_count / 1e6,
         violations=sorted([*findings.violations, *check(whole)], key=lambda each: each.at),
@@ -153,7 +157,11 @@ async def _leases_end(engine: Engine, stage: _Stage) -> None:
 def _living(engine: Engine, label: str) -> list[str]:
     """Containers that were started. One that never was has no guest to end it, and is the sweeper's."""
     listed = engine_leaks.containers(engine, label)
-    return [f"container {each['Names']} {each['Status']}" for each in listed if each["State"] != "created"]
+    return [f"container {each['Names']} {each['Status']}" for each in listed if each["State"] != _NEVER_STARTED]
+
+
+def _never_started(engine: Engine, label: str) -> int:
+    return sum(1 for each in engine_leaks.containers(engine, label) if each["State"] == _NEVER_STARTED)
 
 
 async def _nothing_is_left(engine: Engine, stage: _Stage) -> None:
