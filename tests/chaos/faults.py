@@ -19,13 +19,16 @@ from tests.chaos.service import Service
 from tests.engine import Engine, EngineError
 from tests.support.engine_proxy import EngineProxy
 
-_MEAN_PAUSE = 2.5
+_MEAN_PAUSE = 2.0
 """Seconds between the beginnings of two faults."""
 _READ_AFTER = 10.0
 """Seconds after a client's death when the logs of its workspaces are read: what it had asked for has arrived or never
 will, and the leases still run."""
 _LAST_KILL_BEFORE_END = 20.0
 """Seconds before the end without the death of a client, whose workspaces would have to be waited for."""
+_HEARTBEAT = 0.25
+_STALL = 2.0
+"""Seconds by which a heartbeat is late when the machine stands still."""
 
 Deed = Callable[[], Awaitable[str | None]]
 
@@ -112,6 +115,14 @@ class Faults:
                 if (kind := self._draw()) is not None:
                     under_way.create_task(self._inflict(kind, under_way))
 
+    async def watch_machine(self) -> None:
+        """Notes when the machine had no time for us, which explains some of what clients meet. Never returns."""
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(_HEARTBEAT)
+            if time.monotonic() - began > _HEARTBEAT + _STALL:
+                self._journal.write("stall", began=began)
+
     async def read_logs(self, workspaces: Iterable[str]) -> int:
         """Reads the logs of those workspaces that live, past the service; returns how many that were."""
         wanted, read = set(workspaces), 0
@@ -130,7 +141,7 @@ class Faults:
         return read
 
     def _draw(self) -> str | None:
-        """Returns a kind of what is not being broken already."""
+        """Returns a kind of what is not being broken already; None where chance wants one that is."""
         free = [kind for kind in self._kinds if not self._turns[self._kinds[kind].concerns].locked()]
         if self._end - time.monotonic() < _LAST_KILL_BEFORE_END and "client kill" in free:
             free.remove("client kill")
@@ -138,9 +149,8 @@ class Faults:
             if kind in free:
                 self._due.remove(kind)
                 return kind
-        if not free:
-            return None
-        return self._chance.choices(free, [self._kinds[kind].weight for kind in free])[0]
+        [kind] = self._chance.choices(list(self._kinds), [kind.weight for kind in self._kinds.values()])
+        return kind if kind in free else None
 
     async def _inflict(self, name: str, under_way: asyncio.TaskGroup) -> None:
         kind = self._kinds[name]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tests.chaos.journal import Operation, operations, records
 
+STALL = "stall of the machine"
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -61,6 +63,8 @@ def history(journals: Iterable[Path], faults: Path, killed: Mapping[str, float])
                 begun[record["number"]] = record["t"]
             case "end":
                 outages.append(Outage(record["kind"], begun.pop(record["number"]), record["t"]))
+            case "stall":
+                outages.append(Outage(STALL, record["began"], record["t"]))
             case "removed":
                 removed.setdefault(record["workspace"], record["t"])
             case "reading":

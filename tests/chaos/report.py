@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.findings import Violation
-from tests.chaos.history import History
+from tests.chaos.history import STALL, History
 from tests.chaos.journal import Operation
 from tests.chaos.settings import Settings
 
@@ -66,6 +66,8 @@ class Report:
             f"{figures['connections']} connections, {figures['megabytes']:.0f} MB, "
             f"{figures['never_started']} containers created and never started"
         )
+        if figures["longest_stall_seconds"]:
+            lines.append(f"the machine stood still for up to {figures['longest_stall_seconds']} s")
         kinds = Counter(each.kind for each in self.violations)
         summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         lines.append(f"violations: {len(self.violations)}{': ' * bool(summary)}{summary}")
@@ -98,6 +100,7 @@ def report(
         if operation.ended is not None:
             row["longest_seconds"] = max(row["longest_seconds"], round(operation.ended - operation.started, 3))
     read = {reading.workspace for reading in history.readings}
+    stalls = [outage for outage in history.outages if outage.kind == STALL]
     figures = {
         "seed": settings.seed,
         "minutes": settings.minutes,
@@ -107,6 +110,7 @@ def report(
         "operations": rows,
         "logs_read": len(history.readings),
         "commands_checked": sum(1 for each in history.operations if each.kind in _COMMANDS and each.workspace in read),
+        "longest_stall_seconds": round(max((each.ended - each.began for each in stalls), default=0.0), 1),
         "never_started": never_started,
         "connections": connections,
         "megabytes": round(megabytes, 1),

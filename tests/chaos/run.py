@@ -128,7 +128,8 @@ async def _stage(
 
 async def _load(stage: _Stage, seconds: float) -> None:
     """Has everything happen for so long. Afterwards all is mended."""
-    watchers = [asyncio.create_task(stage.service.watch()), asyncio.create_task(stage.clients.watch())]
+    watching = (stage.service.watch(), stage.clients.watch(), stage.faults.watch_machine())
+    watchers = [asyncio.create_task(each) for each in watching]
     try:
         await stage.faults.inflict(seconds)
     finally:

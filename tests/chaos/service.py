@@ -8,18 +8,21 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from tests.chaos.findings import Findings
 
+_T = TypeVar("_T")
 _START_TIMEOUT = 30.0
 _GRACE = 5
 """Seconds that calls have when the service stops."""
 _END_TIMEOUT = 25.0
 """Seconds within which a service that was told to stop has ended: its grace, and what it winds up after that."""
+_STEP = 0.25
+"""Seconds. A machine that stands still for longer is charged no more than this."""
 _ROLL_OVERLAP = 1.5
 """Seconds after which a second service waits for its turn."""
 
@@ -112,15 +115,11 @@ class Service:
         """SIGTERMs a process and returns the seconds it took to end."""
         began = asyncio.get_running_loop().time()
         process.terminate()
-        try:
-            async with asyncio.timeout(_END_TIMEOUT):
-                await process.ended()
-        except TimeoutError:
+        if not await process.has_ended(within=_END_TIMEOUT):
             self._findings.add("service", f"{process.name} has not ended {_END_TIMEOUT:g} s after SIGTERM")
             await process.kill()
-        else:
-            if process.exit_code != 0:
-                self._findings.add("service", f"{process.name} ended with {process.exit_code} after SIGTERM")
+        elif process.exit_code != 0:
+            self._findings.add("service", f"{process.name} ended with {process.exit_code} after SIGTERM")
         return asyncio.get_running_loop().time() - began
 
     async def _start(self) -> None:
@@ -129,12 +128,7 @@ class Service:
     async def _follow(self, process: _Process) -> None:
         """Makes a process the current one when it listens; others take its place where it does not."""
         while True:
-            try:
-                async with asyncio.timeout(_START_TIMEOUT):
-                    listening = await process.listening()
-            except TimeoutError:
-                listening = False
-            if listening:
+            if await process.is_listening(within=_START_TIMEOUT):
                 self._running = process
                 return
             self._findings.add("service", f"{process.name} does not listen; exit code {process.exit_code}")
@@ -168,13 +162,18 @@ class _Process:
     def exit_code(self) -> int | None:
         return self._process.returncode
 
-    async def listening(self) -> bool:
-        """Waits until it says that it listens; False when it has ended before."""
+    async def is_listening(self, *, within: float) -> bool:
+        """Waits until it says that it listens; False when it ends before, or does not within so many seconds."""
         assert self._process.stdout is not None
-        return (await self._process.stdout.readline()).startswith(b"listening on ")
+        line = await _in_time(self._process.stdout.readline, within)
+        return line is not None and line.startswith(b"listening on ")
 
     async def ended(self) -> None:
         await self._process.wait()
+
+    async def has_ended(self, *, within: float) -> bool:
+        """Waits for its end, and returns whether it came within so many seconds."""
+        return await _in_time(self._process.wait, within) is not None
 
     def terminate(self) -> None:
         self.doomed = True
@@ -186,6 +185,15 @@ class _Process:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+
+
+async def _in_time(wait: Callable[[], Awaitable[_T]], seconds: float) -> _T | None:
+    """Returns what is waited for, which may be waited for again and again; None when it does not come in time."""
+    for _ in range(round(seconds / _STEP)):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STEP):
+                return await wait()
+    return None
 
 
 def _free_port() -> int:
