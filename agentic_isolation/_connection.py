@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -12,7 +12,9 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, Patience, check_retry_timeout, persevere
 from agentic_isolation.errors import (
+    ClosedError,
     DeadlineError,
     InvalidArgumentError,
     IsolationError,
@@ -24,17 +26,27 @@ from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 
 CALL_TIMEOUT = 60.0
 """Seconds that a call may take which waits for no command."""
+ATTEMPT_TIMEOUT = 15.0
+"""Seconds after which such a call is made again, where it may be: its path may lead nowhere."""
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # Execute answers with up to 16 MiB of each of stdout and stderr.
     ("grpc.max_receive_message_length", (32 << 20) + (1 << 20)),
-    # A peer that has silently gone is noticed by pings, so that waiting for a long command needs no deadline.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    # A peer that has silently gone is noticed by pings, so that waiting for a long command needs no deadline. Servers
+    # of other makes close connections that ping more often than they are told to accept. The answer to a ping is waited
+    # for as the last one says; without it, a minute.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     # Without probing for more, 64 KiB of each stream are under way. What is under way is lost when a stream is cut, and
     # must be less than what the guest keeps for those who resume; probing grows it to many megabytes.
     ("grpc.http2.bdp_probe", 0),
+    # A service that is back is found as soon as a call is made again, and a path that leads nowhere is given up: the
+    # second one also bounds the making of a connection.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 _DETAILS_KEY = "grpc-status-details-bin"
 _BY_CODE: dict[grpc.StatusCode, type[IsolationError]] = {
@@ -50,36 +62,92 @@ class Connection:
 
     Args:
         target: `host:port` or `unix:PATH`.
+        retry_timeout: Seconds for which a call that may be repeated is, while the service is unavailable; 0: it is not.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, retry_timeout: float = DEFAULT_RETRY_TIMEOUT) -> None:
         self.target = target
+        self.retry_timeout = check_retry_timeout(retry_timeout)
         self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self.stub: pb_grpc.WorkspaceServiceAsyncStub = pb_grpc.WorkspaceServiceStub(self._channel)
 
-    async def call(self, method: Callable[..., Any], request: Any, *, timeout: float | None = CALL_TIMEOUT) -> Any:
-        """Calls a method that answers once.
+    async def call(
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        *,
+        timeout: float | None = None,
+        done: type[IsolationError] | None = None,
+        at_once: tuple[type[UnavailableError], ...] = (),
+    ) -> Any:
+        """Calls a method that answers once and may be repeated, and repeats it while the service is unavailable.
 
         Args:
             method: A method of `stub`.
-            request: Its request, or an iterator of them.
-            timeout: Seconds to wait for the answer; None: for ever.
+            request: Its request.
+            timeout: Seconds to wait for the answer in all; None: CALL_TIMEOUT, or as long as calls are repeated.
+            done: What a repeat is told where the attempt before was carried out; None is returned then.
+            at_once: Kinds of UnavailableError after which it is not repeated.
 
         Raises:
             IsolationError: What the service answered, or that it could not be reached.
         """
-        with self._translated():
-            return await method(request, timeout=timeout)
+        patience = self.patience(max(CALL_TIMEOUT, self.retry_timeout) if timeout is None else timeout)
+        attempt_timeout = ATTEMPT_TIMEOUT if self.retry_timeout and timeout is None else None
+        try:
+            return await persevere(
+                lambda: self.attempt(method, request, patience, attempt_timeout), patience, at_once=at_once
+            )
+        except IsolationError as error:
+            if done is not None and isinstance(error, done) and patience.tried:
+                return None
+            raise
 
-    async def iterate(self, responses: AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """Yields a streaming call's responses.
+    def patience(self, timeout: float | None = None) -> Patience:
+        """Returns the patience of one call, which may take so many seconds in all."""
+        return Patience(self.retry_timeout, timeout)
+
+    async def attempt(
+        self, method: Callable[..., Any], request: Any, patience: Patience, timeout: float | None = None
+    ) -> Any:
+        """Calls a method that answers once, once.
+
+        Args:
+            method: A method of `stub`.
+            request: Its request, or an iterator of them.
+            patience: Bounds the wait for the answer.
+            timeout: Seconds after which the service counts as unavailable; None: it never does for its silence.
+
+        Raises:
+            IsolationError: What the service answered, or that it could not be reached.
+        """
+        remaining = patience.remaining
+        bound = timeout if remaining is None else remaining if timeout is None else min(timeout, remaining)
+        try:
+            with self._translated():
+                return await method(request, timeout=bound)
+        except DeadlineError as error:
+            if timeout is not None and bound == timeout:
+                raise UnavailableError(f"{self.target} has not answered for {timeout:g} s") from error
+            raise
+
+    async def once(self, method: Callable[..., Any], request: Any, *, timeout: float = CALL_TIMEOUT) -> Any:
+        """Calls a method that answers once and must not be repeated; otherwise as `call`."""
+        return await self.attempt(method, request, Patience(0, timeout))
+
+    async def stream(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:
+        """Yields the responses of a method that answers with many, once. Closed, it cancels the call.
 
         Raises:
             IsolationError: How the call ended instead.
         """
         with self._translated():
-            async for response in responses:
-                yield response
+            call = method(request)
+            try:
+                async for response in call:
+                    yield response
+            finally:
+                call.cancel()
 
     async def aclose(self) -> None:
         """Closes the channel and cancels its calls."""
@@ -92,7 +160,7 @@ class Connection:
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self.target) from error
         except grpc.aio.UsageError as error:
-            raise UnavailableError(f"the connection to {self.target} is closed") from error
+            raise ClosedError(f"the connection to {self.target} is closed") from error
 
 
 def error_of(error: grpc.aio.AioRpcError, target: str) -> IsolationError:

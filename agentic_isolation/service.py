@@ -8,6 +8,8 @@ from typing import Self
 
 from agentic_isolation import _convert as convert
 from agentic_isolation._connection import Connection
+from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT
+from agentic_isolation.errors import ProviderUnavailableError, WorkspaceNotFoundError
 from agentic_isolation.models import ServerInfo, WorkspaceInfo
 from agentic_isolation.v1 import workspace_pb2 as pb
 
@@ -17,10 +19,14 @@ class ServiceClient:
 
     Args:
         target: The service's address, `host:port` or `unix:PATH`.
+        retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
+
+    Raises:
+        InvalidArgumentError: The retry_timeout is negative, infinite or no number.
     """
 
-    def __init__(self, target: str) -> None:
-        self._connection = Connection(target)
+    def __init__(self, target: str, *, retry_timeout: float = DEFAULT_RETRY_TIMEOUT) -> None:
+        self._connection = Connection(target, retry_timeout=retry_timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -37,7 +43,10 @@ class ServiceClient:
             UnavailableError: It cannot be reached.
         """
         connection = self._connection
-        return convert.server_from_pb(await connection.call(connection.stub.GetServerInfo, pb.GetServerInfoRequest()))
+        answer = await connection.call(
+            connection.stub.GetServerInfo, pb.GetServerInfoRequest(), at_once=(ProviderUnavailableError,)
+        )
+        return convert.server_from_pb(answer)
 
     async def list_workspaces(self, labels: Mapping[str, str] | None = None) -> AsyncIterator[WorkspaceInfo]:
         """Yields the workspaces that have all of `labels`, oldest first.
@@ -63,4 +72,5 @@ class ServiceClient:
             UnavailableError: The service cannot be reached.
         """
         connection = self._connection
-        await connection.call(connection.stub.DestroyWorkspace, pb.DestroyWorkspaceRequest(workspace_id=workspace_id))
+        request = pb.DestroyWorkspaceRequest(workspace_id=workspace_id)
+        await connection.call(connection.stub.DestroyWorkspace, request, done=WorkspaceNotFoundError)

@@ -7,14 +7,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
-from agentic_isolation.errors import ClosedError, UnavailableError
+from agentic_isolation._resume import ResumedEvents
+from agentic_isolation.errors import ClosedError
 from agentic_isolation.models import Exited, KeepAlive, Output, OutputSource, ProcessEvent, Termination
 
 MAX_LINE = 16 << 20
 """Bytes after which a line without an end is given out in pieces."""
 
-EventSource = Callable[[bool], AsyncGenerator[ProcessEvent, None]]
-"""Starts the command and yields its events; told whether output must not be cut inside lines. Closed, it kills."""
+EventSource = Callable[[bool], ResumedEvents]
+"""Gives the command's events, with the first of which it starts; told whether output must not be cut inside lines."""
 
 
 class OutputStream:
@@ -107,12 +108,10 @@ class OutputStream:
 
 # No method: a generator that held its stream would be in a cycle with it, and a stream that is left by `break` would
 # not be closed, and its command not killed, before the garbage collector comes by.
-async def _run(
-    source: AsyncGenerator[ProcessEvent, None], ending: list[Termination]
-) -> AsyncGenerator[ProcessEvent, None]:
+async def _run(source: ResumedEvents, ending: list[Termination]) -> AsyncGenerator[ProcessEvent, None]:
     """Yields a run's events without its keep-alives, and notes in `ending` how the command ended."""
     try:
-        async for event in source:
+        while (event := await source.next()) is not None:
             if isinstance(event, KeepAlive):
                 continue
             if isinstance(event, Exited):
@@ -120,5 +119,3 @@ async def _run(
             yield event
     finally:
         await source.aclose()
-    if not ending:
-        raise UnavailableError("the stream ended before the command did")

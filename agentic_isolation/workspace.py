@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+import uuid
+from collections.abc import Generator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from agentic_isolation import _convert as convert
 from agentic_isolation._cleanup import finish
-from agentic_isolation._connection import CALL_TIMEOUT, Connection
+from agentic_isolation._commands import Commands
+from agentic_isolation._connection import Connection
 from agentic_isolation._embedded import embedded_target
+from agentic_isolation._files import Files
 from agentic_isolation._lease import RENEWALS_PER_LEASE, end, keep_renewed
-from agentic_isolation._wire import check_text, check_unsigned
-from agentic_isolation.errors import ClosedError, WorkspaceNotFoundError
+from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
+from agentic_isolation.errors import (
+    ClosedError,
+    ProviderUnavailableError,
+    WorkspaceNotFoundError,
+)
 from agentic_isolation.models import (
     ExecuteResult,
     FileInfo,
-    ProcessEvent,
     ResourceLimits,
     SecurityConfig,
     WorkspaceConfig,
@@ -31,12 +38,9 @@ from agentic_isolation.v1 import workspace_pb2 as pb
 
 TARGET_VARIABLE = "AGENTIC_ISOLATION_TARGET"
 """Environment variable with the address of the service to use; unset or empty: an embedded one."""
-_LONGEST_WAIT = 1e9
-"""Seconds; gRPC's clock takes far longer ones for no time at all."""
 _CREATE_TIMEOUT = 600.0
 _TAKE_BACK_TIMEOUT = 3.0
 """Seconds that a cancelled creation has to end by itself; then its call is cancelled."""
-_UPLOAD_CHUNK = 256 << 10
 
 
 class AgenticWorkspace:
@@ -53,16 +57,28 @@ class AgenticWorkspace:
 
     Without a `target`, and without AGENTIC_ISOLATION_TARGET, the service runs embedded in this process.
 
+    A service that is away for a while, or a connection that breaks, is waited for: what was under way goes on, and no
+    command runs twice. Commands of a program that was killed live on for that time, and then die.
+
     Args:
         config: How to make it.
         target: The service's address, `host:port` or `unix:PATH`.
+        retry_timeout: Seconds for which calls bear with a service that cannot be reached; then they raise
+            UnavailableError. 0: not at all; a command then dies with its connection.
+
+    Raises:
+        InvalidArgumentError: The retry_timeout is negative, infinite or no number.
     """
 
-    def __init__(self, config: WorkspaceConfig, *, target: str | None = None) -> None:
+    def __init__(
+        self, config: WorkspaceConfig, *, target: str | None = None, retry_timeout: float = DEFAULT_RETRY_TIMEOUT
+    ) -> None:
         self.config = config
+        self._retry_timeout = check_retry_timeout(retry_timeout)
         self._target = target if target is not None else os.environ.get(TARGET_VARIABLE, "")
         self._resources = contextlib.AsyncExitStack()
         self._connection: Connection | None = None
+        self._commands: Commands | None = None
         self._info: WorkspaceInfo | None = None
         self._closed = False
         self._existing: str | None = None
@@ -79,7 +95,10 @@ class AgenticWorkspace:
         limits: ResourceLimits | None = None,
         labels: Mapping[str, str] | None = None,
         lease: float = 300.0,
+        idle_timeout: float | None = None,
+        max_lifetime: float | None = None,
         target: str | None = None,
+        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
     ) -> AgenticWorkspace:
         """Describes a workspace; enter or await the result to make it.
 
@@ -92,7 +111,10 @@ class AgenticWorkspace:
             limits: Limits; None: the service's defaults.
             labels: For finding it again.
             lease: Seconds after which it ends by itself when this program is gone; renewed in the background.
+            idle_timeout: Seconds after which it ends when nothing is under way in it; None: never.
+            max_lifetime: Seconds after which it ends, however often its lease is renewed; None: no limit.
             target: The service's address, `host:port` or `unix:PATH`.
+            retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
         """
         config = WorkspaceConfig(
             provider=provider,
@@ -103,23 +125,29 @@ class AgenticWorkspace:
             limits=limits,
             labels=dict(labels or {}),
             lease=lease,
+            idle_timeout=idle_timeout,
+            max_lifetime=max_lifetime,
         )
-        return cls(config, target=target)
+        return cls(config, target=target, retry_timeout=retry_timeout)
 
     @classmethod
-    def connect(cls, workspace_id: str, *, target: str | None = None) -> AgenticWorkspace:
+    def connect(
+        cls, workspace_id: str, *, target: str | None = None, retry_timeout: float = DEFAULT_RETRY_TIMEOUT
+    ) -> AgenticWorkspace:
         """Describes a workspace that is there; enter or await the result to use it.
 
-        Closing it leaves the workspace as it is, and its lease is not renewed: both are its maker's.
+        Closing it kills the commands that run through it and leaves the rest of the workspace as it is. Its lease is
+        not renewed: that is its maker's.
 
         Args:
             workspace_id: Its id.
             target: The service's address, `host:port` or `unix:PATH`; None: AGENTIC_ISOLATION_TARGET.
+            retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
 
         Raises:
             WorkspaceNotFoundError: On entering: there is none of that id.
         """
-        workspace = cls(WorkspaceConfig(), target=target)
+        workspace = cls(WorkspaceConfig(), target=target, retry_timeout=retry_timeout)
         workspace._existing = workspace_id
         return workspace
 
@@ -162,7 +190,8 @@ class AgenticWorkspace:
     ) -> ExecuteResult:
         """Runs a command to its end.
 
-        Cancelled, it kills the command's whole process tree.
+        Cancelled, it kills the command's whole process tree. It goes on when the connection breaks or the service is
+        started anew, and the command runs once.
 
         Args:
             command: A line for `/bin/sh -c`, or a program with its arguments.
@@ -177,21 +206,11 @@ class AgenticWorkspace:
             InvalidArgumentError: Something about the command makes no sense; the error names it.
             StartError: It could not start: no such program, not executable, no such directory.
             WorkspaceNotFoundError, WorkspaceLostError: The workspace is gone.
-            UnavailableError: The service cannot be reached.
+            UnavailableError: The service cannot be reached; the command dies after retry_timeout.
+            ResultForgottenError: It is over, and its result was forgotten while the service could not be reached.
         """
-        request = pb.ExecuteRequest(
-            workspace_id=self.id,
-            command=convert.command_to_pb(command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin)),
-            output_limit_bytes=check_unsigned(output_limit, "output_limit_bytes", bits=32),
-        )
-        connection = self._connected()
-        wait = None if timeout is None else min(timeout, _LONGEST_WAIT) + CALL_TIMEOUT
-        response = await connection.call(connection.stub.Execute, request, timeout=wait)
-        return ExecuteResult.of(
-            convert.termination_from_pb(response.termination),
-            convert.captured_from_pb(response.stdout),
-            convert.captured_from_pb(response.stderr),
-        )
+        parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin)
+        return await self._opened_commands().execute(parsed, output_limit)
 
     def stream(
         self,
@@ -204,7 +223,8 @@ class AgenticWorkspace:
     ) -> OutputStream:
         """Runs a command and gives its output as it is printed: iterate over the result for stdout's lines.
 
-        The command starts with the first step. Its process tree is killed when iteration is left or cancelled.
+        The command starts with the first step. Its process tree is killed when iteration is left or cancelled. When the
+        connection breaks, or the service is started anew, output goes on where it was.
 
         Args:
             command: A line for `/bin/sh -c`, or a program with its arguments.
@@ -214,22 +234,13 @@ class AgenticWorkspace:
             stdin: Standard input; None: empty.
 
         Raises:
+            ProcessNotFoundError, OffsetError: While iterating: the command, or that much of its output, was forgotten
+                while the service could not be reached.
             IsolationError: While iterating, as `execute`.
         """
-        connection, workspace_id = self._connected(), self.id
+        commands = self._opened_commands()
         message = convert.command_to_pb(command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin))
-
-        async def events(lines: bool) -> AsyncGenerator[ProcessEvent, None]:
-            start = pb.ProcessStart(command=message, line_mode=lines)
-            call = connection.stub.Stream(pb.StreamRequest(workspace_id=workspace_id, start=start))
-            try:
-                async for response in connection.iterate(call):
-                    if (event := convert.event_from_pb(response)) is not None:
-                        yield event
-            finally:
-                call.cancel()
-
-        return OutputStream(events)
+        return OutputStream(partial(commands.events, message))
 
     async def describe(self) -> WorkspaceInfo:
         """Returns the workspace as it is now: its state, its lease, and what it uses.
@@ -254,19 +265,7 @@ class AgenticWorkspace:
             FileError, PathEscapesError: The file cannot be written, or leads out of the workspace.
         """
         data = content.encode() if isinstance(content, str) else content
-        header = pb.WriteFileHeader(
-            workspace_id=self.id, path=check_text(path, "path"), mode=check_unsigned(mode, "mode", bits=32)
-        )
-
-        async def requests() -> AsyncIterator[pb.WriteFileRequest]:
-            yield pb.WriteFileRequest(header=header)
-            for start in range(0, len(data), _UPLOAD_CHUNK):
-                yield pb.WriteFileRequest(data=data[start : start + _UPLOAD_CHUNK])
-            yield pb.WriteFileRequest(end=pb.WriteFileEnd())
-
-        connection = self._connected()
-        response = await connection.call(connection.stub.WriteFile, requests(), timeout=None)
-        return convert.file_from_pb(response.file)
+        return await self._opened_files().write(path, data, mode)
 
     async def read_file(self, path: str) -> bytes:
         """Returns a file's content.
@@ -275,12 +274,7 @@ class AgenticWorkspace:
             WorkspaceFileNotFoundError: It is not there (also a FileNotFoundError).
             FileError, PathEscapesError: It cannot be read, or leads out of the workspace.
         """
-        content = bytearray()
-        request = pb.ReadFileRequest(workspace_id=self.id, path=check_text(path, "path"))
-        connection = self._connected()
-        async for response in connection.iterate(connection.stub.ReadFile(request)):
-            content += response.data
-        return bytes(content)
+        return await self._opened_files().read(path)
 
     async def file_exists(self, path: str) -> bool:
         """Returns whether anything has that path.
@@ -300,9 +294,7 @@ class AgenticWorkspace:
         Raises:
             FileError, PathEscapesError: It is not there, or leads out of the workspace.
         """
-        connection = self._connected()
-        request = pb.StatFileRequest(workspace_id=self.id, path=check_text(path, "path"))
-        return convert.file_from_pb((await connection.call(connection.stub.StatFile, request)).file)
+        return await self._opened_files().stat(path)
 
     async def list_directory(self, path: str = ".") -> list[FileInfo]:
         """Returns a directory's entries, sorted by name.
@@ -310,15 +302,7 @@ class AgenticWorkspace:
         Raises:
             FileError, PathEscapesError: It is no directory, or leads out of the workspace.
         """
-        connection = self._connected()
-        request = pb.ListDirectoryRequest(workspace_id=self.id, path=check_text(path, "path"))
-        files: list[FileInfo] = []
-        while True:
-            page = await connection.call(connection.stub.ListDirectory, request)
-            files += [convert.file_from_pb(file) for file in page.files]
-            if not page.next_page_token:
-                return files
-            request.page_token = page.next_page_token
+        return await self._opened_files().list(path)
 
     async def make_directory(self, path: str, *, parents: bool = True) -> FileInfo:
         """Makes a directory; with `parents` missing ones are made, and one that is there is fine.
@@ -326,9 +310,7 @@ class AgenticWorkspace:
         Raises:
             FileError, PathEscapesError: It cannot be made, or leads out of the workspace.
         """
-        connection = self._connected()
-        request = pb.MakeDirectoryRequest(workspace_id=self.id, path=check_text(path, "path"), parents=parents)
-        return convert.file_from_pb((await connection.call(connection.stub.MakeDirectory, request)).file)
+        return await self._opened_files().make_directory(path, parents=parents)
 
     async def remove_file(self, path: str, *, recursive: bool = False) -> None:
         """Removes a file, a symlink itself, or a directory; with `recursive` all that it holds.
@@ -336,9 +318,7 @@ class AgenticWorkspace:
         Raises:
             FileError, PathEscapesError: It cannot be removed, or leads out of the workspace.
         """
-        connection = self._connected()
-        request = pb.RemoveFileRequest(workspace_id=self.id, path=check_text(path, "path"), recursive=recursive)
-        await connection.call(connection.stub.RemoveFile, request)
+        await self._opened_files().remove(path, recursive=recursive)
 
     async def close(self) -> None:
         """Kills everything in the workspace and removes it. May be called twice; goes on when cancelled."""
@@ -351,7 +331,7 @@ class AgenticWorkspace:
             raise ClosedError("the workspace was opened before; create another one")
         try:
             target = self._target or await self._resources.enter_async_context(embedded_target())
-            connection = self._connection = Connection(target)
+            connection = self._connection = Connection(target, retry_timeout=self._retry_timeout)
             self._resources.push_async_callback(connection.aclose)
             if self._existing is None:
                 await self._make(connection)
@@ -359,6 +339,9 @@ class AgenticWorkspace:
                 request = pb.GetWorkspaceRequest(workspace_id=self._existing)
                 response = await connection.call(connection.stub.GetWorkspace, request)
                 self._info = convert.workspace_from_pb(response.workspace)
+            self._commands = Commands(connection, self.id)
+            if self._existing is not None:
+                self._resources.push_async_callback(self._commands.kill_all)
         except BaseException:
             await self.close()
             raise
@@ -366,8 +349,14 @@ class AgenticWorkspace:
 
     async def _make(self, connection: Connection) -> None:
         request = convert.config_to_pb(self.config)
+        request.request_id = uuid.uuid4().hex
         creation = asyncio.ensure_future(
-            connection.call(connection.stub.CreateWorkspace, request, timeout=_CREATE_TIMEOUT)
+            connection.call(
+                connection.stub.CreateWorkspace,
+                request,
+                timeout=_CREATE_TIMEOUT,
+                at_once=(ProviderUnavailableError,),  # an engine that is not there is told at once
+            )
         )
         try:
             response = await asyncio.shield(creation)
@@ -392,6 +381,14 @@ class AgenticWorkspace:
         if self._connection is None or self._closed:
             raise ClosedError("the workspace is not open; use `async with` or `await` on AgenticWorkspace.create(...)")
         return self._connection
+
+    def _opened_commands(self) -> Commands:
+        self._connected()
+        assert self._commands is not None
+        return self._commands
+
+    def _opened_files(self) -> Files:
+        return Files(self._connected(), self.id)
 
     async def _destroy(self) -> None:
         connection = self._connection

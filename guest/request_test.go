@@ -39,7 +39,7 @@ func awaitExited(t *testing.T, c *guesttest.Client, id string) {
 
 func TestRequestIsCarriedOutOnce(t *testing.T) {
 	c := guesttest.Start(t, nil).Connect()
-	ch := c.Open("run", sh(asked("p", "a", map[string]any{"stdin": true}), "echo once >>runs; wc -l <runs; read x; exit 3"))
+	ch := c.Open("run", sh(asked("p", "a", nil), "echo once >>runs; wc -l <runs; until [ -e go ]; do sleep 0.02; done; exit 3"))
 	ch.AwaitEvent()
 	again := func() {
 		t.Helper()
@@ -50,7 +50,7 @@ func TestRequestIsCarriedOutOnce(t *testing.T) {
 		wantFault(t, c.Do("run", sh(asked("p", "a", map[string]any{"cwd": "missing"}), "true")), fault.ProcessExists)
 	}
 	again()
-	ch.Send([]byte("x\n"))
+	wantExit(t, c.Do("run", sh(map[string]any{"process_id": "go"}, "touch go")), 0, "exited")
 	wantExit(t, ch.Finish(), 3, "exited")
 	again()
 	for range 2 {
@@ -65,6 +65,29 @@ func TestRequestIsCarriedOutOnce(t *testing.T) {
 	wantFault(t, c.Do("run", runOf(asked("plain", "a", nil), "true")), fault.RequestConflict)
 }
 
+func TestInputOfARequestIsTakenWholeOrNotAtAll(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	members := asked("p", "a", map[string]any{"stdin": true})
+	cut := c.Open("run", sh(members, "echo once >>runs; cat"))
+	cut.Send([]byte("half"))
+	cut.Close()
+	cut.Finish()
+	wantFault(t, attach(c, "p"), fault.ProcessNotFound)
+
+	whole := strings.Repeat("0123456789abcdef", 1<<13) // more than a pipe holds
+	again := c.Open("run", sh(members, "echo once >>runs; wc -l <runs; cat"))
+	again.Send([]byte(whole[:60_000]))
+	again.Send([]byte(whole[60_000:120_000]))
+	again.Send([]byte(whole[120_000:]))
+	again.End()
+	o := again.Finish()
+	wantExit(t, o, 0, "exited")
+	if got := strings.TrimSpace(string(o.Stdout)); got != "1\n"+whole {
+		t.Fatalf("%d bytes: %.20q…", len(got), got)
+	}
+}
+
 func TestRequestIsAtMost128Characters(t *testing.T) {
 	c := guesttest.Start(t, nil).Connect()
 	wantExit(t, c.Do("run", runOf(asked("p", strings.Repeat("ä", 128), nil), "true")), 0, "exited")
@@ -72,12 +95,20 @@ func TestRequestIsAtMost128Characters(t *testing.T) {
 	wantFault(t, c.Do("run", runOf(map[string]any{"request": 5}, "true")), fault.BadRequest)
 }
 
-// awaitStarting waits until a process is being started, or more than that.
-func awaitStarting(t *testing.T, c *guesttest.Client, id string) {
+// openWaiting opens a run that waits for its turn, under an id of its own, and returns both.
+func openWaiting(t *testing.T, c *guesttest.Client) (id string, ch *guesttest.Channel) {
 	t.Helper()
-	eventually(t, id+" is being started", func() bool {
-		return c.Do("run", runOf(asked(id, "another", map[string]any{"cwd": "missing"}), "true")).Err.Reason == fault.RequestConflict
-	})
+	for i := range 100 {
+		id = fmt.Sprintf("p%d", i)
+		ch = c.Open("run", runOf(asked(id, "a", nil), "sleep", "60"))
+		probe := c.Do("run", runOf(asked(id, "another", map[string]any{"cwd": "missing"}), "true"))
+		if probe.Err.Reason == fault.RequestConflict {
+			return id, ch
+		}
+		ch.Close() // the probe has come first
+	}
+	t.Fatal("no run came before its probe")
+	return "", nil
 }
 
 func TestRequestThatIsJustBeingStarted(t *testing.T) {
@@ -85,10 +116,9 @@ func TestRequestThatIsJustBeingStarted(t *testing.T) {
 	// It has to wait for its turn.
 	first := c.Open("run", sh(map[string]any{"stdin": true}, "read x"))
 	first.AwaitEvent()
-	ch := c.Open("run", runOf(asked("p", "a", nil), "sleep", "60"))
-	awaitStarting(t, c, "p")
-	wantFault(t, c.Do("run", runOf(asked("p", "a", nil), "sleep", "60")), fault.ProcessExists)
-	kill := c.Open("kill", map[string]any{"process_id": "p", "forbid": true})
+	id, ch := openWaiting(t, c)
+	wantFault(t, c.Do("run", runOf(asked(id, "a", nil), "sleep", "60")), fault.ProcessExists)
+	kill := c.Open("kill", map[string]any{"process_id": id, "forbid": true})
 	c.Ping("the kill has arrived")
 	first.End()
 	wantExit(t, first.Finish(), 1, "exited")
@@ -96,7 +126,7 @@ func TestRequestThatIsJustBeingStarted(t *testing.T) {
 	if o := kill.Finish(); o.Result["survivors"] != 0.0 {
 		t.Fatal(o.Result, o.Err)
 	}
-	wantSignal(t, attach(c, "p"), syscall.SIGKILL, "killed")
+	wantSignal(t, attach(c, id), syscall.SIGKILL, "killed")
 }
 
 func TestRequestThatCannotStartLeavesNoTrace(t *testing.T) {

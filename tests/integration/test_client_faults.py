@@ -28,7 +28,7 @@ LEASE = 4.0
 
 @pytest.mark.parametrize("mode", ["execute", "stream"])
 async def test_killed_program_with_its_embedded_service(mode: str) -> None:
-    """Its commands die with it at once; its guest and all directories go when the lease ends."""
+    """Without patience its commands die with it at once; its guest and all directories go when the lease ends."""
     temporary = Path(tempfile.gettempdir())
     before = set(temporary.glob(PREFIX + "*"))  # noqa: ASYNC240  a look at the disk
     mark = new_mark()
@@ -116,9 +116,9 @@ async def test_killed_shim(target: str) -> None:
 
 
 async def test_killed_service(directory: Path) -> None:
-    """The client says that the service cannot be reached, also on closing, and holds nothing of it any more."""
+    """A client without patience says that it cannot be reached, also on closing, and holds nothing of it any more."""
     with ServedProcess("--address", f"unix:{directory}/grpc.sock", environment={"TMPDIR": str(directory)}) as service:
-        ws = await AgenticWorkspace.create(provider="local", target=service.target, lease=1)
+        ws = await AgenticWorkspace.create(provider="local", target=service.target, lease=1, retry_timeout=0)
         running = asyncio.create_task(ws.execute("sleep 1000"))
         assert (await ws.execute("echo ready")).success
         service.kill()

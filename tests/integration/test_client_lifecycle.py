@@ -21,6 +21,7 @@ from agentic_isolation import (
     IsolationError,
     ServiceClient,
     UnavailableError,
+    WorkspaceLocalProvider,
     WorkspaceNotFoundError,
 )
 from tests.support import proc
@@ -278,8 +279,24 @@ async def test_target_from_the_environment(service: ServedProcess, monkeypatch: 
 
 
 async def test_service_that_is_not_there(directory: Path) -> None:
+    target = f"unix:{directory}/nobody.sock"
     with pytest.raises(UnavailableError, match=r"nobody\.sock"):
-        await AgenticWorkspace.create(provider="local", target=f"unix:{directory}/nobody.sock")
+        await AgenticWorkspace.create(provider="local", target=target, retry_timeout=0)
+    with pytest.raises(UnavailableError, match=r"nobody\.sock.*\(tried \d+ times in [\d.]+ s\)"):
+        await AgenticWorkspace.create(provider="local", target=target, retry_timeout=1)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
+async def test_patience_that_is_none(seconds: float) -> None:
+    for make in (
+        lambda: AgenticWorkspace.create(provider="local", target="", retry_timeout=seconds),
+        lambda: AgenticWorkspace.connect(NO_SUCH_WORKSPACE, target="", retry_timeout=seconds),
+        lambda: ServiceClient("unix:nobody.sock", retry_timeout=seconds),
+        lambda: WorkspaceLocalProvider(retry_timeout=seconds),
+    ):
+        with pytest.raises(InvalidArgumentError) as raised:
+            make()
+        assert raised.value.field == "retry_timeout"
 
 
 def test_interrupted_program_cleans_up() -> None:

@@ -74,7 +74,7 @@ async def test_engine_that_ends(fragile: Engine, served: ServedProcess, end: Cal
     """While it is away nothing is lost yet. An engine without live restore ends its containers, and that is told."""
     async with (
         ServiceClient(served.target) as client,
-        AgenticWorkspace.create(security=RUNC, lease=60, target=served.target) as ws,
+        AgenticWorkspace.create(security=RUNC, lease=60, target=served.target, retry_timeout=0) as ws,
     ):
         mark = new_mark()
         command = asyncio.create_task(ws.execute(sleep_for_ever(mark)))
@@ -103,7 +103,7 @@ async def test_engine_that_ends(fragile: Engine, served: ServedProcess, end: Cal
 
 async def test_workspaces_that_could_not_be_removed_are_later(fragile: Engine, served: ServedProcess) -> None:
     """One that is destroyed while the engine is away, and one whose lease ends meanwhile."""
-    async with ServiceClient(served.target) as client, connected(served.target) as stub:
+    async with ServiceClient(served.target, retry_timeout=0) as client, connected(served.target) as stub:
         ids = []
         for lease in (60, 3):
             security = pb.SecurityConfig(use_gvisor=False)
@@ -133,7 +133,7 @@ async def test_engine_that_stops_answering(fragile: Engine, served: ServedProces
     """Every call ends in time with what was tried; afterwards the workspace is as before, and so is what lingers."""
     async with (
         connected(served.target) as stub,
-        AgenticWorkspace.create(security=RUNC, lease=300, target=served.target) as ws,
+        AgenticWorkspace.create(security=RUNC, lease=300, target=served.target, retry_timeout=0) as ws,
     ):
         workspace = pb.Workspace(workspace_id=ws.id)
         request = start(workspace, shell("echo first; sleep 20; echo last"), linger=seconds(120))
@@ -145,7 +145,7 @@ async def test_engine_that_stops_answering(fragile: Engine, served: ServedProces
                     ws.execute("true"),
                     ws.execute("true"),
                     ws.read_file("file"),
-                    AgenticWorkspace.create(security=RUNC, lease=60, target=served.target),
+                    AgenticWorkspace.create(security=RUNC, lease=60, target=served.target, retry_timeout=0),
                     return_exceptions=True,
                 )
                 assert time.monotonic() - began < BOUND
@@ -165,7 +165,7 @@ async def test_connections_that_are_cut(fragile: Engine, directory: Path) -> Non
         with ServedProcess("--address", f"unix:{directory}/s", environment=environment) as service:
             async with (
                 connected(service.target) as stub,
-                AgenticWorkspace.create(security=RUNC, lease=60, target=service.target) as ws,
+                AgenticWorkspace.create(security=RUNC, lease=60, target=service.target, retry_timeout=0) as ws,
             ):
                 workspace = pb.Workspace(workspace_id=ws.id)
                 line = "echo first; until [ -e go ]; do sleep 0.05; done; echo last"

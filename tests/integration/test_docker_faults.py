@@ -91,7 +91,7 @@ async def test_lost_workspace_is_forgotten_when_its_lease_ends(engine: Engine, s
 
 async def test_paused_container(engine: Engine, service: ServedProcess) -> None:
     """Its silence is noticed, what cannot be reached is not lost, and afterwards everything is as before."""
-    async with AgenticWorkspace.create(security=RUNC, lease=120, target=service.target) as ws:
+    async with AgenticWorkspace.create(security=RUNC, lease=120, target=service.target, retry_timeout=0) as ws:
         await ws.write_file("kept", "by the workspace")
         container = container_of(engine, ws.id)
         command = asyncio.create_task(ws.execute(sleep_for_ever(new_mark())))

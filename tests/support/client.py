@@ -1,4 +1,6 @@
-"""A program that uses a workspace until it is killed: `python -m tests.support.client WAY TARGET PID LEASE MODE MARK`.
+"""A program that uses a workspace until it is killed.
+
+`python -m tests.support.client WAY TARGET PID LEASE MODE MARK RETRY_TIMEOUT`
 
 It prints the workspace's id as soon as commands with the mark run in it. MODE is `execute`, `stream` or `idle`.
 """
@@ -18,8 +20,8 @@ async def read(stream: OutputStream) -> None:
         pass
 
 
-async def main(name: str, target: str, pid: str, lease: str, mode: str, mark: str) -> None:
-    way = Way.of(name, target=target, service_pid=int(pid))
+async def main(name: str, target: str, pid: str, lease: str, mode: str, mark: str, retry: str) -> None:
+    way = Way.of(name, target=target, service_pid=int(pid), retry_timeout=float(retry))
     async with way.open(way.config(lease=float(lease))) as ws, asyncio.TaskGroup() as group:
         if mode == "execute":
             group.create_task(ws.execute(tree(mark)))

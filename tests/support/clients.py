@@ -19,10 +19,11 @@ class ClientProgram:
         mode: `execute`, `stream`, or `idle` for a child in the background of a command that has ended.
         mark: The mark of its commands.
         lease: Seconds that its workspace outlives it.
+        retry_timeout: Seconds that its commands outlive it.
     """
 
-    def __init__(self, way: Way, *, mode: str, mark: str, lease: float) -> None:
-        arguments = [way.name, way.target, str(way.service_pid), str(lease), mode, mark]
+    def __init__(self, way: Way, *, mode: str, mark: str, lease: float, retry_timeout: float = 0) -> None:
+        arguments = [way.name, way.target, str(way.service_pid), str(lease), mode, mark, str(retry_timeout)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.client", *arguments],
             stdout=subprocess.PIPE,

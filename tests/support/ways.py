@@ -158,17 +158,19 @@ class Way:
     """Address of the service, on the road `served`."""
     service_pid: int
     """The process that is the service: this one, but on the road `served`."""
+    retry_timeout: float
+    """Seconds for which calls bear with what is unavailable."""
     _direct: agentic_isolation.WorkspaceLocalProvider | None
 
     @classmethod
-    def of(cls, name: str, *, target: str = "", service_pid: int = 0) -> Way:
-        """Returns a way by its name; the rest counts on the road `served` only."""
+    def of(cls, name: str, *, target: str = "", service_pid: int = 0, retry_timeout: float = 60.0) -> Way:
+        """Returns a way by its name; target and service_pid count on the road `served` only."""
         place, _, road = name.rpartition("-")
         kind = PLACES[place]
         if road == "served":
-            return cls(name, kind, target, service_pid, None)
-        direct = getattr(agentic_isolation, kind.direct)() if road == "direct" else None
-        return cls(name, kind, "", os.getpid(), direct)
+            return cls(name, kind, target, service_pid, retry_timeout, None)
+        direct = getattr(agentic_isolation, kind.direct)(retry_timeout=retry_timeout) if road == "direct" else None
+        return cls(name, kind, "", os.getpid(), retry_timeout, direct)
 
     @property
     def provider(self) -> str:
@@ -184,7 +186,7 @@ class Way:
         config = config or self.config()
         if self._direct is not None:
             return DirectWorkspace(self._direct, await self._direct.create(config))
-        return await AgenticWorkspace(config, target=self.target)
+        return await AgenticWorkspace(config, target=self.target, retry_timeout=self.retry_timeout)
 
     @contextlib.asynccontextmanager
     async def open(self, config: WorkspaceConfig | None = None) -> AsyncIterator[Workspace]:

@@ -20,6 +20,8 @@ const (
 	maxCapture     = 16 << 20
 	// maxRequest bounds the digest of what was asked, in characters.
 	maxRequest = 128
+	// maxInput bounds the standard input of a request, which is taken in whole before the command starts.
+	maxInput = 4 << 20
 )
 
 var processID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
@@ -68,6 +70,14 @@ func (g *Guest) run(ch *link.Channel, request *runRequest) {
 		ch.Fail(err)
 		return
 	}
+	var input []byte
+	if request.Stdin && request.Request != "" {
+		// A request whose channel breaks in the middle of its input has not begun: its repeat brings the whole again.
+		if input, err = collect(ch); err != nil {
+			ch.Fail(err)
+			return
+		}
+	}
 	p, err := g.table.Start(spec, func(spec *process.Spec) error { return g.settle(request, spec) })
 	if err != nil {
 		ch.Fail(err)
@@ -75,10 +85,35 @@ func (g *Guest) run(ch *link.Channel, request *runRequest) {
 	}
 	// A failure to send is a closed channel, which stream finds.
 	_ = ch.Event(startedEvent{Event: "started", ProcessID: p.ID, PID: p.PID(), StartedUnixNS: p.StartedUnixNS()})
-	if request.Stdin {
+	switch {
+	case request.Stdin && request.Request != "":
+		// Not a part of the operation: it goes on without the channel, and ends with the process at the latest.
+		go func() {
+			p.WriteStdin(input)
+			p.CloseStdin()
+		}()
+	case request.Stdin:
 		ch.Go(func() { feed(ch, p) })
 	}
 	g.stream(ch, p, 0)
+}
+
+// collect takes the whole of a request's input, up to END.
+func collect(ch *link.Channel) (input []byte, err error) {
+	for {
+		data, err := ch.Receive(nil)
+		if err == io.EOF {
+			return input, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(input)+len(data) > maxInput {
+			return nil, fault.New(fault.BadRequest, "stdin: a request takes at most %d bytes", maxInput)
+		}
+		input = append(input, data...)
+		ch.Grant(len(data))
+	}
 }
 
 // feed passes DATA on to the command's standard input. What the command does not want is thrown away.

@@ -11,6 +11,8 @@ import click
 from agentic_isolation import AgenticWorkspace, Exited, Output, OutputSource
 from agentic_isolation_service.cli.options import optional_target, parse_pairs, required_target, run_to_end
 
+RETRY_TIMEOUT = 5.0
+"""Seconds for which the service may be away: enough for a new start, and little where there is none."""
 _PASSTHROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
@@ -45,7 +47,12 @@ def run(
 
     async def program() -> int:
         async with AgenticWorkspace.create(
-            provider, image, workdir, environment=environment, target=target or ""
+            provider,
+            image,
+            workdir,
+            environment=environment,
+            target=target or "",
+            retry_timeout=RETRY_TIMEOUT,
         ) as workspace:
             for path, content in uploads:
                 await workspace.write_file(path, content)
@@ -78,7 +85,7 @@ def execute(
         command = command[1:]
 
     async def program() -> int:
-        async with AgenticWorkspace.connect(workspace_id, target=target) as workspace:
+        async with AgenticWorkspace.connect(workspace_id, target=target, retry_timeout=RETRY_TIMEOUT) as workspace:
             return await _follow(workspace, command, timeout, with_stdin, cwd=workdir, env=environment)
 
     sys.exit(run_to_end(program()))

@@ -26,7 +26,7 @@ def list_workspaces(target: str, label: tuple[str, ...], as_json: bool) -> None:
     labels = parse_pairs(label, "NAME=VALUE")
 
     async def program() -> list[WorkspaceInfo]:
-        async with ServiceClient(target) as service:
+        async with ServiceClient(target, retry_timeout=0) as service:
             return [workspace async for workspace in service.list_workspaces(labels)]
 
     workspaces = run_to_end(program())
@@ -43,7 +43,7 @@ def remove(target: str, workspace_ids: tuple[str, ...]) -> None:
     """Kill everything in workspaces and remove them."""
 
     async def program() -> None:
-        async with ServiceClient(target) as service:
+        async with ServiceClient(target, retry_timeout=0) as service:
             for workspace_id in workspace_ids:
                 await service.destroy_workspace(workspace_id)
                 click.echo(workspace_id)
@@ -61,14 +61,14 @@ def info(target: str | None, workspace_id: str | None, as_json: bool) -> None:
         raise click.UsageError("a workspace is a running service's: name that by --target")
 
     async def workspace() -> WorkspaceInfo:
-        async with AgenticWorkspace.connect(workspace_id or "", target=target) as found:
+        async with AgenticWorkspace.connect(workspace_id or "", target=target, retry_timeout=0) as found:
             return found.info
 
     async def server() -> ServerInfo:
         if target:
-            async with ServiceClient(target) as service:
+            async with ServiceClient(target, retry_timeout=0) as service:
                 return await service.info()
-        async with embedded_target() as embedded, ServiceClient(embedded) as service:
+        async with embedded_target() as embedded, ServiceClient(embedded, retry_timeout=0) as service:
             return await service.info()
 
     if workspace_id is None:

@@ -83,9 +83,9 @@ class Workspaces:
         try:
             if self._lasting:
                 await self._take_up()
-                self._reconciling = asyncio.create_task(
-                    keep_going(RECONCILE_INTERVAL, self._reconcile), name="reconcile-workspaces"
-                )
+            self._reconciling = asyncio.create_task(
+                keep_going(RECONCILE_INTERVAL, self._reconcile), name="reconcile-workspaces"
+            )
         except BaseException:
             await finish(self._leave())
             raise
@@ -333,8 +333,9 @@ class Workspaces:
             self._reap(held)
 
     async def _reconcile(self) -> None:
-        for name, living in (await self._living()).items():
-            await self._adopt(name, living)
+        if self._lasting:
+            for name, living in (await self._living()).items():
+                await self._adopt(name, living)
         await self._registry.prune(self.request_window)
 
     async def _living(self) -> dict[str, frozenset[str]]:

@@ -124,6 +124,7 @@ class Arena:
             environment=environment,
             lease=_LEASE,
             target="",
+            retry_timeout=0,  # one that falls silent is a finding, and nothing to wait for
         )
 
     async def _discard(self) -> None:

@@ -24,6 +24,13 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
     # A second server must fail to bind a taken port instead of sharing its connections.
     ("grpc.so_reuseport", 0),
+    # Clients that ask every few seconds whether the path is still there are welcome; unset, gRPC cuts them off when
+    # they ask more often than every five minutes while a command is silent.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    # A client whose machine or path has gone is noticed too: what it ran is given up, after its linger.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
 )
 
 
