@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any
@@ -48,6 +49,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+_BROKEN_WHILE_SENDING = "Internal error from Core"
+"""Details of the status, INTERNAL, that gRPC for Python itself makes where the stream of a request breaks."""
 _DETAILS_KEY = "grpc-status-details-bin"
 _BY_CODE: dict[grpc.StatusCode, type[IsolationError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
@@ -123,11 +126,14 @@ class Connection:
         """
         remaining = patience.remaining
         bound = timeout if remaining is None else remaining if timeout is None else min(timeout, remaining)
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             with self._translated():
                 return await method(request, timeout=bound)
         except DeadlineError as error:
-            if timeout is not None and bound == timeout:
+            # The service itself may say so too, and then it has answered.
+            if timeout is not None and bound == timeout and clock() - began > 0.9 * timeout:
                 raise UnavailableError(f"{self.target} has not answered for {timeout:g} s") from error
             raise
 
@@ -173,6 +179,8 @@ def error_of(error: grpc.aio.AioRpcError, target: str) -> IsolationError:
     kind = error_classes().get(reason or "")
     if kind is not None:
         return kind(description or error.details() or "", field=field)
+    if error.details() == _BROKEN_WHILE_SENDING:
+        return UnavailableError(f"the call to {target} broke while the request was sent")
     kind = _BY_CODE.get(error.code(), IsolationError)
     return kind(f"{target} answered {error.code().name}: {error.details()}")
 

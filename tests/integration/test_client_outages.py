@@ -75,8 +75,8 @@ async def breaking(path: FaultyPath, seed: int, *, pause: float = 0.3) -> AsyncI
         while True:
             await asyncio.sleep(moments.uniform(0, 2 * pause))
             if moments.random() < 0.3:
-                await path.refuse()
                 try:
+                    await path.refuse()
                     await asyncio.sleep(moments.uniform(0, pause))
                 finally:
                     await path.accept()
@@ -164,8 +164,8 @@ async def test_slow_reader_goes_on(ws: AgenticWorkspace, path: FaultyPath) -> No
 
 async def test_files_go_on(ws: AgenticWorkspace, path: FaultyPath) -> None:
     data = random.Random(1).randbytes(8 << 20)
-    async with breaking(path, 11, pause=0.4):
-        for number in range(3):
+    async with breaking(path, 11, pause=0.1):
+        for number in range(8):
             await ws.write_file(f"d/file-{number}", data)
             assert await ws.read_file(f"d/file-{number}") == data
             assert (await ws.stat_file(f"d/file-{number}")).size_bytes == len(data)
