@@ -6,6 +6,10 @@ WORKERS ?= 2
 FUZZTIME ?= 20s
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+MINUTES ?= 3
+RUNTIME ?= both
+SEED ?=
+CHAOS_ARGS ?=
 
 # Pinned exactly, because CI fails on any difference in the stubs, and deliberately not the newest: generated code runs on
 # its own and on later releases of grpcio and protobuf, never on earlier ones. They have a venv of their own because
@@ -27,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .SILENT:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-go test-python test-local engine-up engine-down lint lint-python lint-proto lint-go format proto bench fuzz wheel clean
+.PHONY: help setup demo test test-go test-python test-local chaos engine-up engine-down lint lint-python lint-proto lint-go format proto bench fuzz wheel clean
 
 help: ## List the targets
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +51,9 @@ test-python: setup
 
 test-local: setup ## Run the tests that need no Docker Engine
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker and not gvisor" $(PYTEST_ARGS)
+
+chaos: setup ## Break everything at random for MINUTES (3), of workspaces with RUNTIME (both), by SEED, and check what is lost
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --runtime $(RUNTIME) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 lint: lint-python lint-proto lint-go ## Check style, types, layering, the contract and the freshness of the stubs
 
