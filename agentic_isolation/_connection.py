@@ -54,6 +54,8 @@ _BROKEN_WHILE_SENDING = "Internal error from Core"
 _DETAILS_KEY = "grpc-status-details-bin"
 _BY_CODE: dict[grpc.StatusCode, type[IsolationError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    # Our own cancellation is asyncio's: a status of it is somebody's on the way, a server's or a proxy's that ends.
+    grpc.StatusCode.CANCELLED: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
     grpc.StatusCode.UNIMPLEMENTED: UnsupportedError,

@@ -1,4 +1,4 @@
-"""A service with a state directory, killed and started again by a test: its workspaces outlive each of its processes."""
+"""A service with a state directory, killed and started again by a test: its workspaces outlive its processes."""
 
 from __future__ import annotations
 

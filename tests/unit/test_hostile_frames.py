@@ -228,7 +228,6 @@ RAW_GREETINGS = {name: encode_json(FrameType.HELLO, 0, value) for name, value in
     "nonce of lone surrogates": encode(
         FrameType.HELLO, 0, b'{"versions": [1, 1], "nonce": "' + b"\\ud800" * 32 + b'"}'
     ),
-    "garbage": b"SSH-2.0-OpenSSH_9.6\r\n",
     "no JSON": encode(FrameType.HELLO, 0, b"hello"),
     "another frame": encode(FrameType.PING, 0),
     "another channel": encode_json(FrameType.HELLO, 1, GREETING),
@@ -244,6 +243,18 @@ async def test_greeting_that_is_refused(greeting: bytes) -> None:
         with pytest.raises(WorkspaceLostError):
             await session.call({"op": "info"})
         await assert_lost_for_good(session)
+
+
+async def test_words_where_a_guest_is_expected_are_no_loss() -> None:
+    """An engine that cannot start the way in says so like that, and can perhaps the next time."""
+
+    async def script(end: GuestEnd) -> None:
+        await end.send_bytes(b"OCI runtime exec failed: try again\r\n")
+
+    async with session_with(script, handshake=False) as session:
+        with pytest.raises(UnavailableError, match="no guest answered"):
+            await session.call({"op": "info"})
+        assert session.lost is None
 
 
 IDENTITY: dict[str, object] = {"workspace_id": WORKSPACE_ID, "boot_id": "b"}

@@ -13,7 +13,13 @@ LEVELS = ("debug", "info", "warning", "error")
 def configure_logs(level: str, *, as_json: bool) -> None:
     """Sends the standard library's log to standard error, as lines for people or JSON for programs."""
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # Others show the values of variables, and those may be secret.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     before: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
 from agentic_isolation.errors import IsolationError, UnavailableError
@@ -114,7 +114,9 @@ class HeldWorkspace:
         await asyncio.shield(self._destroying)
 
     async def leave(self) -> None:
-        """Lets go of it: it goes on, and its guest ends it when its time is over."""
+        """Lets go of it: its guest ends it when its time is over. What is half destroyed is left so."""
+        if self._destroying is not None:
+            await _end([self._destroying])
         await _end(self._watchers)
         await self.session.aclose()
 
@@ -180,7 +182,7 @@ def _loop_time(moment: dt.datetime) -> float:
     return asyncio.get_running_loop().time() + (moment - dt.datetime.now(dt.UTC)).total_seconds()
 
 
-async def _end(tasks: list[asyncio.Task[object]]) -> None:
+async def _end(tasks: Sequence[asyncio.Task[object] | asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

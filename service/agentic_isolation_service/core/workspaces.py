@@ -183,7 +183,7 @@ class Workspaces:
         held = self.get(workspace_id)
         try:
             await self._destroy(held)
-        except UnavailableError:
+        except (UnavailableError, asyncio.CancelledError):
             self._reap(held)
             raise
 

@@ -14,6 +14,7 @@ import hmac
 import re
 import secrets
 from collections import deque
+from collections.abc import Iterator
 from typing import Protocol
 
 from agentic_isolation_service.guest.channel import Channel
@@ -292,11 +293,19 @@ async def _shake_hands(stream: ByteStream, decoder: FrameDecoder, key: bytes) ->
 async def _receive_hello(stream: ByteStream, decoder: FrameDecoder) -> dict[str, object]:
     while data := await stream.receive(_RECEIVE_SIZE):
         with contextlib.closing(decoder.feed(data)) as frames:
-            for frame in frames:
+            for frame in _of_a_guest(frames):
                 if frame.type is not FrameType.HELLO or frame.channel != 0:
                     raise ProtocolError("the handshake was not a HELLO frame")
                 return decode_json(frame.payload)
     raise ConnectionError("the guest closed the link during the handshake")
+
+
+def _of_a_guest(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Passes frames on. An engine that could not start what connects us says so in words, where frames are expected."""
+    try:
+        yield from frames
+    except ProtocolError as error:
+        raise ConnectionError(f"no guest answered: {error}") from error
 
 
 def _proof(key: bytes, side: str, guest_nonce: str, service_nonce: str) -> str:

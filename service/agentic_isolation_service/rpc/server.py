@@ -17,7 +17,7 @@ from agentic_isolation_service.rpc.servicer import MESSAGE_BYTES, WorkspaceServi
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
 
-_LAST_WORDS = 0.2
+_LAST_WORDS = 2.0
 """Seconds for the statuses of calls that have just been ended to leave."""
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
