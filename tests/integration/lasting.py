@@ -1,4 +1,4 @@
-"""A service with a state directory, killed and started again by a test: its workspaces outlive its processes."""
+"""A service with a state directory, killed and started again by a test: what it has made outlives its processes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.engine import Engine
 from tests.integration.wire import Stub, connected, seconds, shell
 from tests.support.engine_leaks import containers
 from tests.support.eventually import eventually
+from tests.support.failpoints import ORDERS_VARIABLE
 from tests.support.proc import belonging_to
 from tests.support.service import ServedProcess
 
@@ -83,13 +84,24 @@ class LastingService:
     Args:
         directory: Where it listens and keeps its state.
         options: More options of `serve`.
+        failing: Whether it fails where tests/support/failpoints.py is told to.
     """
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, failing: bool = False) -> None:
         directory.mkdir(exist_ok=True)
         self.state = directory / "state"
-        self._options = ["--address", f"unix:{directory}/grpc.sock", "--state-dir", str(self.state), *options]
+        self._module = "tests.support.failpoints" if failing else "agentic_isolation_service"
+        self._environment = {ORDERS_VARIABLE: str(directory)} if failing else {}
+        command = ["serve"] if failing else []
+        self._options = [
+            *(*command, "--address", f"unix:{directory}/grpc.sock", "--state-dir", str(self.state), *options)
+        ]
         self._process: ServedProcess | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started, and its end not awaited yet."""
+        return self._process is not None
 
     @property
     def process(self) -> ServedProcess:
@@ -101,20 +113,27 @@ class LastingService:
     async def running(self) -> AsyncIterator[Stub]:
         """Starts it unless it runs, and yields its stub; on the way out it goes on."""
         if self._process is None:
-            self._process = await asyncio.to_thread(ServedProcess, *self._options)
+            self._process = await asyncio.to_thread(
+                ServedProcess, *self._options, module=self._module, environment=self._environment
+            )
         async with connected(self._process.target) as stub:
             yield stub
 
     async def end(self, number: int) -> str:
         """Sends the process a signal, waits for its end, and returns what it has logged."""
+        self.process.process.send_signal(number)
+        _, log = await self.ended()
+        return log
+
+    async def ended(self) -> tuple[int, str]:
+        """Waits for the process's end, and returns its exit code and what it has logged."""
         process = self.process
-        process.process.send_signal(number)
-        await asyncio.to_thread(process.process.wait, _STOP_TIMEOUT)
+        code = await asyncio.to_thread(process.process.wait, _STOP_TIMEOUT)
         log = process.log
         process.kill()
         self._process = None
         assert "Traceback" not in log
-        return log
+        return code, log
 
     async def aclose(self) -> None:
         """Destroys what it holds and ends it."""
@@ -130,9 +149,9 @@ class LastingService:
 
 
 @contextlib.asynccontextmanager
-async def lasting(directory: Path, *options: str) -> AsyncIterator[LastingService]:
+async def lasting(directory: Path, *options: str, failing: bool = False) -> AsyncIterator[LastingService]:
     """Yields a service that does not run yet, and destroys what it holds in the end."""
-    service = LastingService(directory, *options)
+    service = LastingService(directory, *options, failing=failing)
     try:
         yield service
     finally:
