@@ -39,7 +39,9 @@ from tests.support.eventually import eventually
 from tests.support.scripted_service import SILENCE, ScriptedService
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-OTHERS = [code for code in grpc.StatusCode if code not in (UNAVAILABLE, grpc.StatusCode.OK)]
+AWAY = (UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""What an end of the far side looks like."""
+OTHERS = [code for code in grpc.StatusCode if code not in (*AWAY, grpc.StatusCode.OK)]
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 ENDING = Termination(cause=TerminationCause.EXITED, exit_code=0, signal=None, started_at=NOW, duration_ms=1)
 STARTED = convert.event_to_pb(Started("p-1", NOW))

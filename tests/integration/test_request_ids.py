@@ -133,15 +133,36 @@ async def test_keepalive_interval_is_no_content(stub: Stub, workspace: pb.Worksp
     assert first.process_id == second.process_id
 
 
-async def test_result_that_is_not_remembered_is_not_made_again(stub: Stub, workspace: pb.Workspace) -> None:
-    """Without a linger a process is forgotten when its result was sent, and the command must not run again."""
+async def test_result_is_remembered_without_a_linger(stub: Stub, workspace: pb.Workspace) -> None:
+    """A linger is for processes that run; results have the window."""
     for request in (execute(workspace, RUN, linger=None), stream(workspace, RUN, linger=None, request_id="id-2")):
-        await wire.call(stub, request)
+        first = await wire.call(stub, request)
         before = runs(workspace)
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "RESULT_FORGOTTEN") as caught:
-            await wire.call(stub, request)
-        assert "linger" in caught.message
+        assert (await wire.call(stub, request))[-1] == first[-1]
         assert runs(workspace) == before
+
+
+async def test_request_that_was_forbidden_before_it_came_is_not_carried_out(
+    stub: Stub, workspace: pb.Workspace
+) -> None:
+    """A client gives a call up, and that overtakes the call itself."""
+    forbid = pb.SignalProcessRequest(workspace_id=workspace.workspace_id, request_id="id-1", signal=9, tree=True)
+    await stub.SignalProcess(forbid)
+    for request in (execute(workspace, RUN), stream(workspace, RUN)):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "RESULT_FORGOTTEN"):
+            await wire.call(stub, request)
+    assert not host_file(workspace, "runs").exists()
+
+
+async def test_killing_a_request_returns_when_its_tree_has_ended(stub: Stub, workspace: pb.Workspace) -> None:
+    mark = new_mark()
+    running = asyncio.ensure_future(stub.Execute(execute(workspace, f"setsid sleep {mark} & sleep {mark}")))
+    await eventually(lambda: len(mentioning(mark)) >= 2, "it runs")
+    kill = pb.SignalProcessRequest(workspace_id=workspace.workspace_id, request_id="id-1", signal=9, tree=True)
+    await stub.SignalProcess(kill)
+    assert not mentioning(mark)
+    assert (await running).termination.cause == pb.TERMINATION_CAUSE_KILLED
+    await stub.SignalProcess(kill)
 
 
 async def test_same_id_with_other_content(stub: Stub, workspace: pb.Workspace) -> None:
@@ -155,12 +176,6 @@ async def test_same_id_with_other_content(stub: Stub, workspace: pb.Workspace) -
         execute(workspace, RUN, command={"working_dir": "/workspace"}),
         execute(workspace, RUN, output_limit_bytes=100),
         execute(workspace, RUN, linger=seconds(61)),
-        pb.ExecuteRequest(
-            workspace_id=workspace.workspace_id,
-            command=wire.argv("/bin/sh", "-c", RUN),
-            request_id="id-1",
-            linger=LINGER,
-        ),
         stream(workspace, RUN),
         stream(workspace, RUN, line_mode=True),
     ):
@@ -173,7 +188,7 @@ async def test_id_belongs_to_its_workspace(stub: Stub, workspace: pb.Workspace) 
     async with a_workspace(stub) as other:
         first = await stub.Execute(execute(workspace, RUN))
         second = await stub.Execute(execute(other, "echo run >> runs; echo else"))
-        assert first.process_id != second.process_id
+        assert (first.termination.exit_code, second.termination.exit_code) == (5, 0)
         assert runs(workspace) == runs(other) == 1
 
 
@@ -276,6 +291,5 @@ async def test_killed_run_is_not_made_again(stub: Stub, workspace: pb.Workspace)
     with pytest.raises(grpc.aio.AioRpcError):
         await stub.Execute(request, timeout=1)
     await eventually(lambda: not mentioning(mark), "it was killed")
-    with refused(grpc.StatusCode.FAILED_PRECONDITION, "RESULT_FORGOTTEN"):
-        await stub.Execute(request)
+    assert (await stub.Execute(request)).termination.cause == pb.TERMINATION_CAUSE_KILLED
     assert runs(workspace) == 1
