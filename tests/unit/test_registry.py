@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agentic_isolation import InvalidArgumentError
 from agentic_isolation import _convert as convert
 from agentic_isolation.models import WorkspaceConfig, WorkspaceState
+from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.records import WorkspaceRecord
 from agentic_isolation_service.registry import SqliteRegistry, codec
@@ -34,7 +35,7 @@ records = st.builds(
 )
 RECORD = WorkspaceRecord(
     WorkspaceConfig(provider="local", labels={"project": "a", "team": "b"}, environment={"COLOUR": "green"}),
-    convert.workspace_from_pb(convert.pb.Workspace(workspace_id="ws-a", provider="local", state=2)),
+    convert.workspace_from_pb(pb.Workspace(workspace_id="ws-a", provider="local", state=pb.WORKSPACE_STATE_READY)),
     "request",
     "owner",
 )
