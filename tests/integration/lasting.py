@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.support.engine_leaks import containers
 from tests.support.eventually import eventually
 from tests.support.failpoints import ORDERS_VARIABLE
 from tests.support.proc import belonging_to
-from tests.support.service import ServedProcess
+from tests.support.service import ServedProcess, python_environment
 
 KINDS = [
     "local",
@@ -28,6 +29,7 @@ KINDS = [
 """What workspaces may be made of, for parametrize."""
 LINGER = seconds(60)
 _STOP_TIMEOUT = 30
+_REFUSED = 125
 
 
 def create(kind: str, **fields: Any) -> pb.CreateWorkspaceRequest:
@@ -118,6 +120,19 @@ class LastingService:
             )
         async with connected(self._process.target) as stub:
             yield stub
+
+    async def refused(self) -> str:
+        """Starts it where it must not come up, and returns what it says about that."""
+        refused = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", self._module, "serve", *self._options),
+            env=python_environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        said, complaint = await refused.communicate()
+        assert (refused.returncode, said) == (_REFUSED, b""), complaint.decode()
+        assert b"Traceback" not in complaint
+        return complaint.decode()
 
     async def end(self, number: int) -> str:
         """Sends the process a signal, waits for its end, and returns what it has logged."""
