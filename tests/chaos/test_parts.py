@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.findings import complaints
 from tests.chaos.jobs import LOG, Job
 from tests.chaos.journal import Journal, operations
 from tests.chaos.network import NetworkPath
@@ -57,6 +58,21 @@ def test_journal_that_a_kill_has_cut(tmp_path: Path) -> None:
     first, second = operations([path])
     assert (first.acknowledged, first.client, first.started < second.started) == (True, "client", True)
     assert (second.acknowledged, second.reason, second.ended) == (False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("log", "count"),
+    [
+        ("2026-01-01T00:00:00Z [info     ] workspace created\n2026-01-01T00:00:00Z [warning  ] not yet\n", 0),
+        ("2026-01-01T00:00:00Z [error    ] a defect of the service\n", 1),
+        ("2026-01-01T00:00:00Z [error    ] ExecuteBatchError raised in core by x\n╭── Traceback ──╮\n", 0),
+        ("Traceback (most recent call last):\n", 1),
+    ],
+)
+def test_log_that_tells_of_defects(log: str, count: int, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(log)
+    assert len(complaints(path)) == count
 
 
 @asynccontextmanager
