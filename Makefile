@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .SILENT:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-go test-python test-local chaos engine-up engine-down lint lint-python lint-proto lint-go format proto bench fuzz wheel clean
+.PHONY: help setup demo test test-go test-python test-chaos test-local chaos engine-up engine-down lint lint-python lint-proto lint-go format proto bench fuzz wheel clean
 
 help: ## List the targets
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,13 +41,17 @@ setup: $(VENV)/.installed $(GUEST_BIN)/.stamp ## Make .venv with the package, it
 demo: setup ## Watch an agent's output stream out of a workspace: a container where there is a Docker Engine
 	$(BIN)/python examples/demo.py
 
-test: test-go test-python ## Run all tests, those of containers on DOCKER_HOST's engine or on a private one (root on Debian)
+test: test-go test-python test-chaos ## Run all tests, those of containers on DOCKER_HOST's engine or on a private one (root on Debian)
 
 test-go: setup
 	cd guest && $(GO) vet ./... && $(GO) test ./...
 
 test-python: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/chaos $(PYTEST_ARGS)
+
+# On its own: its load is made to fill the machine, and others' would be taken for faults.
+test-chaos: setup
+	$(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
 
 test-local: setup ## Run the tests that need no Docker Engine
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker and not gvisor" $(PYTEST_ARGS)
