@@ -8,6 +8,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from agentic_isolation._cleanup import finish
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from agentic_isolation_service.core.workspaces import Workspaces
@@ -57,7 +58,8 @@ class RpcServer:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
-        await self._server.start()
+        # A start that is cancelled half way leaves a server that cannot be stopped.
+        await finish(self._server.start())
         for name in ("", SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return port if not address.startswith("unix:") else 0
