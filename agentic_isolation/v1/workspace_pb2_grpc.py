@@ -164,6 +164,7 @@ class WorkspaceServiceServicer(object):
         * FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]: a protection or limit that was asked for cannot be had there.
         * FAILED_PRECONDITION [IMAGE_UNAVAILABLE]: the image is not there and cannot be pulled.
         * UNAVAILABLE [PROVIDER_UNAVAILABLE]: the provider's engine cannot be reached. Retryable.
+        * UNAVAILABLE [REGISTRY_UNAVAILABLE]: the server cannot write it down; nothing was made. Retryable.
         * RESOURCE_EXHAUSTED [CAPACITY]: the server has as many workspaces as it may. Retryable after some time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -223,7 +224,8 @@ class WorkspaceServiceServicer(object):
         """Runs a command, or resumes reading one, and streams its output as it is printed, ending with `exited`.
 
         A reader that is slow holds the process back and no one else. When the RPC is cancelled or cut the process tree
-        dies after `linger`; until then StreamRequest.resume continues from any offset that was received.
+        dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 512 KiB
+        that were sent are kept for that: a client that lets more be under way (gRPC's bandwidth probing does) gets a `gap`.
         Idempotent with a request_id: a repeat reads the first run from its beginning.
 
         Errors: those of Execute, and

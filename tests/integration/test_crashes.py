@@ -209,7 +209,7 @@ class Victim:
         """What there is, in words: directories, rows, containers, volumes."""
         found = [str(path) for path in (self._mine.state / "w").glob("*")]
         with contextlib.closing(sqlite3.connect(self._mine.state / "registry.db")) as db:
-            found += [f"row {row}" for row in db.execute("SELECT workspace_id, state FROM workspaces")]
+            found += [f"row {row}" for row in db.execute("SELECT workspace_id, record FROM workspaces")]
         if self._engine is not None:
             service = json.loads((self._mine.state / "identity").read_text())["service_id"]
             label = f"agentic-isolation.service={service}"

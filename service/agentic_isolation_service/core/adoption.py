@@ -8,8 +8,10 @@ such a record is left to its lease.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from agentic_isolation.errors import IsolationError
 from agentic_isolation_service.core.identity import Identity
@@ -48,7 +50,9 @@ class Adoption:
         session = self._session(provider, Place(workspace_id, runtime=""))
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT):
-                sealed = await session.call_for({"op": "info"}, payloads.record)
+                sealed, left = await session.call_for(
+                    {"op": "info"}, lambda value: (payloads.record(value), payloads.lease_left(value))
+                )
         except (IsolationError, TimeoutError) as error:
             _log.warning("a place does not answer: %s", error, extra={"workspace_id": workspace_id})
             return None
@@ -58,6 +62,9 @@ class Adoption:
         if record is None or (record.info.id, record.info.provider) != (workspace_id, provider.name):
             _log.warning("a place is left to its lease: nobody knows whose it is", extra={"workspace_id": workspace_id})
             return None
+        if left is not None:  # the record is as old as the workspace
+            expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
+            record = replace(record, info=replace(record.info, lease_expires_at=expires_at))
         await self._registry.put(record)
         _log.info("workspace found again", extra={"workspace_id": workspace_id})
         return self.held(provider, record)

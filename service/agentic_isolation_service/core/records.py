@@ -40,7 +40,11 @@ class Registry(Protocol):
         """
 
     async def put(self, record: WorkspaceRecord) -> None:
-        """Writes a workspace down, with the request that asked for it, in place of what was written of it before."""
+        """Writes a workspace down, in place of what was written of it before.
+
+        From when it is READY a repeat of its request finds it. Until then nobody was told of it, and a repeat makes
+        another one.
+        """
 
     async def renew(self, record: WorkspaceRecord) -> None:
         """Writes the lease of a workspace down."""

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import signal as signals
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -309,7 +308,7 @@ class Workspaces:
     async def _take_up(self) -> None:
         """Takes up what is written down, then removes what does not exist any more, or never came to be."""
         for record in await self._registry.load():
-            await self._take_up_one(record)
+            self._take_up_one(record)
         for name, living in (await self._living()).items():
             for workspace_id, held in self._held.items():
                 if held.info.provider == name and workspace_id not in living:
@@ -317,15 +316,11 @@ class Workspaces:
                     self._reap(held)
             await self._adopt(name, living)
 
-    async def _take_up_one(self, record: WorkspaceRecord) -> None:
+    def _take_up_one(self, record: WorkspaceRecord) -> None:
         info = record.info
         if info.provider not in self._makers:
             _log.warning("nothing here makes %s workspaces", info.provider, extra={"workspace_id": info.id})
             return
-        if info.state is WorkspaceState.CREATING:
-            # Nobody was told of it, so a repeat of its request makes another one.
-            record = replace(record, request_id="")
-            await self._registry.remove(info.id, keep_request=False)
         held = self._adoption.held(self._provider(info.provider), record)
         if info.state is WorkspaceState.READY:
             self._hold(held)

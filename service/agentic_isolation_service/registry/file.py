@@ -16,10 +16,6 @@ _SIDES = ("", "-wal", "-shm")
 _SCHEMA = """
 CREATE TABLE workspaces (
   workspace_id TEXT PRIMARY KEY,
-  provider TEXT NOT NULL,
-  owner TEXT NOT NULL,
-  state TEXT NOT NULL,
-  lease_expires_at REAL NOT NULL,
   record TEXT NOT NULL
 ) STRICT;
 CREATE TABLE requests (

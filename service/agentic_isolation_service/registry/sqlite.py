@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import InvalidArgumentError, RegistryUnavailableError
-from agentic_isolation.models import WorkspaceConfig
+from agentic_isolation.models import WorkspaceConfig, WorkspaceState
 from agentic_isolation_service.core.records import WorkspaceRecord
 from agentic_isolation_service.registry import codec
 from agentic_isolation_service.registry.file import open_database
@@ -79,31 +79,22 @@ class SqliteRegistry:
         return str(found[1])
 
     async def put(self, record: WorkspaceRecord) -> None:
-        """Writes a workspace and its request down, both or none."""
-        info = record.info
-        row = (
-            info.id,
-            info.provider,
-            record.owner,
-            info.state.value,
-            info.lease_expires_at.timestamp(),
-            self.encode(record),
-        )
-        request = (record.request_id, codec.digest(record.config), info.id)
+        """Writes a workspace down, and once it is READY its request with it, both or none."""
+        workspace_id, ready = record.info.id, record.info.state is WorkspaceState.READY
+        row = (workspace_id, self.encode(record))
+        request = (record.request_id, codec.digest(record.config), workspace_id)
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute("INSERT OR REPLACE INTO workspaces VALUES (?, ?, ?, ?, ?, ?)", row)
-            if record.request_id:
+            db.execute("INSERT OR REPLACE INTO workspaces VALUES (?, ?)", row)
+            if record.request_id and ready:
                 db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, NULL)", request)
 
         await self._run(write)
 
     async def renew(self, record: WorkspaceRecord) -> None:
         """Writes the lease of a workspace down, if that is known."""
-        row = (record.info.lease_expires_at.timestamp(), self.encode(record), record.info.id)
-        await self._run(
-            lambda db: db.execute("UPDATE workspaces SET lease_expires_at = ?, record = ? WHERE workspace_id = ?", row)
-        )
+        row = (self.encode(record), record.info.id)
+        await self._run(lambda db: db.execute("UPDATE workspaces SET record = ? WHERE workspace_id = ?", row))
 
     async def remove(self, workspace_id: str, *, keep_request: bool) -> None:
         """Forgets a workspace."""
