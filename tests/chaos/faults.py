@@ -184,7 +184,7 @@ class Faults:
         return [each.answer["workspace"] for each in asked if each.kind == "create" and each.answer is not None]
 
     async def _cut_engine(self) -> str:
-        await self._proxy.cut()
+        await self._proxy.reset()
         return ""
 
     async def _restart_engine(self) -> str:

@@ -48,7 +48,7 @@ async def ws(path: FaultyPath) -> AsyncIterator[AgenticWorkspace]:
         provider="local", target=path.target, lease=60, retry_timeout=RETRY_TIMEOUT
     ) as ws:
         yield ws
-        path.deliver()
+        path.release()
 
 
 def runs(ws: AgenticWorkspace) -> int:
@@ -83,14 +83,14 @@ async def breaking(path: FaultyPath, seed: int, *, pause: float = 0.3) -> AsyncI
             else:
                 await path.reset()
 
-    before = path.connections_count
+    before = path.connection_count
     breaker = asyncio.create_task(break_it())
     try:
         yield
     finally:
         breaker.cancel()
         await asyncio.gather(breaker, return_exceptions=True)
-    assert path.connections_count > before, "it did break"
+    assert path.connection_count > before, "it did break"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -191,14 +191,14 @@ async def test_path_that_leads_nowhere_is_noticed(ws: AgenticWorkspace, path: Fa
     stream = ws.stream("echo first; until [ -e go ]; do sleep 0.05; done; echo last")
     assert await anext(stream) == "first"
     await eventually(Path(ws.info.host_path, "runs").exists, "it runs")
-    connections = path.connections_count
-    path.swallow()
+    connections = path.connection_count
+    path.hold()
     began = time.monotonic()
     stat = asyncio.create_task(ws.stat_file("runs"))
-    await eventually(lambda: path.connections_count > connections, "another one is tried", within=NOTICED_WITHIN)
+    await eventually(lambda: path.connection_count > connections, "another one is tried", within=NOTICED_WITHIN)
     assert time.monotonic() - began < NOTICED_WITHIN
     await path.reset()
-    path.deliver()
+    path.release()
     assert (await stat).size_bytes == len("run\n")
     go(ws)
     assert (await execute).stdout == "done\n"
@@ -208,9 +208,9 @@ async def test_path_that_leads_nowhere_is_noticed(ws: AgenticWorkspace, path: Fa
 
 async def test_silent_command_is_waited_for(ws: AgenticWorkspace, path: FaultyPath) -> None:
     """The service does not mind the pings of clients that wait: the connection is never made anew."""
-    connections = path.connections_count
+    connections = path.connection_count
     assert (await ws.execute("sleep 45; echo done")).stdout == "done\n"
-    assert path.connections_count == connections
+    assert path.connection_count == connections
 
 
 @pytest.mark.parametrize("end", ["refuse", "swallow"])
@@ -236,7 +236,7 @@ async def test_patience_ends(service: ServedProcess, path: FaultyPath, mode: str
         if end == "refuse":
             await path.refuse()
         else:
-            path.swallow()
+            path.hold()
         with pytest.raises(UnavailableError, match=rf"{path.target}.*\(tried \d+ times in [\d.]+ s\)"):
             await running
         took = time.monotonic() - began
@@ -247,7 +247,7 @@ async def test_patience_ends(service: ServedProcess, path: FaultyPath, mode: str
             await path.accept()
         else:
             await path.reset()
-            path.deliver()
+            path.release()
         await eventually(lambda: not mentioning(mark), "it has ended")
 
 

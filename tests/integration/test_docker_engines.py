@@ -176,7 +176,7 @@ async def test_connections_that_are_cut(fragile: Engine, directory: Path) -> Non
                     mark = new_mark()
                     hurried = asyncio.create_task(ws.execute(sleep_for_ever(mark)))
                     await running(ws, mark)
-                    await proxy.cut()
+                    await proxy.reset()
                 with pytest.raises(UnavailableError, match="ended"):
                     await hurried
                 await asyncio.gather(lingering, return_exceptions=True)

@@ -110,7 +110,7 @@ async def test_memory_that_was_used_up_while_the_engine_was_away(engine: Engine,
         place = await watching.create(spec_of("gvisor", workspace_id, MEMORY))
         async with providing(directory, service_id) as unwatching:
             away = path.rename(directory / "away.sock")
-            await proxy.cut()
+            await proxy.reset()
             await use_up_memory(engine, unwatching, workspace_id)
             assert is_there(engine, workspace_id), "what is left of it hangs"
             away.rename(path)

@@ -70,7 +70,7 @@ async def test_everything_works(engine: Engine, remote: EngineProxy) -> None:
             assert output == expected
         assert (await provider.execute(workspace, "cat", stdin=data[:1000])).success
 
-        await remote.cut()
+        await remote.reset()
         container = container_of(engine, workspace.id)
 
         async def answers() -> bool:
