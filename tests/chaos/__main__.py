@@ -13,7 +13,7 @@ from tests.chaos.engine import own_engine
 from tests.chaos.run import run
 from tests.chaos.settings import RUNTIMES, Settings
 from tests.engine import EngineError
-from tests.support.service import CHECKOUT
+from tests.support.program import CHECKOUT
 
 NO_ENGINE = 3
 

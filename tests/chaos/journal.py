@@ -33,7 +33,7 @@ class Journal:
     def write(self, event: str, **members: Any) -> float:
         """Appends a record and returns its time."""
         now = time.monotonic()
-        os.write(self._file, json.dumps({"t": round(now, 4), "event": event, **members}).encode() + b"\n")
+        os.write(self._file, json.dumps({"t": now, "event": event, **members}).encode() + b"\n")
         return now
 
 

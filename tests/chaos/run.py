@@ -28,7 +28,7 @@ from tests.support import engine_leaks
 from tests.support.engine_proxy import EngineProxy
 from tests.support.eventually import eventually
 from tests.support.proc import belonging_to
-from tests.support.service import python_environment
+from tests.support.program import python_environment
 
 _LEASE_SLACK = 15.0
 """Seconds that a workspace may take to be gone after its lease has ended, on a busy machine."""

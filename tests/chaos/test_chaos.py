@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.__main__ import NO_ENGINE
 from tests.support.proc import no_subreaper
-from tests.support.service import CHECKOUT, python_environment
+from tests.support.program import CHECKOUT, python_environment
 
 MINUTES = 3
 PATIENCE = 900

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from tests.support.service import python_environment
+from tests.support.program import python_environment
 
 _PROGRAM = (sys.executable, "-m", "agentic_isolation_service")
 _TIMEOUT = 60.0

@@ -19,7 +19,8 @@ from tests.support.engine_leaks import containers
 from tests.support.eventually import eventually
 from tests.support.failpoints import ORDERS_VARIABLE
 from tests.support.proc import belonging_to
-from tests.support.service import ServedProcess, python_environment
+from tests.support.program import python_environment
+from tests.support.service import ServedProcess
 
 KINDS = [
     "local",

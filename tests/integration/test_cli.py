@@ -17,7 +17,8 @@ from agentic_isolation import __version__
 from tests.integration.cli import run, started
 from tests.support.jobs import TREE_SIZE, new_mark, tree
 from tests.support.proc import mentioning
-from tests.support.service import CHECKOUT, ServedProcess
+from tests.support.program import CHECKOUT
+from tests.support.service import ServedProcess
 
 LOCAL = ("run", "--provider", "local")
 

@@ -29,7 +29,8 @@ from tests.support.eventually import eventually
 from tests.support.jobs import new_mark
 from tests.support.leaks import PREFIX
 from tests.support.proc import mentioning
-from tests.support.service import ServedProcess, announced, python_environment
+from tests.support.program import announced, python_environment
+from tests.support.service import ServedProcess
 
 NO_SUCH_WORKSPACE = "ws-aaaaaaaaaaaaaaaaaaaa"
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.service import CHECKOUT, python_environment
+from tests.support.program import CHECKOUT, python_environment
 
 
 def demo(**environment: str) -> tuple[str, dict[str, object]]:

@@ -20,7 +20,7 @@ from agentic_isolation_service.providers.docker.guest_volume import ensure_guest
 from tests.engine import Engine
 from tests.support.engine_leaks import WORKSPACES, emptied
 from tests.support.own_engine import GROUP, bring_up, own_engine
-from tests.support.service import python_environment
+from tests.support.program import python_environment
 
 pytestmark = [pytest.mark.docker, GROUP]
 GUEST_VOLUME = "agentic-isolation=guest-volume"

@@ -20,7 +20,7 @@ from tests.engine.plugin import RUN_LABEL
 from tests.support.busy_client import STEPS
 from tests.support.engine_leaks import containers, emptied
 from tests.support.eventually import eventually
-from tests.support.service import python_environment
+from tests.support.program import python_environment
 
 pytestmark = pytest.mark.docker
 KILLS = 50

@@ -18,7 +18,8 @@ from tests.integration.lasting import LINGER, create, destroy, execute, lasting,
 from tests.integration.wire import EventReader, connected, host_file, resume, shell, start
 from tests.support.engine_leaks import containers
 from tests.support.eventually import eventually
-from tests.support.service import ServedProcess, python_environment
+from tests.support.program import python_environment
+from tests.support.service import ServedProcess
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 WAIT = "touch began; echo began >> waits; until [ -e go ]; do sleep 0.05; done; echo done"

@@ -22,7 +22,7 @@ from tests.support import proc
 from tests.support.eventually import PATIENCE, eventually
 from tests.support.jobs import TREE_SIZE, new_mark, tree
 from tests.support.places import PlaceMaker, session_of, spec_of, start
-from tests.support.service import announced
+from tests.support.program import announced
 
 PLACE = Place("ws-one", "local")
 SOON = 10.0

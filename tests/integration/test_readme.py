@@ -13,7 +13,7 @@ import click
 import pytest
 
 from tests.integration.cli import run
-from tests.support.service import CHECKOUT, python_environment
+from tests.support.program import CHECKOUT, python_environment
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

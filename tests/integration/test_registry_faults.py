@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tests.support.eventually import eventually
 
 RUN = "echo run >> runs; echo $COLOUR"
 ROOM = "1m"
+RENEWED = 600
+"""Seconds of the lease as it was renewed: ten times what the workspace was made with."""
 
 
 @pytest.fixture
@@ -67,10 +70,21 @@ def locked(registry: Path) -> Iterator[None]:
 
 
 async def made(stub: Stub) -> tuple[pb.Workspace, pb.ExecuteRequest]:
-    """Makes a workspace in which a command has run."""
+    """Makes a workspace in which a command has run, and renews its lease."""
     workspace = (await stub.CreateWorkspace(_wanted())).workspace
     request = execute(workspace, RUN, request_id="one", linger=LINGER)
     assert (await stub.Execute(request)).stdout.head == b"green\n"
+    await stub.RenewWorkspace(
+        pb.RenewWorkspaceRequest(workspace_id=workspace.workspace_id, lease_duration=seconds(RENEWED))
+    )
+    return workspace, request
+
+
+async def stopped(mine: LastingService) -> tuple[pb.Workspace, pb.ExecuteRequest]:
+    """Makes a workspace as `made` does, and stops the service in good order."""
+    async with mine.running() as stub:
+        workspace, request = await made(stub)
+    await mine.end(signal.SIGTERM)
     return workspace, request
 
 
@@ -79,6 +93,7 @@ async def is_whole(stub: Stub, workspace: pb.Workspace, request: pb.ExecuteReque
     assert set(await listed(stub)) == {workspace.workspace_id}
     found = await stub.ListWorkspaces(pb.ListWorkspacesRequest(labels={"project": "a"}))
     assert [each.workspace_id for each in found.workspaces] == [workspace.workspace_id]
+    assert found.workspaces[0].lease_expire_time.ToSeconds() > time.time() + RENEWED / 2
     assert (await stub.CreateWorkspace(_wanted())).workspace.workspace_id == workspace.workspace_id
     assert (await stub.Execute(request)).stdout.head == b"green\n"
     assert await output(stub, workspace, "echo $COLOUR; cat runs") == b"green\nrun\n"
@@ -107,9 +122,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_damaged_registry_is_made_anew(mine: LastingService, damage: str) -> None:
     """Workspaces are found again by what their guests remember."""
-    async with mine.running() as stub:
-        workspace, request = await made(stub)
-    await mine.end(signal.SIGTERM)
+    workspace, request = await stopped(mine)
     DAMAGES[damage](mine.state / "registry.db")
     async with mine.running() as stub:
         await is_whole(stub, workspace, request)
@@ -127,9 +140,7 @@ async def test_damaged_sides_of_a_registry_whose_service_was_killed(mine: Lastin
 
 
 async def test_newer_registry_is_left_alone(mine: LastingService) -> None:
-    async with mine.running() as stub:
-        workspace, request = await made(stub)
-    await mine.end(signal.SIGTERM)
+    workspace, request = await stopped(mine)
     _set_version(mine.state, 99)
     assert "schema 99" in await mine.refused()
     _set_version(mine.state, 1)
@@ -143,9 +154,7 @@ def _set_version(state: Path, version: int) -> None:
 
 
 async def test_registry_that_is_a_directory(mine: LastingService) -> None:
-    async with mine.running() as stub:
-        workspace, request = await made(stub)
-    await mine.end(signal.SIGTERM)
+    workspace, request = await stopped(mine)
     registry, aside = mine.state / "registry.db", mine.state / "aside"
     registry.rename(aside)
     registry.mkdir()
@@ -157,9 +166,7 @@ async def test_registry_that_is_a_directory(mine: LastingService) -> None:
 
 
 async def test_locked_registry_at_the_start(mine: LastingService) -> None:
-    async with mine.running() as stub:
-        workspace, request = await made(stub)
-    await mine.end(signal.SIGTERM)
+    workspace, request = await stopped(mine)
     with locked(mine.state / "registry.db"):
         assert "locked" in await mine.refused()
     async with mine.running() as stub:
@@ -169,9 +176,7 @@ async def test_locked_registry_at_the_start(mine: LastingService) -> None:
 @pytest.mark.parametrize("content", ["", "{}", "no JSON", json.dumps({"service_id": "a", "secret": "no hex"})])
 async def test_damaged_identity(mine: LastingService, content: str) -> None:
     """It is not replaced: that would give every workspace up."""
-    async with mine.running() as stub:
-        workspace, request = await made(stub)
-    await mine.end(signal.SIGTERM)
+    workspace, request = await stopped(mine)
     identity = mine.state / "identity"
     good = identity.read_text()
     identity.write_text(content)
@@ -184,9 +189,7 @@ async def test_damaged_identity(mine: LastingService, content: str) -> None:
 
 async def test_removed_identity(mine: LastingService) -> None:
     """The service comes up as another one, which leaves alone what it cannot prove to be its own."""
-    async with mine.running() as stub:
-        workspace, request = await made(stub)
-    await mine.end(signal.SIGTERM)
+    workspace, request = await stopped(mine)
     identity = mine.state / "identity"
     good = identity.read_text()
     identity.unlink()

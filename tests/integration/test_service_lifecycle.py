@@ -22,7 +22,8 @@ from tests.integration.wire import EventReader, Stub, connected, host_file, refu
 from tests.support.eventually import eventually
 from tests.support.jobs import TREE_SIZE, new_mark, sleep_for_ever, tree
 from tests.support.proc import belonging_to, mentioning
-from tests.support.service import ServedProcess, python_environment
+from tests.support.program import python_environment
+from tests.support.service import ServedProcess
 
 FAILED = 125
 LASTING = {"state", "state/w"} | {

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pytest
 
@@ -24,7 +21,7 @@ from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.guest.session import GuestSession
 from agentic_isolation_service.providers.docker import DockerProvider
 from agentic_isolation_service.providers.local import LocalProvider
-from tests.support.service import announced, python_environment
+from tests.support.program import Program
 from tests.support.ways import LEASE
 
 KEY = bytes(range(32))
@@ -81,7 +78,7 @@ async def start(session: GuestSession, argv: Sequence[str]) -> None:
     assert started.type is FrameType.EVENT, started
 
 
-class PlaceMaker:
+class PlaceMaker(Program):
     """The program of this module, which has made its places.
 
     Args:
@@ -93,32 +90,8 @@ class PlaceMaker:
     """
 
     def __init__(self, kind: str, directory: Path, *workspace_ids: str, service_id: str, memory: str = "") -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.places", kind, service_id, str(directory), memory, *workspace_ids],
-            stdout=subprocess.PIPE,
-            env=python_environment(),
-            cwd="/",
-        )
-        try:
-            announced(self.process, "the maker of places")
-        except BaseException:
-            self.kill()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    def kill(self) -> None:
-        """Kills it without a warning. May be called twice."""
-        self.process.kill()
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        arguments = [kind, service_id, str(directory), memory, *workspace_ids]
+        super().__init__("tests.support.places", *arguments, name="the maker of places")
 
 
 async def _main(kind: str, service_id: str, directory: str, memory: str, *workspace_ids: str) -> None:

@@ -1,0 +1,102 @@
+"""Programs of these tests that run as processes of their own, to be watched, asked to end, and killed."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from agentic_isolation_service.config import IMAGE_VARIABLE, LABELS_VARIABLE
+
+CHECKOUT = Path(__file__).parents[2]
+START_TIMEOUT = 30.0
+_OF_ENGINE = {IMAGE_VARIABLE, LABELS_VARIABLE}
+"""Set by tests/engine/plugin.py, with DOCKER_HOST: how Docker workspaces are made in a test run."""
+
+
+class Program:
+    """A module that is run as a program, and prints a line when it has come up. Left, it is killed.
+
+    Args:
+        module: The module.
+        arguments: Its arguments.
+        name: What it is called when it does not come up.
+        stderr: Where its standard error goes; None: where ours does.
+        environment: Variables of its environment beside python_environment's.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        name: str,
+        stderr: IO[bytes] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=python_environment(**environment or {}),
+            cwd="/",
+        )
+        try:
+            self.announcement = announced(self.process, name)
+        except BaseException as error:
+            error.add_note(self.log)
+            self.kill()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error so far, where that is kept."""
+        return ""
+
+    def kill(self) -> None:
+        """Kills it without a warning, as a crash would. May be called when it has ended."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def python_environment(**changes: str) -> dict[str, str]:
+    """Returns the environment in which `python -m` finds the packages and the tests of this checkout."""
+    environment = {
+        name: value for name, value in os.environ.items() if name in _OF_ENGINE or not name.startswith("AGENTIC_")
+    }
+    environment["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "service")])
+    environment["PYTHONWARNINGS"] = "error"
+    return environment | changes
+
+
+def announced(process: subprocess.Popen[bytes], name: str) -> str:
+    """Returns the first line that a program prints, which it must do in time."""
+    assert process.stdout is not None
+    deadline = time.monotonic() + START_TIMEOUT
+    line = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            assert selector.select(deadline - time.monotonic()), f"{name} did not start in time"
+            piece = os.read(process.stdout.fileno(), 4096)
+            assert piece, f"{name} ended before it had started"
+            line += piece
+    return line.decode().strip()
