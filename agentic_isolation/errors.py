@@ -21,7 +21,9 @@ an error into a status by these two, the client turns a status into the error by
     ├── PreconditionError                FAILED_PRECONDITION
     │   ├── IsolationUnavailableError                         a protection that was asked for cannot be had
     │   ├── ImageUnavailableError
-    │   └── ResultForgottenError                              the run of a repeated request is no longer remembered
+    │   ├── ResultForgottenError                              the run of a repeated request is no longer remembered
+    │   ├── InputTakenError                                   another attachment writes to the process
+    │   └── NoTerminalError                                   the process has no terminal
     ├── StartError                       FAILED_PRECONDITION  the command could not start
     │   ├── ProgramNotFoundError         NOT_FOUND
     │   ├── WorkingDirNotFoundError      NOT_FOUND
@@ -35,7 +37,10 @@ an error into a status by these two, the client turns a status into the error by
     │   ├── WorkspaceIsADirectoryError                        also an IsADirectoryError
     │   ├── NotARegularFileError
     │   ├── DirectoryNotEmptyError
-    │   └── NoSpaceError                 RESOURCE_EXHAUSTED
+    │   ├── NoSpaceError                 RESOURCE_EXHAUSTED
+    │   ├── ContentMismatchError         DATA_LOSS            what arrived is not what was sent
+    │   ├── BadArchiveError              INVALID_ARGUMENT     a tar stream that cannot be unpacked
+    │   └── WatchLimitError              RESOURCE_EXHAUSTED   the kernel allows no more watches
     └── ClosedError                      FAILED_PRECONDITION  a workspace object used before or after its life
 """
 
@@ -44,17 +49,21 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "BadArchiveError",
     "CapacityError",
     "ClosedError",
+    "ContentMismatchError",
     "DeadlineError",
     "DirectoryNotEmptyError",
     "FileError",
     "FilePermissionError",
     "ImageUnavailableError",
+    "InputTakenError",
     "InvalidArgumentError",
     "IsolationError",
     "IsolationUnavailableError",
     "NoSpaceError",
+    "NoTerminalError",
     "NotARegularFileError",
     "NotFoundError",
     "OffsetError",
@@ -71,6 +80,7 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "UserUnavailableError",
+    "WatchLimitError",
     "WorkingDirNotFoundError",
     "WorkspaceFileExistsError",
     "WorkspaceFileNotFoundError",
@@ -222,6 +232,18 @@ class ResultForgottenError(PreconditionError):
     reason = "RESULT_FORGOTTEN"
 
 
+class InputTakenError(PreconditionError):
+    """Another attachment writes to the process's standard input."""
+
+    reason = "INPUT_TAKEN"
+
+
+class NoTerminalError(PreconditionError):
+    """The process has no terminal."""
+
+    reason = "NO_TERMINAL"
+
+
 class StartError(IsolationError):
     """The command could not start."""
 
@@ -311,6 +333,27 @@ class NoSpaceError(FileError):
     """The workspace's disk is full."""
 
     reason = "NO_SPACE"
+    code = "RESOURCE_EXHAUSTED"
+
+
+class ContentMismatchError(FileError):
+    """What arrived is not what was sent, by its length or its digest. Nothing was changed."""
+
+    reason = "CONTENT_MISMATCH"
+    code = "DATA_LOSS"
+
+
+class BadArchiveError(FileError):
+    """It is no tar stream, is cut off, or holds an entry that cannot be unpacked."""
+
+    reason = "BAD_ARCHIVE"
+    code = "INVALID_ARGUMENT"
+
+
+class WatchLimitError(FileError):
+    """The kernel allows no more watches."""
+
+    reason = "WATCH_LIMIT"
     code = "RESOURCE_EXHAUSTED"
 
 

@@ -24,7 +24,7 @@ func helloOf(t *testing.T, conn net.Conn) (nonce string, decoder *frame.Decoder)
 		Nonce    string
 	}
 	must(t, json.Unmarshal(f.Payload, &hello))
-	if hello.Versions[0] != 1 || hello.Versions[1] != 2 || len(hello.Nonce) != 32 || hello.Guest != "dev" {
+	if hello.Versions[0] != 1 || hello.Versions[1] != 3 || len(hello.Nonce) != 32 || hello.Guest != "dev" {
 		t.Fatalf("%+v", hello)
 	}
 	return hello.Nonce, decoder
@@ -52,7 +52,7 @@ func TestHandshakeRefusals(t *testing.T) {
 			return with("proof", guesttest.Proof(guesttest.Key, "guest", n, nonce))(n)
 		},
 		"no proof":         with("proof", nil),
-		"version":          with("version", 3),
+		"version":          with("version", 4),
 		"version zero":     with("version", 0),
 		"short nonce":      with("nonce", "ab"),
 		"wrong shape":      with("nonce", 5),

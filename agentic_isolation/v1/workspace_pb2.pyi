@@ -187,6 +187,42 @@ FILE_TYPE_OTHER: FileType.ValueType  # 4
 """A device, pipe or socket."""
 Global___FileType: _TypeAlias = FileType  # noqa: Y015
 
+class _FileChangeType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FileChangeTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileChangeType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_CHANGE_TYPE_UNSPECIFIED: _FileChangeType.ValueType  # 0
+    """Never sent."""
+    FILE_CHANGE_TYPE_CREATED: _FileChangeType.ValueType  # 1
+    """It is new at this path."""
+    FILE_CHANGE_TYPE_MODIFIED: _FileChangeType.ValueType  # 2
+    """Its content was written to."""
+    FILE_CHANGE_TYPE_REMOVED: _FileChangeType.ValueType  # 3
+    """It is gone from this path."""
+    FILE_CHANGE_TYPE_MOVED: _FileChangeType.ValueType  # 4
+    """It has come to this path from `from_path`, in the directory that is watched as well."""
+    FILE_CHANGE_TYPE_ATTRIBUTES: _FileChangeType.ValueType  # 5
+    """Its mode, owner or times were changed."""
+
+class FileChangeType(_FileChangeType, metaclass=_FileChangeTypeEnumTypeWrapper):
+    """What has become of a file."""
+
+FILE_CHANGE_TYPE_UNSPECIFIED: FileChangeType.ValueType  # 0
+"""Never sent."""
+FILE_CHANGE_TYPE_CREATED: FileChangeType.ValueType  # 1
+"""It is new at this path."""
+FILE_CHANGE_TYPE_MODIFIED: FileChangeType.ValueType  # 2
+"""Its content was written to."""
+FILE_CHANGE_TYPE_REMOVED: FileChangeType.ValueType  # 3
+"""It is gone from this path."""
+FILE_CHANGE_TYPE_MOVED: FileChangeType.ValueType  # 4
+"""It has come to this path from `from_path`, in the directory that is watched as well."""
+FILE_CHANGE_TYPE_ATTRIBUTES: FileChangeType.ValueType  # 5
+"""Its mode, owner or times were changed."""
+Global___FileChangeType: _TypeAlias = FileChangeType  # noqa: Y015
+
 class _ProcessState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -612,6 +648,26 @@ class CreateWorkspaceRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROVIDER_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     WORKING_DIR_FIELD_NUMBER: _builtins.int
@@ -623,6 +679,7 @@ class CreateWorkspaceRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_LIFETIME_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """"docker" or "local". Required: there is no silent default between isolated and not."""
     image: _builtins.str
@@ -665,6 +722,13 @@ class CreateWorkspaceRequest(_message.Message):
         Absent: no limit.
         """
 
+    @_builtins.property
+    def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables of every command whose values are secret: they are given to processes only. They are in nothing that the
+        engine tells of the workspace, in no log, no listing and no registry. Names as in `environment`, none in both; at most
+        128 KiB in all.
+        """
+
     def __init__(
         self,
         *,
@@ -679,10 +743,11 @@ class CreateWorkspaceRequest(_message.Message):
         request_id: _builtins.str = ...,
         idle_timeout: _duration_pb2.Duration | None = ...,
         max_lifetime: _duration_pb2.Duration | None = ...,
+        secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "lease_duration", b"lease_duration", "limits", b"limits", "max_lifetime", b"max_lifetime", "security", b"security"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "idle_timeout", b"idle_timeout", "image", b"image", "labels", b"labels", "lease_duration", b"lease_duration", "limits", b"limits", "max_lifetime", b"max_lifetime", "provider", b"provider", "request_id", b"request_id", "security", b"security", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "idle_timeout", b"idle_timeout", "image", b"image", "labels", b"labels", "lease_duration", b"lease_duration", "limits", b"limits", "max_lifetime", b"max_lifetime", "provider", b"provider", "request_id", b"request_id", "secrets", b"secrets", "security", b"security", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -989,6 +1054,7 @@ class Command(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     KILL_GRACE_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    REDACT_SECRETS_FIELD_NUMBER: _builtins.int
     shell: _builtins.str
     """A line for `/bin/sh -c`."""
     working_dir: _builtins.str
@@ -997,6 +1063,10 @@ class Command(_message.Message):
     """Standard input, at most 1 MiB, followed by end-of-file. Absent: no input (end-of-file at once)."""
     user: _builtins.str
     """`UID` or `UID:GID` in numbers, where the workspace's user may change it. Empty: the workspace's user."""
+    redact_secrets: _builtins.bool
+    """Put "***" in place of the values of the workspace's secrets wherever they are printed. What might be the beginning of
+    one is held back until it is known.
+    """
     @_builtins.property
     def argv(self) -> Global___ArgumentList:
         """Program and arguments."""
@@ -1024,10 +1094,11 @@ class Command(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         kill_grace: _duration_pb2.Duration | None = ...,
         user: _builtins.str = ...,
+        redact_secrets: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stdin", b"_stdin", "argv", b"argv", "kill_grace", b"kill_grace", "program", b"program", "shell", b"shell", "stdin", b"stdin", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stdin", b"_stdin", "argv", b"argv", "environment", b"environment", "kill_grace", b"kill_grace", "program", b"program", "shell", b"shell", "stdin", b"stdin", "timeout", b"timeout", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stdin", b"_stdin", "argv", b"argv", "environment", b"environment", "kill_grace", b"kill_grace", "program", b"program", "redact_secrets", b"redact_secrets", "shell", b"shell", "stdin", b"stdin", "timeout", b"timeout", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stdin: _TypeAlias = _typing.Literal["stdin"]  # noqa: Y015
     _WhichOneofArgType__stdin: _TypeAlias = _typing.Literal["_stdin", b"_stdin"]  # noqa: Y015
@@ -1258,19 +1329,25 @@ class ProcessResume(_message.Message):
 
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    OBSERVE_FIELD_NUMBER: _builtins.int
     process_id: _builtins.str
     """Required."""
     offset: _builtins.int
     """The first byte wanted: `offset` + length of the last output received, or 0."""
+    observe: _builtins.bool
+    """Only look on: such a reader neither keeps the process alive nor lets it go on when its log is full. One that cannot
+    keep up with the other readers gets a `gap`.
+    """
     def __init__(
         self,
         *,
         process_id: _builtins.str = ...,
         offset: _builtins.int = ...,
+        observe: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "process_id", b"process_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observe", b"observe", "offset", b"offset", "process_id", b"process_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1540,10 +1617,16 @@ class AttachOpen(_message.Message):
     LINGER_FIELD_NUMBER: _builtins.int
     KEEPALIVE_INTERVAL_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
+    TAKE_INPUT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Required."""
     read_only: _builtins.bool
     """Read output without being the writer of standard input."""
+    take_input: _builtins.bool
+    """Become the writer also where another attachment is; that one ends with INPUT_TAKEN."""
+    request_id: _builtins.str
+    """As in StreamRequest."""
     @_builtins.property
     def start(self) -> Global___ProcessStart:
         """A new process. Its command's `stdin` must be absent."""
@@ -1554,7 +1637,9 @@ class AttachOpen(_message.Message):
 
     @_builtins.property
     def terminal(self) -> Global___TerminalSize:
-        """Run it in a pseudo-terminal of this size. Absent: plain pipes. It counts on `start` only."""
+        """Run it in a pseudo-terminal of this size, with TERM "xterm-256color" unless the environment says otherwise; all its
+        output is then STDOUT. Absent: plain pipes. It counts on `start` only.
+        """
 
     @_builtins.property
     def linger(self) -> _duration_pb2.Duration:
@@ -1574,10 +1659,12 @@ class AttachOpen(_message.Message):
         linger: _duration_pb2.Duration | None = ...,
         keepalive_interval: _duration_pb2.Duration | None = ...,
         read_only: _builtins.bool = ...,
+        take_input: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["keepalive_interval", b"keepalive_interval", "linger", b"linger", "resume", b"resume", "start", b"start", "target", b"target", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keepalive_interval", b"keepalive_interval", "linger", b"linger", "read_only", b"read_only", "resume", b"resume", "start", b"start", "target", b"target", "terminal", b"terminal", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keepalive_interval", b"keepalive_interval", "linger", b"linger", "read_only", b"read_only", "request_id", b"request_id", "resume", b"resume", "start", b"start", "take_input", b"take_input", "target", b"target", "terminal", b"terminal", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["start", "resume"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -1587,7 +1674,7 @@ Global___AttachOpen: _TypeAlias = AttachOpen  # noqa: Y015
 
 @_typing.final
 class EndOfInput(_message.Message):
-    """The end of standard input."""
+    """The end of standard input. In a terminal its end-of-file character (Ctrl-D) is typed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1601,6 +1688,34 @@ class EndOfInput(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndOfInput: _TypeAlias = EndOfInput  # noqa: Y015
+
+@_typing.final
+class InputProgress(_message.Message):
+    """How far a process's standard input has been taken. Comes once after `started`, unless read_only, and again as more of it
+    is taken.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Bytes taken since the process began, whoever has written them."""
+    ended: _builtins.bool
+    """It has ended: nothing more will be taken."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputProgress: _TypeAlias = InputProgress  # noqa: Y015
 
 @_typing.final
 class AttachRequest(_message.Message):
@@ -1659,6 +1774,7 @@ class AttachResponse(_message.Message):
     GAP_FIELD_NUMBER: _builtins.int
     EXITED_FIELD_NUMBER: _builtins.int
     KEEPALIVE_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___ProcessStarted:
         """The first event."""
@@ -1679,6 +1795,10 @@ class AttachResponse(_message.Message):
     def keepalive(self) -> Global___KeepAlive:
         """A sign of life."""
 
+    @_builtins.property
+    def input(self) -> Global___InputProgress:
+        """Standard input was taken."""
+
     def __init__(
         self,
         *,
@@ -1687,12 +1807,13 @@ class AttachResponse(_message.Message):
         gap: Global___OutputGap | None = ...,
         exited: Global___ProcessExited | None = ...,
         keepalive: Global___KeepAlive | None = ...,
+        input: Global___InputProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "gap", b"gap", "keepalive", b"keepalive", "output", b"output", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "gap", b"gap", "input", b"input", "keepalive", b"keepalive", "output", b"output", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "gap", b"gap", "keepalive", b"keepalive", "output", b"output", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "exited", b"exited", "gap", b"gap", "input", b"input", "keepalive", b"keepalive", "output", b"output", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "output", "gap", "exited", "keepalive"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "output", "gap", "exited", "keepalive", "input"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1710,12 +1831,25 @@ class Process(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     CPU_TIME_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    TERMINATION_FIELD_NUMBER: _builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    TERMINAL_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
+    PROCESSES_COUNT_FIELD_NUMBER: _builtins.int
     process_id: _builtins.str
     """Identifies it in its workspace."""
     state: Global___ProcessState.ValueType
     """Whether it runs."""
     memory_bytes: _builtins.int
     """Resident memory of its tree now; 0 when it has ended."""
+    output_bytes: _builtins.int
+    """Bytes that it has written: the offset at which a reader sees only what is to come."""
+    terminal: _builtins.bool
+    """Whether it has a terminal."""
+    detached: _builtins.bool
+    """Whether it was started detached."""
+    processes_count: _builtins.int
+    """Processes of its tree that run now."""
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Program and arguments."""
@@ -1728,6 +1862,10 @@ class Process(_message.Message):
     def cpu_time(self) -> _duration_pb2.Duration:
         """CPU time of its tree so far."""
 
+    @_builtins.property
+    def termination(self) -> Global___Termination:
+        """How it ended; absent while it runs."""
+
     def __init__(
         self,
         *,
@@ -1737,10 +1875,15 @@ class Process(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         cpu_time: _duration_pb2.Duration | None = ...,
         memory_bytes: _builtins.int = ...,
+        termination: Global___Termination | None = ...,
+        output_bytes: _builtins.int = ...,
+        terminal: _builtins.bool = ...,
+        detached: _builtins.bool = ...,
+        processes_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "start_time", b"start_time", "termination", b"termination"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cpu_time", b"cpu_time", "memory_bytes", b"memory_bytes", "process_id", b"process_id", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "cpu_time", b"cpu_time", "detached", b"detached", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes", "process_id", b"process_id", "processes_count", b"processes_count", "start_time", b"start_time", "state", b"state", "terminal", b"terminal", "termination", b"termination"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1793,6 +1936,56 @@ class ListProcessesResponse(_message.Message):
 Global___ListProcessesResponse: _TypeAlias = ListProcessesResponse  # noqa: Y015
 
 @_typing.final
+class WaitProcessRequest(_message.Message):
+    """Names the process to wait for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """Required."""
+    process_id: _builtins.str
+    """Required."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        process_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["process_id", b"process_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitProcessRequest: _TypeAlias = WaitProcessRequest  # noqa: Y015
+
+@_typing.final
+class WaitProcessResponse(_message.Message):
+    """The process has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMINATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def termination(self) -> Global___Termination:
+        """How."""
+
+    def __init__(
+        self,
+        *,
+        termination: Global___Termination | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["termination", b"termination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["termination", b"termination"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitProcessResponse: _TypeAlias = WaitProcessResponse  # noqa: Y015
+
+@_typing.final
 class SignalProcessRequest(_message.Message):
     """Asks to signal a process."""
 
@@ -1803,6 +1996,7 @@ class SignalProcessRequest(_message.Message):
     SIGNAL_FIELD_NUMBER: _builtins.int
     TREE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FOREGROUND_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Required."""
     process_id: _builtins.str
@@ -1812,7 +2006,11 @@ class SignalProcessRequest(_message.Message):
     tree: _builtins.bool
     """To every process of its tree. SIGKILL with this set also verifies that nothing is left before it returns."""
     request_id: _builtins.str
-    """In place of process_id: the process that the Execute, or the start of a Stream, with this request_id has started."""
+    """In place of process_id: the process that the Execute, or the start of a Stream or Attach, with this request_id has
+    started.
+    """
+    foreground: _builtins.bool
+    """To the foreground process group of its terminal; to the command where it has none. Not with `tree`."""
     def __init__(
         self,
         *,
@@ -1821,10 +2019,11 @@ class SignalProcessRequest(_message.Message):
         signal: _builtins.int = ...,
         tree: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        foreground: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["process_id", b"process_id", "request_id", b"request_id", "signal", b"signal", "tree", b"tree", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["foreground", b"foreground", "process_id", b"process_id", "request_id", b"request_id", "signal", b"signal", "tree", b"tree", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1904,22 +2103,26 @@ class WriteFileHeader(_message.Message):
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Required."""
     path: _builtins.str
     """Absolute, or relative to the workspace's working_dir. Missing parents are made."""
     mode: _builtins.int
     """Permission bits, 0 to 0777. Absent: those of the file that is replaced, else 0644."""
+    digest: _builtins.bool
+    """Compute the content's digest, for `end` to be compared with and for the answer."""
     def __init__(
         self,
         *,
         workspace_id: _builtins.str = ...,
         path: _builtins.str = ...,
         mode: _builtins.int | None = ...,
+        digest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "digest", b"digest", "mode", b"mode", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -1935,14 +2138,25 @@ class WriteFileEnd(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """Length of the content; compared where it is set."""
+    sha256: _builtins.bytes
+    """SHA-256 of the content, 32 bytes; compared where it is set, which needs `header.digest`."""
     def __init__(
         self,
+        *,
+        size_bytes: _builtins.int | None = ...,
+        sha256: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
 
 Global___WriteFileEnd: _TypeAlias = WriteFileEnd  # noqa: Y015
 
@@ -1989,6 +2203,9 @@ class WriteFileResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.bytes
+    """SHA-256 of its content as it was written, where `header.digest` asked for it."""
     @_builtins.property
     def file(self) -> Global___FileInfo:
         """It is complete."""
@@ -1997,10 +2214,11 @@ class WriteFileResponse(_message.Message):
         self,
         *,
         file: Global___FileInfo | None = ...,
+        sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2016,6 +2234,7 @@ class ReadFileRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     LENGTH_BYTES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Required."""
     path: _builtins.str
@@ -2024,6 +2243,8 @@ class ReadFileRequest(_message.Message):
     """First byte wanted. Past the end: no data."""
     length_bytes: _builtins.int
     """How many bytes at most. Absent: to the end."""
+    digest: _builtins.bool
+    """Compute the digest of what is sent."""
     def __init__(
         self,
         *,
@@ -2031,16 +2252,43 @@ class ReadFileRequest(_message.Message):
         path: _builtins.str = ...,
         offset_bytes: _builtins.int = ...,
         length_bytes: _builtins.int | None = ...,
+        digest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_length_bytes", b"_length_bytes", "length_bytes", b"length_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_bytes", b"_length_bytes", "length_bytes", b"length_bytes", "offset_bytes", b"offset_bytes", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_bytes", b"_length_bytes", "digest", b"digest", "length_bytes", b"length_bytes", "offset_bytes", b"offset_bytes", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__length_bytes: _TypeAlias = _typing.Literal["length_bytes"]  # noqa: Y015
     _WhichOneofArgType__length_bytes: _TypeAlias = _typing.Literal["_length_bytes", b"_length_bytes"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__length_bytes) -> _WhichOneofReturnType__length_bytes | None: ...
 
 Global___ReadFileRequest: _TypeAlias = ReadFileRequest  # noqa: Y015
+
+@_typing.final
+class ReadFileEnd(_message.Message):
+    """All was sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """How many bytes."""
+    sha256: _builtins.bytes
+    """Their SHA-256, where `digest` asked for it."""
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadFileEnd: _TypeAlias = ReadFileEnd  # noqa: Y015
 
 @_typing.final
 class ReadFileResponse(_message.Message):
@@ -2050,23 +2298,29 @@ class ReadFileResponse(_message.Message):
 
     FILE_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The next bytes of the content."""
     @_builtins.property
     def file(self) -> Global___FileInfo:
         """The first message: the file as it was opened."""
 
+    @_builtins.property
+    def end(self) -> Global___ReadFileEnd:
+        """The last message."""
+
     def __init__(
         self,
         *,
         file: Global___FileInfo | None = ...,
         data: _builtins.bytes = ...,
+        end: Global___ReadFileEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "file", b"file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "end", b"end", "file", b"file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "file", b"file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "end", b"end", "file", b"file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["file", "data"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["file", "data", "end"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
@@ -2136,6 +2390,7 @@ class ListDirectoryRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Required."""
     path: _builtins.str
@@ -2144,6 +2399,8 @@ class ListDirectoryRequest(_message.Message):
     """At most this many, 1 to 1,000. 0: 1,000."""
     page_token: _builtins.str
     """The last page's next_page_token. Empty: the first page."""
+    depth: _builtins.int
+    """How many levels to list, at most 1,000: 1 is the directory's own entries. Symlinks are not followed. 0: 1."""
     def __init__(
         self,
         *,
@@ -2151,10 +2408,11 @@ class ListDirectoryRequest(_message.Message):
         path: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        depth: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "page_size", b"page_size", "page_token", b"page_token", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2172,7 +2430,7 @@ class ListDirectoryResponse(_message.Message):
     """For the next page; empty on the last."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileInfo]:
-        """Sorted by name."""
+        """Sorted by name; with `depth` each directory is followed by what lies in it."""
 
     def __init__(
         self,
@@ -2307,6 +2565,512 @@ class MoveFileResponse(_message.Message):
 Global___MoveFileResponse: _TypeAlias = MoveFileResponse  # noqa: Y015
 
 @_typing.final
+class CopyFileRequest(_message.Message):
+    """Asks to copy a file or directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_PATH_FIELD_NUMBER: _builtins.int
+    DESTINATION_PATH_FIELD_NUMBER: _builtins.int
+    OVERWRITE_FIELD_NUMBER: _builtins.int
+    RECURSIVE_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """Required."""
+    source_path: _builtins.str
+    """What to copy."""
+    destination_path: _builtins.str
+    """The path of the copy."""
+    overwrite: _builtins.bool
+    """Replace a file that is there."""
+    recursive: _builtins.bool
+    """Copy a directory with all that it holds."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        source_path: _builtins.str = ...,
+        destination_path: _builtins.str = ...,
+        overwrite: _builtins.bool = ...,
+        recursive: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination_path", b"destination_path", "overwrite", b"overwrite", "recursive", b"recursive", "source_path", b"source_path", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyFileRequest: _TypeAlias = CopyFileRequest  # noqa: Y015
+
+@_typing.final
+class CopyFileResponse(_message.Message):
+    """The copy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> Global___FileInfo:
+        """The file at its path."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___FileInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyFileResponse: _TypeAlias = CopyFileResponse  # noqa: Y015
+
+@_typing.final
+class ChangeFileModeRequest(_message.Message):
+    """Asks to set permission bits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """Required."""
+    path: _builtins.str
+    """Absolute, or relative to the workspace's working_dir. A symlink stands for what it points to."""
+    mode: _builtins.int
+    """Required: permission bits, 0 to 0777."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+        mode: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+
+Global___ChangeFileModeRequest: _TypeAlias = ChangeFileModeRequest  # noqa: Y015
+
+@_typing.final
+class ChangeFileModeResponse(_message.Message):
+    """The file as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> Global___FileInfo:
+        """The file."""
+
+    def __init__(
+        self,
+        *,
+        file: Global___FileInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeFileModeResponse: _TypeAlias = ChangeFileModeResponse  # noqa: Y015
+
+@_typing.final
+class WriteArchiveHeader(_message.Message):
+    """Begins an archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """Required."""
+    path: _builtins.str
+    """The directory to unpack into. Absolute, or relative to the workspace's working_dir. Empty: the working_dir."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveHeader: _TypeAlias = WriteArchiveHeader  # noqa: Y015
+
+@_typing.final
+class WriteArchiveEnd(_message.Message):
+    """Says that an archive is complete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveEnd: _TypeAlias = WriteArchiveEnd  # noqa: Y015
+
+@_typing.final
+class WriteArchiveRequest(_message.Message):
+    """One message of an archive on its way in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes of the tar stream (POSIX.1-2001 pax, ustar or GNU), uncompressed; as in WriteFileRequest."""
+    @_builtins.property
+    def header(self) -> Global___WriteArchiveHeader:
+        """The first message."""
+
+    @_builtins.property
+    def end(self) -> Global___WriteArchiveEnd:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___WriteArchiveHeader | None = ...,
+        data: _builtins.bytes = ...,
+        end: Global___WriteArchiveEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "end", b"end", "header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "end", b"end", "header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["header", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___WriteArchiveRequest: _TypeAlias = WriteArchiveRequest  # noqa: Y015
+
+@_typing.final
+class ArchiveSummary(_message.Message):
+    """What an archive held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_COUNT_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_COUNT_FIELD_NUMBER: _builtins.int
+    SYMLINKS_COUNT_FIELD_NUMBER: _builtins.int
+    SKIPPED_COUNT_FIELD_NUMBER: _builtins.int
+    CONTENT_BYTES_FIELD_NUMBER: _builtins.int
+    files_count: _builtins.int
+    """Regular files and hard links."""
+    directories_count: _builtins.int
+    """Directories."""
+    symlinks_count: _builtins.int
+    """Symbolic links."""
+    skipped_count: _builtins.int
+    """What was left out: devices, pipes and sockets."""
+    content_bytes: _builtins.int
+    """Bytes of the files' contents."""
+    def __init__(
+        self,
+        *,
+        files_count: _builtins.int = ...,
+        directories_count: _builtins.int = ...,
+        symlinks_count: _builtins.int = ...,
+        skipped_count: _builtins.int = ...,
+        content_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_bytes", b"content_bytes", "directories_count", b"directories_count", "files_count", b"files_count", "skipped_count", b"skipped_count", "symlinks_count", b"symlinks_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveSummary: _TypeAlias = ArchiveSummary  # noqa: Y015
+
+@_typing.final
+class WriteArchiveResponse(_message.Message):
+    """The archive is unpacked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def summary(self) -> Global___ArchiveSummary:
+        """What it held."""
+
+    def __init__(
+        self,
+        *,
+        summary: Global___ArchiveSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteArchiveResponse: _TypeAlias = WriteArchiveResponse  # noqa: Y015
+
+@_typing.final
+class ReadArchiveRequest(_message.Message):
+    """Asks for a directory as a tar stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    IGNORE_PATTERNS_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """Required."""
+    path: _builtins.str
+    """The directory. Absolute, or relative to the workspace's working_dir. Empty: the working_dir."""
+    @_builtins.property
+    def ignore_patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to leave out, in the syntax of gitignore(5), relative to the directory; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+        ignore_patterns: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_patterns", b"ignore_patterns", "path", b"path", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadArchiveRequest: _TypeAlias = ReadArchiveRequest  # noqa: Y015
+
+@_typing.final
+class ReadArchiveEnd(_message.Message):
+    """The tar stream is complete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def summary(self) -> Global___ArchiveSummary:
+        """What it holds."""
+
+    def __init__(
+        self,
+        *,
+        summary: Global___ArchiveSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadArchiveEnd: _TypeAlias = ReadArchiveEnd  # noqa: Y015
+
+@_typing.final
+class ReadArchiveResponse(_message.Message):
+    """One message of an archive on its way out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next bytes of the tar stream, whose names are relative to the directory."""
+    @_builtins.property
+    def directory(self) -> Global___FileInfo:
+        """The first message."""
+
+    @_builtins.property
+    def end(self) -> Global___ReadArchiveEnd:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        directory: Global___FileInfo | None = ...,
+        data: _builtins.bytes = ...,
+        end: Global___ReadArchiveEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "directory", b"directory", "end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "data", b"data", "directory", b"directory", "end", b"end"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["directory", "data", "end"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___ReadArchiveResponse: _TypeAlias = ReadArchiveResponse  # noqa: Y015
+
+@_typing.final
+class WatchDirectoryRequest(_message.Message):
+    """Asks to be told what changes in a directory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RECURSIVE_FIELD_NUMBER: _builtins.int
+    KEEPALIVE_INTERVAL_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """Required."""
+    path: _builtins.str
+    """The directory. Absolute, or relative to the workspace's working_dir. Empty: the working_dir."""
+    recursive: _builtins.bool
+    """Also in the directories below it, those to come included. Symlinks are not followed."""
+    @_builtins.property
+    def keepalive_interval(self) -> _duration_pb2.Duration:
+        """As in StreamRequest."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+        recursive: _builtins.bool = ...,
+        keepalive_interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keepalive_interval", b"keepalive_interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keepalive_interval", b"keepalive_interval", "path", b"path", "recursive", b"recursive", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchDirectoryRequest: _TypeAlias = WatchDirectoryRequest  # noqa: Y015
+
+@_typing.final
+class WatchStarted(_message.Message):
+    """The watch is in place: what changes from now on is told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def directory(self) -> Global___FileInfo:
+        """The directory."""
+
+    def __init__(
+        self,
+        *,
+        directory: Global___FileInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchStarted: _TypeAlias = WatchStarted  # noqa: Y015
+
+@_typing.final
+class FileChange(_message.Message):
+    """Something has changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    FROM_PATH_FIELD_NUMBER: _builtins.int
+    IS_DIRECTORY_FIELD_NUMBER: _builtins.int
+    type: Global___FileChangeType.ValueType
+    """What."""
+    path: _builtins.str
+    """Absolute path in the workspace."""
+    from_path: _builtins.str
+    """Where it was before it was moved; else empty."""
+    is_directory: _builtins.bool
+    """Whether it is a directory."""
+    def __init__(
+        self,
+        *,
+        type: Global___FileChangeType.ValueType = ...,
+        path: _builtins.str = ...,
+        from_path: _builtins.str = ...,
+        is_directory: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_path", b"from_path", "is_directory", b"is_directory", "path", b"path", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileChange: _TypeAlias = FileChange  # noqa: Y015
+
+@_typing.final
+class WatchOverflow(_message.Message):
+    """Changes were missed here. List the directory to know what is there now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchOverflow: _TypeAlias = WatchOverflow  # noqa: Y015
+
+@_typing.final
+class WatchDirectoryResponse(_message.Message):
+    """One event of a watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATCHING_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    OVERFLOW_FIELD_NUMBER: _builtins.int
+    KEEPALIVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def watching(self) -> Global___WatchStarted:
+        """The first event."""
+
+    @_builtins.property
+    def change(self) -> Global___FileChange:
+        """A change."""
+
+    @_builtins.property
+    def overflow(self) -> Global___WatchOverflow:
+        """Missed changes."""
+
+    @_builtins.property
+    def keepalive(self) -> Global___KeepAlive:
+        """A sign of life."""
+
+    def __init__(
+        self,
+        *,
+        watching: Global___WatchStarted | None = ...,
+        change: Global___FileChange | None = ...,
+        overflow: Global___WatchOverflow | None = ...,
+        keepalive: Global___KeepAlive | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "event", b"event", "keepalive", b"keepalive", "overflow", b"overflow", "watching", b"watching"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "event", b"event", "keepalive", b"keepalive", "overflow", b"overflow", "watching", b"watching"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["watching", "change", "overflow", "keepalive"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchDirectoryResponse: _TypeAlias = WatchDirectoryResponse  # noqa: Y015
+
+@_typing.final
 class RemoveFileRequest(_message.Message):
     """Names what to remove."""
 
@@ -2352,6 +3116,130 @@ class RemoveFileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveFileResponse: _TypeAlias = RemoveFileResponse  # noqa: Y015
+
+@_typing.final
+class PullImageRequest(_message.Message):
+    """Names an image to have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """Required: "docker". The local provider has no images."""
+    image: _builtins.str
+    """Empty: the server's default image."""
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        image: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullImageRequest: _TypeAlias = PullImageRequest  # noqa: Y015
+
+@_typing.final
+class ImageLayer(_message.Message):
+    """How far one layer of an image is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DONE_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    layer_id: _builtins.str
+    """Identifies it in this pull."""
+    status: _builtins.str
+    """What is done with it, in the engine's words."""
+    done_bytes: _builtins.int
+    """Bytes done of this step."""
+    total_bytes: _builtins.int
+    """Bytes in all; 0 where they are not known."""
+    def __init__(
+        self,
+        *,
+        layer_id: _builtins.str = ...,
+        status: _builtins.str = ...,
+        done_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done_bytes", b"done_bytes", "layer_id", b"layer_id", "status", b"status", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageLayer: _TypeAlias = ImageLayer  # noqa: Y015
+
+@_typing.final
+class PulledImage(_message.Message):
+    """The image is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    WAS_PRESENT_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """Its name."""
+    was_present: _builtins.bool
+    """It was there before."""
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+        was_present: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "was_present", b"was_present"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PulledImage: _TypeAlias = PulledImage  # noqa: Y015
+
+@_typing.final
+class PullImageResponse(_message.Message):
+    """One event of a pull."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    KEEPALIVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def layer(self) -> Global___ImageLayer:
+        """A layer has got further."""
+
+    @_builtins.property
+    def image(self) -> Global___PulledImage:
+        """The last event."""
+
+    @_builtins.property
+    def keepalive(self) -> Global___KeepAlive:
+        """A sign of life."""
+
+    def __init__(
+        self,
+        *,
+        layer: Global___ImageLayer | None = ...,
+        image: Global___PulledImage | None = ...,
+        keepalive: Global___KeepAlive | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "image", b"image", "keepalive", b"keepalive", "layer", b"layer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "image", b"image", "keepalive", b"keepalive", "layer", b"layer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["layer", "image", "keepalive"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___PullImageResponse: _TypeAlias = PullImageResponse  # noqa: Y015
 
 @_typing.final
 class GetServerInfoRequest(_message.Message):

@@ -91,6 +91,11 @@ class WorkspaceServiceStub(object):
                 request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.ListProcessesRequest.SerializeToString,
                 response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.ListProcessesResponse.FromString,
                 _registered_method=True)
+        self.WaitProcess = channel.unary_unary(
+                '/agentic_isolation.v1.WorkspaceService/WaitProcess',
+                request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.WaitProcessRequest.SerializeToString,
+                response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.WaitProcessResponse.FromString,
+                _registered_method=True)
         self.SignalProcess = channel.unary_unary(
                 '/agentic_isolation.v1.WorkspaceService/SignalProcess',
                 request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.SignalProcessRequest.SerializeToString,
@@ -126,10 +131,40 @@ class WorkspaceServiceStub(object):
                 request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.MoveFileRequest.SerializeToString,
                 response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.MoveFileResponse.FromString,
                 _registered_method=True)
+        self.CopyFile = channel.unary_unary(
+                '/agentic_isolation.v1.WorkspaceService/CopyFile',
+                request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.CopyFileRequest.SerializeToString,
+                response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.CopyFileResponse.FromString,
+                _registered_method=True)
+        self.ChangeFileMode = channel.unary_unary(
+                '/agentic_isolation.v1.WorkspaceService/ChangeFileMode',
+                request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.ChangeFileModeRequest.SerializeToString,
+                response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.ChangeFileModeResponse.FromString,
+                _registered_method=True)
+        self.WriteArchive = channel.stream_unary(
+                '/agentic_isolation.v1.WorkspaceService/WriteArchive',
+                request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.WriteArchiveRequest.SerializeToString,
+                response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.WriteArchiveResponse.FromString,
+                _registered_method=True)
+        self.ReadArchive = channel.unary_stream(
+                '/agentic_isolation.v1.WorkspaceService/ReadArchive',
+                request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.ReadArchiveRequest.SerializeToString,
+                response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.ReadArchiveResponse.FromString,
+                _registered_method=True)
+        self.WatchDirectory = channel.unary_stream(
+                '/agentic_isolation.v1.WorkspaceService/WatchDirectory',
+                request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.WatchDirectoryRequest.SerializeToString,
+                response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.WatchDirectoryResponse.FromString,
+                _registered_method=True)
         self.RemoveFile = channel.unary_unary(
                 '/agentic_isolation.v1.WorkspaceService/RemoveFile',
                 request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.RemoveFileRequest.SerializeToString,
                 response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.RemoveFileResponse.FromString,
+                _registered_method=True)
+        self.PullImage = channel.unary_stream(
+                '/agentic_isolation.v1.WorkspaceService/PullImage',
+                request_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.PullImageResponse.FromString,
                 _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/agentic_isolation.v1.WorkspaceService/GetServerInfo',
@@ -239,9 +274,16 @@ class WorkspaceServiceServicer(object):
     def Attach(self, request_iterator, context):
         """Runs a command, or joins one, with standard input, terminal size and signals going in while output comes out.
 
-        The first message must be `open`. Not retryable by itself: reconnect with `open.resume`.
+        The first message must be `open`. A process has one writer of its standard input and any number of readers, each at
+        its own offset and pace. Ending the request stream is no end of input: only `end_of_input` is. Cancelling the call
+        detaches: the process lives on for its `linger`, and for ever where it is detached.
 
-        Errors: those of Stream.
+        Not retryable by itself: reconnect with `open.resume`, or repeat a start that has a request_id. `input` tells how
+        much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte.
+
+        Errors: those of Stream, and
+        * FAILED_PRECONDITION [INPUT_TAKEN]: another attachment is the writer, or has become it.
+        * FAILED_PRECONDITION [NO_TERMINAL]: `resize` of a process without a terminal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +291,17 @@ class WorkspaceServiceServicer(object):
 
     def ListProcesses(self, request, context):
         """Lists the processes that were started in the workspace and are still remembered. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitProcess(self, request, context):
+        """Waits until a process has ended, without reading its output and without keeping it alive. Idempotent; the RPC's
+        deadline bounds the wait.
+
+        Errors:
+        * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -276,13 +329,14 @@ class WorkspaceServiceServicer(object):
         Errors: those of StatFile, and
         * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
         * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+        * DATA_LOSS [CONTENT_MISMATCH]: what arrived is not what `end` says was sent; the old content stays. Retryable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadFile(self, request, context):
-        """Reads a file: one `file` message, then its content in order. Idempotent.
+        """Reads a file: one `file` message, then its content in order, then `end`: without it, content is missing. Idempotent.
 
         Errors: those of StatFile, and
         * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
@@ -307,7 +361,7 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDirectory(self, request, context):
-        """Lists a directory, sorted by name, in pages. Idempotent.
+        """Lists a directory, sorted by name, in pages; with `depth` also what lies below it. Idempotent.
 
         Errors: those of StatFile.
         """
@@ -335,11 +389,83 @@ class WorkspaceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CopyFile(self, request, context):
+        """Copies a file, a symlink itself, or a directory. What is copied appears at its destination as a whole, or not at all.
+        Not idempotent: without `overwrite` a repeat answers ALREADY_EXISTS.
+
+        Errors: those of StatFile, and
+        * ALREADY_EXISTS [FILE_EXISTS]: the destination is there, and `overwrite` is not set or it is a directory.
+        * FAILED_PRECONDITION [IS_A_DIRECTORY]: the source is a directory and `recursive` is not set.
+        * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the source is, or holds, a device, a pipe or a socket.
+        * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeFileMode(self, request, context):
+        """Sets a file's or directory's permission bits. Idempotent.
+
+        Errors: those of StatFile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteArchive(self, request_iterator, context):
+        """Unpacks a tar stream below a directory, which is made if missing. The first message must be `header`, the last `end`.
+
+        Each file appears as a whole, or not at all; what was unpacked before an error or a cut stays. Entries may be regular
+        files, directories, symbolic links and hard links to earlier entries; owners are ignored. Idempotent in effect.
+
+        Errors: those of StatFile, and
+        * INVALID_ARGUMENT [BAD_ARCHIVE]: it is no tar stream, is cut off, or holds an entry of another kind.
+        * INVALID_ARGUMENT [PATH_ESCAPES]: an entry, or a symlink on its way, leads out of the directory.
+        * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadArchive(self, request, context):
+        """Packs what lies below a directory into a tar stream: one `directory` message, the stream in order, then `end`:
+        without it, content is missing. Devices, pipes and sockets are left out and counted. Idempotent.
+
+        Errors: those of StatFile, and
+        * FAILED_PRECONDITION [FILE_SYSTEM]: a file could not be read, or shrank while it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchDirectory(self, request, context):
+        """Tells what changes in a directory, from `watching` on until it is cancelled or the directory itself is gone, which is
+        told as its last change. A reader that is too slow is told `overflow`: changes were missed there.
+
+        Errors: those of StatFile, and
+        * RESOURCE_EXHAUSTED [WATCH_LIMIT]: the kernel allows no more watches.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveFile(self, request, context):
         """Removes a file, a symlink (never what it points to) or a directory. A repeat answers NOT_FOUND.
 
         Errors: those of StatFile, and
         * FAILED_PRECONDITION [DIRECTORY_NOT_EMPTY]: it is a directory with content and `recursive` is not set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullImage(self, request, context):
+        """Makes sure that an image is there, and tells how its download goes. CreateWorkspace does so too, silently.
+        Idempotent.
+
+        Errors:
+        * FAILED_PRECONDITION [IMAGE_UNAVAILABLE]: the image is not there and cannot be pulled.
+        * UNAVAILABLE [PROVIDER_UNAVAILABLE]: the provider's engine cannot be reached. Retryable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -400,6 +526,11 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.ListProcessesRequest.FromString,
                     response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.ListProcessesResponse.SerializeToString,
             ),
+            'WaitProcess': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitProcess,
+                    request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.WaitProcessRequest.FromString,
+                    response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.WaitProcessResponse.SerializeToString,
+            ),
             'SignalProcess': grpc.unary_unary_rpc_method_handler(
                     servicer.SignalProcess,
                     request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.SignalProcessRequest.FromString,
@@ -435,10 +566,40 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.MoveFileRequest.FromString,
                     response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.MoveFileResponse.SerializeToString,
             ),
+            'CopyFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyFile,
+                    request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.CopyFileRequest.FromString,
+                    response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.CopyFileResponse.SerializeToString,
+            ),
+            'ChangeFileMode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeFileMode,
+                    request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.ChangeFileModeRequest.FromString,
+                    response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.ChangeFileModeResponse.SerializeToString,
+            ),
+            'WriteArchive': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteArchive,
+                    request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.WriteArchiveRequest.FromString,
+                    response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.WriteArchiveResponse.SerializeToString,
+            ),
+            'ReadArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArchive,
+                    request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.ReadArchiveRequest.FromString,
+                    response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.ReadArchiveResponse.SerializeToString,
+            ),
+            'WatchDirectory': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDirectory,
+                    request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.WatchDirectoryRequest.FromString,
+                    response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.WatchDirectoryResponse.SerializeToString,
+            ),
             'RemoveFile': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveFile,
                     request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.RemoveFileRequest.FromString,
                     response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.RemoveFileResponse.SerializeToString,
+            ),
+            'PullImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullImage,
+                    request_deserializer=agentic__isolation_dot_v1_dot_workspace__pb2.PullImageRequest.FromString,
+                    response_serializer=agentic__isolation_dot_v1_dot_workspace__pb2.PullImageResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -712,6 +873,33 @@ class WorkspaceService(object):
             _registered_method=True)
 
     @staticmethod
+    def WaitProcess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentic_isolation.v1.WorkspaceService/WaitProcess',
+            agentic__isolation_dot_v1_dot_workspace__pb2.WaitProcessRequest.SerializeToString,
+            agentic__isolation_dot_v1_dot_workspace__pb2.WaitProcessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SignalProcess(request,
             target,
             options=(),
@@ -901,6 +1089,141 @@ class WorkspaceService(object):
             _registered_method=True)
 
     @staticmethod
+    def CopyFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentic_isolation.v1.WorkspaceService/CopyFile',
+            agentic__isolation_dot_v1_dot_workspace__pb2.CopyFileRequest.SerializeToString,
+            agentic__isolation_dot_v1_dot_workspace__pb2.CopyFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeFileMode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentic_isolation.v1.WorkspaceService/ChangeFileMode',
+            agentic__isolation_dot_v1_dot_workspace__pb2.ChangeFileModeRequest.SerializeToString,
+            agentic__isolation_dot_v1_dot_workspace__pb2.ChangeFileModeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteArchive(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/agentic_isolation.v1.WorkspaceService/WriteArchive',
+            agentic__isolation_dot_v1_dot_workspace__pb2.WriteArchiveRequest.SerializeToString,
+            agentic__isolation_dot_v1_dot_workspace__pb2.WriteArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentic_isolation.v1.WorkspaceService/ReadArchive',
+            agentic__isolation_dot_v1_dot_workspace__pb2.ReadArchiveRequest.SerializeToString,
+            agentic__isolation_dot_v1_dot_workspace__pb2.ReadArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDirectory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentic_isolation.v1.WorkspaceService/WatchDirectory',
+            agentic__isolation_dot_v1_dot_workspace__pb2.WatchDirectoryRequest.SerializeToString,
+            agentic__isolation_dot_v1_dot_workspace__pb2.WatchDirectoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RemoveFile(request,
             target,
             options=(),
@@ -917,6 +1240,33 @@ class WorkspaceService(object):
             '/agentic_isolation.v1.WorkspaceService/RemoveFile',
             agentic__isolation_dot_v1_dot_workspace__pb2.RemoveFileRequest.SerializeToString,
             agentic__isolation_dot_v1_dot_workspace__pb2.RemoveFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentic_isolation.v1.WorkspaceService/PullImage',
+            agentic__isolation_dot_v1_dot_workspace__pb2.PullImageRequest.SerializeToString,
+            agentic__isolation_dot_v1_dot_workspace__pb2.PullImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -110,12 +110,26 @@ class WorkspaceServiceStub:
     Attach: _grpc.StreamStreamMultiCallable[_workspace_pb2.AttachRequest, _workspace_pb2.AttachResponse]
     """Runs a command, or joins one, with standard input, terminal size and signals going in while output comes out.
 
-    The first message must be `open`. Not retryable by itself: reconnect with `open.resume`.
+    The first message must be `open`. A process has one writer of its standard input and any number of readers, each at
+    its own offset and pace. Ending the request stream is no end of input: only `end_of_input` is. Cancelling the call
+    detaches: the process lives on for its `linger`, and for ever where it is detached.
 
-    Errors: those of Stream.
+    Not retryable by itself: reconnect with `open.resume`, or repeat a start that has a request_id. `input` tells how
+    much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte.
+
+    Errors: those of Stream, and
+      * FAILED_PRECONDITION [INPUT_TAKEN]: another attachment is the writer, or has become it.
+      * FAILED_PRECONDITION [NO_TERMINAL]: `resize` of a process without a terminal.
     """
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.ListProcessesRequest, _workspace_pb2.ListProcessesResponse]
     """Lists the processes that were started in the workspace and are still remembered. Idempotent."""
+    WaitProcess: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.WaitProcessRequest, _workspace_pb2.WaitProcessResponse]
+    """Waits until a process has ended, without reading its output and without keeping it alive. Idempotent; the RPC's
+    deadline bounds the wait.
+
+    Errors:
+      * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
+    """
     SignalProcess: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.SignalProcessRequest, _workspace_pb2.SignalProcessResponse]
     """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
 
@@ -134,9 +148,10 @@ class WorkspaceServiceStub:
     Errors: those of StatFile, and
       * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
       * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+      * DATA_LOSS [CONTENT_MISMATCH]: what arrived is not what `end` says was sent; the old content stays. Retryable.
     """
     ReadFile: _grpc.UnaryStreamMultiCallable[_workspace_pb2.ReadFileRequest, _workspace_pb2.ReadFileResponse]
-    """Reads a file: one `file` message, then its content in order. Idempotent.
+    """Reads a file: one `file` message, then its content in order, then `end`: without it, content is missing. Idempotent.
 
     Errors: those of StatFile, and
       * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
@@ -153,7 +168,7 @@ class WorkspaceServiceStub:
       * FAILED_PRECONDITION [FILE_SYSTEM]: any other refusal of the file system, in its own words.
     """
     ListDirectory: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.ListDirectoryRequest, _workspace_pb2.ListDirectoryResponse]
-    """Lists a directory, sorted by name, in pages. Idempotent.
+    """Lists a directory, sorted by name, in pages; with `depth` also what lies below it. Idempotent.
 
     Errors: those of StatFile.
     """
@@ -169,11 +184,59 @@ class WorkspaceServiceStub:
     Errors: those of StatFile, and
       * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.
     """
+    CopyFile: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.CopyFileRequest, _workspace_pb2.CopyFileResponse]
+    """Copies a file, a symlink itself, or a directory. What is copied appears at its destination as a whole, or not at all.
+    Not idempotent: without `overwrite` a repeat answers ALREADY_EXISTS.
+
+    Errors: those of StatFile, and
+      * ALREADY_EXISTS [FILE_EXISTS]: the destination is there, and `overwrite` is not set or it is a directory.
+      * FAILED_PRECONDITION [IS_A_DIRECTORY]: the source is a directory and `recursive` is not set.
+      * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the source is, or holds, a device, a pipe or a socket.
+      * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
+    """
+    ChangeFileMode: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.ChangeFileModeRequest, _workspace_pb2.ChangeFileModeResponse]
+    """Sets a file's or directory's permission bits. Idempotent.
+
+    Errors: those of StatFile.
+    """
+    WriteArchive: _grpc.StreamUnaryMultiCallable[_workspace_pb2.WriteArchiveRequest, _workspace_pb2.WriteArchiveResponse]
+    """Unpacks a tar stream below a directory, which is made if missing. The first message must be `header`, the last `end`.
+
+    Each file appears as a whole, or not at all; what was unpacked before an error or a cut stays. Entries may be regular
+    files, directories, symbolic links and hard links to earlier entries; owners are ignored. Idempotent in effect.
+
+    Errors: those of StatFile, and
+      * INVALID_ARGUMENT [BAD_ARCHIVE]: it is no tar stream, is cut off, or holds an entry of another kind.
+      * INVALID_ARGUMENT [PATH_ESCAPES]: an entry, or a symlink on its way, leads out of the directory.
+      * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
+    """
+    ReadArchive: _grpc.UnaryStreamMultiCallable[_workspace_pb2.ReadArchiveRequest, _workspace_pb2.ReadArchiveResponse]
+    """Packs what lies below a directory into a tar stream: one `directory` message, the stream in order, then `end`:
+    without it, content is missing. Devices, pipes and sockets are left out and counted. Idempotent.
+
+    Errors: those of StatFile, and
+      * FAILED_PRECONDITION [FILE_SYSTEM]: a file could not be read, or shrank while it was.
+    """
+    WatchDirectory: _grpc.UnaryStreamMultiCallable[_workspace_pb2.WatchDirectoryRequest, _workspace_pb2.WatchDirectoryResponse]
+    """Tells what changes in a directory, from `watching` on until it is cancelled or the directory itself is gone, which is
+    told as its last change. A reader that is too slow is told `overflow`: changes were missed there.
+
+    Errors: those of StatFile, and
+      * RESOURCE_EXHAUSTED [WATCH_LIMIT]: the kernel allows no more watches.
+    """
     RemoveFile: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.RemoveFileRequest, _workspace_pb2.RemoveFileResponse]
     """Removes a file, a symlink (never what it points to) or a directory. A repeat answers NOT_FOUND.
 
     Errors: those of StatFile, and
       * FAILED_PRECONDITION [DIRECTORY_NOT_EMPTY]: it is a directory with content and `recursive` is not set.
+    """
+    PullImage: _grpc.UnaryStreamMultiCallable[_workspace_pb2.PullImageRequest, _workspace_pb2.PullImageResponse]
+    """Makes sure that an image is there, and tells how its download goes. CreateWorkspace does so too, silently.
+    Idempotent.
+
+    Errors:
+      * FAILED_PRECONDITION [IMAGE_UNAVAILABLE]: the image is not there and cannot be pulled.
+      * UNAVAILABLE [PROVIDER_UNAVAILABLE]: the provider's engine cannot be reached. Retryable.
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.GetServerInfoRequest, _workspace_pb2.GetServerInfoResponse]
     """Tells the server's version, its providers and the isolation that each can give on this host. Idempotent."""
@@ -250,12 +313,26 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     Attach: _aio.StreamStreamMultiCallable[_workspace_pb2.AttachRequest, _workspace_pb2.AttachResponse]  # type: ignore[assignment]
     """Runs a command, or joins one, with standard input, terminal size and signals going in while output comes out.
 
-    The first message must be `open`. Not retryable by itself: reconnect with `open.resume`.
+    The first message must be `open`. A process has one writer of its standard input and any number of readers, each at
+    its own offset and pace. Ending the request stream is no end of input: only `end_of_input` is. Cancelling the call
+    detaches: the process lives on for its `linger`, and for ever where it is detached.
 
-    Errors: those of Stream.
+    Not retryable by itself: reconnect with `open.resume`, or repeat a start that has a request_id. `input` tells how
+    much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte.
+
+    Errors: those of Stream, and
+      * FAILED_PRECONDITION [INPUT_TAKEN]: another attachment is the writer, or has become it.
+      * FAILED_PRECONDITION [NO_TERMINAL]: `resize` of a process without a terminal.
     """
     ListProcesses: _aio.UnaryUnaryMultiCallable[_workspace_pb2.ListProcessesRequest, _workspace_pb2.ListProcessesResponse]  # type: ignore[assignment]
     """Lists the processes that were started in the workspace and are still remembered. Idempotent."""
+    WaitProcess: _aio.UnaryUnaryMultiCallable[_workspace_pb2.WaitProcessRequest, _workspace_pb2.WaitProcessResponse]  # type: ignore[assignment]
+    """Waits until a process has ended, without reading its output and without keeping it alive. Idempotent; the RPC's
+    deadline bounds the wait.
+
+    Errors:
+      * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
+    """
     SignalProcess: _aio.UnaryUnaryMultiCallable[_workspace_pb2.SignalProcessRequest, _workspace_pb2.SignalProcessResponse]  # type: ignore[assignment]
     """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
 
@@ -274,9 +351,10 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     Errors: those of StatFile, and
       * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
       * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+      * DATA_LOSS [CONTENT_MISMATCH]: what arrived is not what `end` says was sent; the old content stays. Retryable.
     """
     ReadFile: _aio.UnaryStreamMultiCallable[_workspace_pb2.ReadFileRequest, _workspace_pb2.ReadFileResponse]  # type: ignore[assignment]
-    """Reads a file: one `file` message, then its content in order. Idempotent.
+    """Reads a file: one `file` message, then its content in order, then `end`: without it, content is missing. Idempotent.
 
     Errors: those of StatFile, and
       * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
@@ -293,7 +371,7 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
       * FAILED_PRECONDITION [FILE_SYSTEM]: any other refusal of the file system, in its own words.
     """
     ListDirectory: _aio.UnaryUnaryMultiCallable[_workspace_pb2.ListDirectoryRequest, _workspace_pb2.ListDirectoryResponse]  # type: ignore[assignment]
-    """Lists a directory, sorted by name, in pages. Idempotent.
+    """Lists a directory, sorted by name, in pages; with `depth` also what lies below it. Idempotent.
 
     Errors: those of StatFile.
     """
@@ -309,11 +387,59 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     Errors: those of StatFile, and
       * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.
     """
+    CopyFile: _aio.UnaryUnaryMultiCallable[_workspace_pb2.CopyFileRequest, _workspace_pb2.CopyFileResponse]  # type: ignore[assignment]
+    """Copies a file, a symlink itself, or a directory. What is copied appears at its destination as a whole, or not at all.
+    Not idempotent: without `overwrite` a repeat answers ALREADY_EXISTS.
+
+    Errors: those of StatFile, and
+      * ALREADY_EXISTS [FILE_EXISTS]: the destination is there, and `overwrite` is not set or it is a directory.
+      * FAILED_PRECONDITION [IS_A_DIRECTORY]: the source is a directory and `recursive` is not set.
+      * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the source is, or holds, a device, a pipe or a socket.
+      * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
+    """
+    ChangeFileMode: _aio.UnaryUnaryMultiCallable[_workspace_pb2.ChangeFileModeRequest, _workspace_pb2.ChangeFileModeResponse]  # type: ignore[assignment]
+    """Sets a file's or directory's permission bits. Idempotent.
+
+    Errors: those of StatFile.
+    """
+    WriteArchive: _aio.StreamUnaryMultiCallable[_workspace_pb2.WriteArchiveRequest, _workspace_pb2.WriteArchiveResponse]  # type: ignore[assignment]
+    """Unpacks a tar stream below a directory, which is made if missing. The first message must be `header`, the last `end`.
+
+    Each file appears as a whole, or not at all; what was unpacked before an error or a cut stays. Entries may be regular
+    files, directories, symbolic links and hard links to earlier entries; owners are ignored. Idempotent in effect.
+
+    Errors: those of StatFile, and
+      * INVALID_ARGUMENT [BAD_ARCHIVE]: it is no tar stream, is cut off, or holds an entry of another kind.
+      * INVALID_ARGUMENT [PATH_ESCAPES]: an entry, or a symlink on its way, leads out of the directory.
+      * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
+    """
+    ReadArchive: _aio.UnaryStreamMultiCallable[_workspace_pb2.ReadArchiveRequest, _workspace_pb2.ReadArchiveResponse]  # type: ignore[assignment]
+    """Packs what lies below a directory into a tar stream: one `directory` message, the stream in order, then `end`:
+    without it, content is missing. Devices, pipes and sockets are left out and counted. Idempotent.
+
+    Errors: those of StatFile, and
+      * FAILED_PRECONDITION [FILE_SYSTEM]: a file could not be read, or shrank while it was.
+    """
+    WatchDirectory: _aio.UnaryStreamMultiCallable[_workspace_pb2.WatchDirectoryRequest, _workspace_pb2.WatchDirectoryResponse]  # type: ignore[assignment]
+    """Tells what changes in a directory, from `watching` on until it is cancelled or the directory itself is gone, which is
+    told as its last change. A reader that is too slow is told `overflow`: changes were missed there.
+
+    Errors: those of StatFile, and
+      * RESOURCE_EXHAUSTED [WATCH_LIMIT]: the kernel allows no more watches.
+    """
     RemoveFile: _aio.UnaryUnaryMultiCallable[_workspace_pb2.RemoveFileRequest, _workspace_pb2.RemoveFileResponse]  # type: ignore[assignment]
     """Removes a file, a symlink (never what it points to) or a directory. A repeat answers NOT_FOUND.
 
     Errors: those of StatFile, and
       * FAILED_PRECONDITION [DIRECTORY_NOT_EMPTY]: it is a directory with content and `recursive` is not set.
+    """
+    PullImage: _aio.UnaryStreamMultiCallable[_workspace_pb2.PullImageRequest, _workspace_pb2.PullImageResponse]  # type: ignore[assignment]
+    """Makes sure that an image is there, and tells how its download goes. CreateWorkspace does so too, silently.
+    Idempotent.
+
+    Errors:
+      * FAILED_PRECONDITION [IMAGE_UNAVAILABLE]: the image is not there and cannot be pulled.
+      * UNAVAILABLE [PROVIDER_UNAVAILABLE]: the provider's engine cannot be reached. Retryable.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_workspace_pb2.GetServerInfoRequest, _workspace_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Tells the server's version, its providers and the isolation that each can give on this host. Idempotent."""
@@ -435,9 +561,16 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_workspace_pb2.AttachResponse], _abc.AsyncIterator[_workspace_pb2.AttachResponse]]:
         """Runs a command, or joins one, with standard input, terminal size and signals going in while output comes out.
 
-        The first message must be `open`. Not retryable by itself: reconnect with `open.resume`.
+        The first message must be `open`. A process has one writer of its standard input and any number of readers, each at
+        its own offset and pace. Ending the request stream is no end of input: only `end_of_input` is. Cancelling the call
+        detaches: the process lives on for its `linger`, and for ever where it is detached.
 
-        Errors: those of Stream.
+        Not retryable by itself: reconnect with `open.resume`, or repeat a start that has a request_id. `input` tells how
+        much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte.
+
+        Errors: those of Stream, and
+          * FAILED_PRECONDITION [INPUT_TAKEN]: another attachment is the writer, or has become it.
+          * FAILED_PRECONDITION [NO_TERMINAL]: `resize` of a process without a terminal.
         """
 
     @_abc_1.abstractmethod
@@ -447,6 +580,19 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_pb2.ListProcessesResponse, _abc.Awaitable[_workspace_pb2.ListProcessesResponse]]:
         """Lists the processes that were started in the workspace and are still remembered. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def WaitProcess(
+        self,
+        request: _workspace_pb2.WaitProcessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspace_pb2.WaitProcessResponse, _abc.Awaitable[_workspace_pb2.WaitProcessResponse]]:
+        """Waits until a process has ended, without reading its output and without keeping it alive. Idempotent; the RPC's
+        deadline bounds the wait.
+
+        Errors:
+          * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
+        """
 
     @_abc_1.abstractmethod
     def SignalProcess(
@@ -477,6 +623,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: those of StatFile, and
           * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
           * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+          * DATA_LOSS [CONTENT_MISMATCH]: what arrived is not what `end` says was sent; the old content stays. Retryable.
         """
 
     @_abc_1.abstractmethod
@@ -485,7 +632,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspace_pb2.ReadFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_workspace_pb2.ReadFileResponse], _abc.AsyncIterator[_workspace_pb2.ReadFileResponse]]:
-        """Reads a file: one `file` message, then its content in order. Idempotent.
+        """Reads a file: one `file` message, then its content in order, then `end`: without it, content is missing. Idempotent.
 
         Errors: those of StatFile, and
           * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
@@ -514,7 +661,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspace_pb2.ListDirectoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_pb2.ListDirectoryResponse, _abc.Awaitable[_workspace_pb2.ListDirectoryResponse]]:
-        """Lists a directory, sorted by name, in pages. Idempotent.
+        """Lists a directory, sorted by name, in pages; with `depth` also what lies below it. Idempotent.
 
         Errors: those of StatFile.
         """
@@ -544,6 +691,76 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def CopyFile(
+        self,
+        request: _workspace_pb2.CopyFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspace_pb2.CopyFileResponse, _abc.Awaitable[_workspace_pb2.CopyFileResponse]]:
+        """Copies a file, a symlink itself, or a directory. What is copied appears at its destination as a whole, or not at all.
+        Not idempotent: without `overwrite` a repeat answers ALREADY_EXISTS.
+
+        Errors: those of StatFile, and
+          * ALREADY_EXISTS [FILE_EXISTS]: the destination is there, and `overwrite` is not set or it is a directory.
+          * FAILED_PRECONDITION [IS_A_DIRECTORY]: the source is a directory and `recursive` is not set.
+          * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the source is, or holds, a device, a pipe or a socket.
+          * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangeFileMode(
+        self,
+        request: _workspace_pb2.ChangeFileModeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspace_pb2.ChangeFileModeResponse, _abc.Awaitable[_workspace_pb2.ChangeFileModeResponse]]:
+        """Sets a file's or directory's permission bits. Idempotent.
+
+        Errors: those of StatFile.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteArchive(
+        self,
+        request_iterator: _MaybeAsyncIterator[_workspace_pb2.WriteArchiveRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspace_pb2.WriteArchiveResponse, _abc.Awaitable[_workspace_pb2.WriteArchiveResponse]]:
+        """Unpacks a tar stream below a directory, which is made if missing. The first message must be `header`, the last `end`.
+
+        Each file appears as a whole, or not at all; what was unpacked before an error or a cut stays. Entries may be regular
+        files, directories, symbolic links and hard links to earlier entries; owners are ignored. Idempotent in effect.
+
+        Errors: those of StatFile, and
+          * INVALID_ARGUMENT [BAD_ARCHIVE]: it is no tar stream, is cut off, or holds an entry of another kind.
+          * INVALID_ARGUMENT [PATH_ESCAPES]: an entry, or a symlink on its way, leads out of the directory.
+          * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadArchive(
+        self,
+        request: _workspace_pb2.ReadArchiveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_workspace_pb2.ReadArchiveResponse], _abc.AsyncIterator[_workspace_pb2.ReadArchiveResponse]]:
+        """Packs what lies below a directory into a tar stream: one `directory` message, the stream in order, then `end`:
+        without it, content is missing. Devices, pipes and sockets are left out and counted. Idempotent.
+
+        Errors: those of StatFile, and
+          * FAILED_PRECONDITION [FILE_SYSTEM]: a file could not be read, or shrank while it was.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchDirectory(
+        self,
+        request: _workspace_pb2.WatchDirectoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_workspace_pb2.WatchDirectoryResponse], _abc.AsyncIterator[_workspace_pb2.WatchDirectoryResponse]]:
+        """Tells what changes in a directory, from `watching` on until it is cancelled or the directory itself is gone, which is
+        told as its last change. A reader that is too slow is told `overflow`: changes were missed there.
+
+        Errors: those of StatFile, and
+          * RESOURCE_EXHAUSTED [WATCH_LIMIT]: the kernel allows no more watches.
+        """
+
+    @_abc_1.abstractmethod
     def RemoveFile(
         self,
         request: _workspace_pb2.RemoveFileRequest,
@@ -553,6 +770,20 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: those of StatFile, and
           * FAILED_PRECONDITION [DIRECTORY_NOT_EMPTY]: it is a directory with content and `recursive` is not set.
+        """
+
+    @_abc_1.abstractmethod
+    def PullImage(
+        self,
+        request: _workspace_pb2.PullImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_workspace_pb2.PullImageResponse], _abc.AsyncIterator[_workspace_pb2.PullImageResponse]]:
+        """Makes sure that an image is there, and tells how its download goes. CreateWorkspace does so too, silently.
+        Idempotent.
+
+        Errors:
+          * FAILED_PRECONDITION [IMAGE_UNAVAILABLE]: the image is not there and cannot be pulled.
+          * UNAVAILABLE [PROVIDER_UNAVAILABLE]: the provider's engine cannot be reached. Retryable.
         """
 
     @_abc_1.abstractmethod

@@ -217,7 +217,7 @@ async def test_guest_that_hangs_up_during_a_download() -> None:
 GREETING: dict[str, object] = {"versions": [1, 1], "guest": "fake", "nonce": NONCE}
 BAD_GREETINGS = {
     "nothing in it": {},
-    "no common version": GREETING | {"versions": [3, 9]},
+    "no common version": GREETING | {"versions": [4, 9]},
     "no range of versions": GREETING | {"versions": [1]},
     "versions that are no numbers": GREETING | {"versions": ["1", "1"]},
     "short nonce": GREETING | {"nonce": NONCE[:-1]},

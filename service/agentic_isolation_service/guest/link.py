@@ -29,7 +29,7 @@ from agentic_isolation_service.guest.frames import (
     encode_json,
 )
 
-LOWEST_VERSION, HIGHEST_VERSION = 1, 2
+LOWEST_VERSION, HIGHEST_VERSION = 1, 3
 """Versions of the protocol that the service speaks: guests outlive its upgrades."""
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds."""

@@ -8,8 +8,10 @@ from typing import NoReturn, TypeVar
 
 from agentic_isolation.errors import (
     FileError,
+    InputTakenError,
     InvalidArgumentError,
     IsolationError,
+    NoTerminalError,
     OffsetError,
     PathEscapesError,
     ProcessLimitError,
@@ -17,6 +19,7 @@ from agentic_isolation.errors import (
     ResultForgottenError,
     StartError,
     UnavailableError,
+    UnsupportedError,
     WorkspaceLostError,
     error_classes,
 )
@@ -47,6 +50,8 @@ _GUEST_ERRORS: dict[str, type[IsolationError]] = {
     ProcessLimitError.reason: ProcessLimitError,
     ProcessNotFoundError.reason: ProcessNotFoundError,
     OffsetError.reason: OffsetError,
+    InputTakenError.reason: InputTakenError,
+    NoTerminalError.reason: NoTerminalError,
     "BAD_REQUEST": InvalidArgumentError,
     "SHUTTING_DOWN": WorkspaceLostError,
     ProcessExistsError.reason: ProcessExistsError,
@@ -95,10 +100,15 @@ class GuestSession:
         """Whether the workspace has ended by itself, at one of the ends that were set for it."""
         return self._lost is not None and self._ending in _ENDINGS
 
-    async def open(self, operation: dict[str, object]) -> Channel:
+    async def open(self, operation: dict[str, object], *, since: int = 1) -> Channel:
         """Opens a channel for an operation, on a new link where the last one has ended.
 
+        Args:
+            operation: What to ask of the guest.
+            since: The protocol version that brought it, or a member of it that must not be ignored.
+
         Raises:
+            UnsupportedError: The guest, which an earlier version of the service has started, speaks none so high.
             WorkspaceLostError: The guest is gone, or broke the protocol.
             UnavailableError: The guest could not be reached in time.
             InvalidArgumentError: The operation is too large.
@@ -107,6 +117,11 @@ class GuestSession:
         link = self._link
         if link is None or link.lost is not None:
             link = await self._reconnect()
+        if link.version < since:
+            raise UnsupportedError(
+                f"workspace {self._workspace_id} was made by an earlier version of this service and cannot do this; "
+                "use a new workspace"
+            )
         try:
             return link.open_channel(operation)
         except ValueError:
@@ -120,13 +135,13 @@ class GuestSession:
         except LinkLostError as error:
             await self.raise_lost(error)
 
-    async def call(self, operation: dict[str, object]) -> dict[str, object]:
-        """Carries out an operation that answers with one RESULT and returns it.
+    async def call(self, operation: dict[str, object], *, since: int = 1) -> dict[str, object]:
+        """Carries out an operation that answers with one RESULT and returns it; `since` as for `open`.
 
         Raises:
             IsolationError: What the guest answered instead, or what `open` raises.
         """
-        channel = await self.open(operation)
+        channel = await self.open(operation, since=since)
         try:
             while True:
                 kind, _, value, _ = await channel.receive()
@@ -139,13 +154,15 @@ class GuestSession:
         finally:
             channel.abandon()
 
-    async def call_for(self, operation: dict[str, object], parse: Callable[[dict[str, object]], _T]) -> _T:
+    async def call_for(
+        self, operation: dict[str, object], parse: Callable[[dict[str, object]], _T], *, since: int = 1
+    ) -> _T:
         """Carries out an operation like `call` and returns its RESULT as `parse` makes of it.
 
         Raises:
             IsolationError: As `call`; WorkspaceLostError where `parse` finds the RESULT malformed.
         """
-        value = await self.call(operation)
+        value = await self.call(operation, since=since)
         try:
             return parse(value)
         except ProtocolError as error:
