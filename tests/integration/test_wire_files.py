@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -38,7 +39,7 @@ async def write(stub: Stub, workspace: pb.Workspace, path: str, content: bytes, 
     return (await stub.WriteFile(request)).file
 
 
-async def read(stub: Stub, workspace: pb.Workspace, path: str, **fields: int) -> bytes:
+async def read(stub: Stub, workspace: pb.Workspace, path: str, **fields: Any) -> bytes:
     request = pb.ReadFileRequest(workspace_id=workspace.workspace_id, path=path, **fields)
     first, *rest = await call(stub, request)
     assert first.WhichOneof("content") == "file"

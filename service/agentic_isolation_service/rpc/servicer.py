@@ -111,6 +111,10 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
         """Not there yet."""
         raise UnsupportedError("this server cannot list processes yet")
 
+    async def WaitProcess(self, request: pb.WaitProcessRequest, context: _Context) -> pb.WaitProcessResponse:
+        """Not there yet."""
+        raise UnsupportedError("this server has no WaitProcess yet")
+
     async def SignalProcess(self, request: pb.SignalProcessRequest, context: _Context) -> pb.SignalProcessResponse:
         """Signals a process."""
         await self._workspaces.signal(
@@ -180,10 +184,38 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
         file = await files.move(session, request.source_path, request.destination_path, overwrite=request.overwrite)
         return pb.MoveFileResponse(file=convert.file_to_pb(file))
 
+    async def CopyFile(self, request: pb.CopyFileRequest, context: _Context) -> pb.CopyFileResponse:
+        """Not there yet."""
+        raise UnsupportedError("this server has no CopyFile yet")
+
+    async def ChangeFileMode(self, request: pb.ChangeFileModeRequest, context: _Context) -> pb.ChangeFileModeResponse:
+        """Not there yet."""
+        raise UnsupportedError("this server has no ChangeFileMode yet")
+
+    async def WriteArchive(
+        self, request_iterator: AsyncIterator[pb.WriteArchiveRequest], context: _Context
+    ) -> pb.WriteArchiveResponse:
+        """Not there yet."""
+        raise UnsupportedError("this server has no WriteArchive yet")
+
+    def ReadArchive(self, request: pb.ReadArchiveRequest, context: _Context) -> AsyncIterator[pb.ReadArchiveResponse]:
+        """Not there yet."""
+        raise UnsupportedError("this server has no ReadArchive yet")
+
+    def WatchDirectory(
+        self, request: pb.WatchDirectoryRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchDirectoryResponse]:
+        """Not there yet."""
+        raise UnsupportedError("this server has no WatchDirectory yet")
+
     async def RemoveFile(self, request: pb.RemoveFileRequest, context: _Context) -> pb.RemoveFileResponse:
         """Removes a file."""
         await files.remove(self._session(request.workspace_id), request.path, recursive=request.recursive)
         return pb.RemoveFileResponse()
+
+    def PullImage(self, request: pb.PullImageRequest, context: _Context) -> AsyncIterator[pb.PullImageResponse]:
+        """Not there yet."""
+        raise UnsupportedError("this server has no PullImage yet")
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: _Context) -> pb.GetServerInfoResponse:
         """Describes the server."""
