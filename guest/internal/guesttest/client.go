@@ -343,3 +343,23 @@ func ReadToEnd(t testing.TB, conn net.Conn) []byte {
 	}
 	return b
 }
+
+// SendAll sends DATA of any length, as far and as fast as credit comes, and returns the credit that is left of the first
+// window and all that has come since.
+func (ch *Channel) SendAll(b []byte, credit int) (left int) {
+	ch.client.t.Helper()
+	for len(b) > 0 {
+		for credit <= 0 {
+			f, ok := ch.Next()
+			if !ok || f.Type != frame.Credit {
+				ch.client.t.Fatalf("no credit but %v %q", f.Type, f.Payload)
+			}
+			credit += int(binary.BigEndian.Uint32(f.Payload))
+		}
+		n := min(len(b), frame.MaxData)
+		ch.Send(b[:n])
+		b = b[n:]
+		credit -= n
+	}
+	return credit
+}

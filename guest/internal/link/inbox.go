@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"io"
 
 	"agentic-isolation/guest/internal/frame"
@@ -15,6 +16,9 @@ type inbox struct {
 	end     bool
 	arrived chan struct{}
 }
+
+// ErrStopped tells that whoever received was stopped.
+var ErrStopped = errors.New("stopped")
 
 // AcceptData makes the channel take DATA and END. It must be called within Open.
 func (ch *Channel) AcceptData() { ch.in.wanted = true }
@@ -52,7 +56,10 @@ func (ch *Channel) receiveEnd() error {
 
 // Receive returns all that has arrived since the last call and takes spare, if any, to gather the next in. It blocks
 // while there is nothing, and returns io.EOF after END, ErrClosed when the channel is closed or has ended.
-func (ch *Channel) Receive(spare []byte) ([]byte, error) {
+func (ch *Channel) Receive(spare []byte) ([]byte, error) { return ch.ReceiveUntil(nil, spare) }
+
+// ReceiveUntil is Receive that returns ErrStopped once stop is closed and nothing has arrived.
+func (ch *Channel) ReceiveUntil(stop <-chan struct{}, spare []byte) ([]byte, error) {
 	for {
 		ch.mu.Lock()
 		data, end := ch.in.data, ch.in.end
@@ -71,6 +78,8 @@ func (ch *Channel) Receive(spare []byte) ([]byte, error) {
 			return nil, ErrClosed
 		case <-ch.over:
 			return nil, ErrClosed
+		case <-stop:
+			return nil, ErrStopped
 		}
 	}
 }

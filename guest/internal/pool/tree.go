@@ -41,6 +41,8 @@ type Tree struct {
 type Spec struct {
 	Argv, Env []string
 	User      *shim.User
+	// Terminal: the standard input is a terminal, which the command is to control.
+	Terminal bool
 	// Stdio and Dir are duplicated, not taken.
 	Stdio [3]*os.File
 	Dir   *os.File
@@ -75,7 +77,9 @@ func (w *worker) begin(spec *Spec, fds []int, observer Observer) (*Tree, chan re
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	t := &Tree{worker: w, channel: w.last + 1, observer: observer, over: make(chan struct{})}
-	answer, err := w.send(&shim.Request{Op: shim.OpStart, Argv: spec.Argv, Env: spec.Env, User: spec.User}, fds)
+	answer, err := w.send(&shim.Request{
+		Op: shim.OpStart, Argv: spec.Argv, Env: spec.Env, User: spec.User, Terminal: spec.Terminal,
+	}, fds)
 	if err != nil {
 		return nil, nil, err
 	}

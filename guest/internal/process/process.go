@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"agentic-isolation/guest/internal/cgroup"
-	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/pool"
 	"agentic-isolation/guest/internal/proctree"
 	"agentic-isolation/guest/internal/shim"
@@ -21,15 +20,18 @@ type Spec struct {
 	Request   string
 	Argv, Env []string
 	// Dir is closed by Start.
-	Dir     *os.File
-	Stdin   bool
-	User    *shim.User
-	Timeout time.Duration // 0: none
-	Grace   time.Duration
-	Linger  time.Duration // negative: for ever
-	Capture bool
-	Limit   int // of each captured source, in bytes
-	Lines   bool
+	Dir *os.File
+	// Stdin and Input are both a pipe, of which the run's own channel is the writer, or any that asks to be.
+	Stdin, Input bool
+	// Terminal is the size of the pseudo-terminal to run in, in place of pipes; with Input.
+	Terminal *Size
+	User     *shim.User
+	Timeout  time.Duration // 0: none
+	Grace    time.Duration
+	Linger   time.Duration // negative: for ever
+	Capture  bool
+	Limit    int // of each captured source, in bytes
+	Lines    bool
 	// Overflow is what a full log does.
 	Overflow Overflow
 }
@@ -40,12 +42,13 @@ const footprint = 2 << 10
 // Process is a command that has been started, until nobody can ask for it any more.
 type Process struct {
 	Spec
-	log     *Log
-	capture *capture
-	pumps   [sources]*pump
-	stdin   *os.File
-	tree    *pool.Tree
-	onEnd   func()
+	log      *Log
+	capture  *capture
+	pumps    []*pump
+	input    *input
+	terminal *terminal
+	tree     *pool.Tree
+	onEnd    func()
 
 	// finished is closed when the result is known, and treeEnd when a kill has done what it can.
 	finished chan struct{}
@@ -69,7 +72,7 @@ type Process struct {
 // start runs spec. The process's onEnd is called once, when its result is known and its log is sealed.
 func start(spec Spec, shims *pool.Pool, group *cgroup.Group, onEnd func()) (*Process, error) {
 	p := &Process{
-		Spec: spec, log: NewLog(spec.Overflow), pumping: int(sources), limits: limits{group: group, before: group.Hits()},
+		Spec: spec, log: NewLog(spec.Overflow), limits: limits{group: group, before: group.Hits()},
 		onEnd: onEnd, finished: make(chan struct{}), treeEnd: make(chan struct{}), treeSignals: map[int]bool{},
 	}
 	if spec.Capture {
@@ -81,6 +84,7 @@ func start(spec Spec, shims *pool.Pool, group *cgroup.Group, onEnd func()) (*Pro
 		var tree *pool.Tree
 		tree, err = shims.Start(&pool.Spec{
 			Argv: spec.Argv, Env: spec.Env, User: spec.User, Stdio: stdio, Dir: spec.Dir,
+			Terminal: spec.Terminal != nil,
 		}, p)
 		if err == nil {
 			p.Env = nil // a finished process is kept for a while, and need not keep this
@@ -88,43 +92,8 @@ func start(spec Spec, shims *pool.Pool, group *cgroup.Group, onEnd func()) (*Pro
 			return p, nil
 		}
 	}
-	for _, pump := range p.pumps {
-		if pump != nil {
-			pump.pipe.Close()
-		}
-	}
-	p.closeStdin()
+	p.unplumb()
 	return nil, err
-}
-
-// plumb makes the pipes and returns the command's ends of them.
-func (p *Process) plumb() (stdio [3]*os.File, err error) {
-	if p.Stdin {
-		p.stdin, stdio[0], err = newPipe(false)
-	} else {
-		stdio[0], err = os.Open(os.DevNull)
-	}
-	for i := range p.pumps {
-		if err != nil {
-			break
-		}
-		var ours *os.File
-		if ours, stdio[1+i], err = newPipe(true); err == nil {
-			p.pumps[i], err = newPump(Source(i), ours, p.Lines && !p.Capture, p.take)
-		}
-	}
-	if err != nil {
-		return stdio, fault.New(fault.StartFailed, "cannot make the pipes of the process: %v", err)
-	}
-	return stdio, nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		if f != nil {
-			f.Close()
-		}
-	}
 }
 
 func (p *Process) begin(tree *pool.Tree) {
@@ -162,7 +131,7 @@ func (p *Process) Observe(e pool.Event) {
 	switch e.Event.Event {
 	case shim.EventExited:
 		p.exit, p.usage = &e.Event, e.Usage
-		p.closeStdin()
+		p.endInput()
 		if p.timer != nil {
 			p.timer.Stop()
 		}
@@ -192,7 +161,7 @@ func (p *Process) Lost(survivors int) {
 		if p.forced == "" {
 			p.forced, p.lost = CauseKilled, true
 		}
-		p.closeStdin()
+		p.endInput()
 		if p.timer != nil {
 			p.timer.Stop()
 		}
@@ -253,8 +222,14 @@ func (p *Process) conclude() {
 		r.Stdout, r.Stderr = p.capture.summary(Stdout), p.capture.summary(Stderr)
 		p.capture.pour(p.log)
 	} else {
-		r.Stdout = Summary{Total: p.pumps[Stdout].total.Load(), Omitted: p.log.Lost(Stdout)}
-		r.Stderr = Summary{Total: p.pumps[Stderr].total.Load(), Omitted: p.log.Lost(Stderr)}
+		r.Stdout.Omitted, r.Stderr.Omitted = p.log.Lost(Stdout), p.log.Lost(Stderr)
+		for _, pump := range p.pumps {
+			total := &r.Stdout.Total
+			if pump.source == Stderr {
+				total = &r.Stderr.Total
+			}
+			*total = pump.total.Load()
+		}
 	}
 	p.result = r
 }

@@ -111,6 +111,16 @@ func (t *Table) Get(id string) (*Process, error) {
 	return nil, unknown(id)
 }
 
+// Find finds a process, and waits for one that is being started.
+func (t *Table) Find(id string) (*Process, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r := t.await(id); r != nil {
+		return r.process, nil
+	}
+	return nil, unknown(id)
+}
+
 func unknown(id string) error { return fault.New(fault.ProcessNotFound, "no process %q", id) }
 
 // Forbid finds a process, and waits for one that is being started. Where there is none it returns nil, and the id is

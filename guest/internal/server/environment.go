@@ -9,6 +9,9 @@ import (
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// defaultTerm is what terminals are, where nobody says otherwise.
+const defaultTerm = "xterm-256color"
+
 // baseEnvironment is what commands inherit. The guest's own working directory is none of theirs.
 func baseEnvironment(environ []string) []string {
 	env := slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
@@ -20,23 +23,37 @@ func baseEnvironment(environ []string) []string {
 	return env
 }
 
-// environment is a command's environment: base, PWD, and over them what the request lays.
-func (g *Guest) environment(over map[string]string, dir string) ([]string, error) {
-	env := make([]string, 0, len(g.env)+len(over)+1)
-	for _, entry := range g.env {
-		key, _, _ := strings.Cut(entry, "=")
-		if _, replaced := over[key]; !replaced {
-			env = append(env, entry)
-		}
-	}
-	if _, given := over["PWD"]; !given {
-		env = append(env, "PWD="+dir)
-	}
-	for key, value := range over {
-		if key == "" || strings.ContainsAny(key, "=\x00") || strings.ContainsRune(value, 0) {
+// environment is a command's environment: base, PWD and a terminal's TERM, and over them what the request lays.
+func (g *Guest) environment(r *runRequest, dir string) ([]string, error) {
+	for key, value := range r.Env {
+		if !validVariable(key, value) {
 			return nil, fault.New(fault.BadRequest, "env: %q is not a valid name, or its value holds a NUL", key)
 		}
-		env = append(env, key+"="+value)
+	}
+	layers := []map[string]string{r.Env, {"PWD": dir}}
+	env := make([]string, 0, len(g.env)+len(r.Env)+2)
+	given := make(map[string]bool, cap(env))
+	add := func(key, value string) {
+		if !given[key] {
+			given[key] = true
+			env = append(env, key+"="+value)
+		}
+	}
+	for _, layer := range layers {
+		for key, value := range layer {
+			add(key, value)
+		}
+	}
+	for _, entry := range g.env {
+		key, value, _ := strings.Cut(entry, "=")
+		add(key, value)
+	}
+	if r.Terminal != nil {
+		add("TERM", defaultTerm)
 	}
 	return env, nil
+}
+
+func validVariable(key, value string) bool {
+	return key != "" && !strings.ContainsAny(key, "=\x00") && !strings.ContainsRune(value, 0)
 }

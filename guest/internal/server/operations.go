@@ -17,6 +17,9 @@ type operation func(g *Guest, ch *link.Channel, request []byte) (perform func(),
 var operations = map[string]operation{
 	"run":      openRun,
 	"attach":   openAttach,
+	"input":    openInput,
+	"resize":   simple((*Guest).resize),
+	"wait":     simple((*Guest).wait),
 	"signal":   simple((*Guest).signal),
 	"kill":     simple((*Guest).kill),
 	"ps":       simple((*Guest).ps),
@@ -35,7 +38,18 @@ var operations = map[string]operation{
 }
 
 // since is the protocol version that brought an operation, where that is not the first.
-var since = map[string]int{"remember": 2}
+var since = map[string]int{"remember": 2, "input": 3, "resize": 3, "wait": 3}
+
+// membersSince is the same of the members of older operations.
+var membersSince = map[string]map[string]int{
+	"run":    {"request": 2, "input": 3, "terminal": 3, "redact": 3},
+	"attach": {"observe": 3},
+	"signal": {"foreground": 3},
+	"kill":   {"forbid": 2},
+	"list":   {"depth": 3},
+	"read":   {"digest": 3},
+	"write":  {"digest": 3},
+}
 
 // aside are the operations by which a workspace is looked after, not used: they do not keep it from being idle.
 var aside = map[string]bool{"lease": true, "info": true, "usage": true, "ps": true, "remember": true}
@@ -54,21 +68,41 @@ func (g *Guest) Open(ch *link.Channel, op string, request []byte) func() {
 }
 
 func (g *Guest) open(ch *link.Channel, op string, request []byte) func() {
-	open, known := operations[op]
+	open, exists := operations[op]
 	var perform func()
 	var err error
 	switch {
-	case !known, ch.Version() < since[op]:
+	case !exists, ch.Version() < since[op]:
 		err = fault.New(fault.Unsupported, "no operation %q in version %d of the protocol", op, ch.Version())
 	case g.isEnding() && op != "shutdown":
 		err = fault.New(fault.ShuttingDown, "the guest is ending")
 	default:
-		perform, err = open(g, ch, request)
+		perform, err = open(g, ch, known(op, ch.Version(), request))
 	}
 	if err != nil {
 		return func() { ch.Fail(err) }
 	}
 	return perform
+}
+
+// known is a request without the members that a link's version lacks.
+func known(op string, version int, request []byte) []byte {
+	if version == link.HighestVersion || membersSince[op] == nil {
+		return request
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(request, &members) != nil {
+		return request
+	}
+	for name, since := range membersSince[op] {
+		if version < since {
+			delete(members, name)
+		}
+	}
+	if left, err := json.Marshal(members); err == nil {
+		return left
+	}
+	return request
 }
 
 // simple makes an operation of a function from a request to a result.

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"io"
 	"os"
 	"regexp"
 	"strconv"
@@ -9,7 +8,6 @@ import (
 	"unicode/utf8"
 
 	"agentic-isolation/guest/internal/fault"
-	"agentic-isolation/guest/internal/frame"
 	"agentic-isolation/guest/internal/link"
 	"agentic-isolation/guest/internal/process"
 	"agentic-isolation/guest/internal/shim"
@@ -20,8 +18,6 @@ const (
 	maxCapture     = 16 << 20
 	// maxRequest bounds the digest of what was asked, in characters.
 	maxRequest = 128
-	// maxInput bounds the standard input of a request, which is taken in whole before the command starts.
-	maxInput = 4 << 20
 )
 
 var processID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
@@ -41,6 +37,9 @@ type runRequest struct {
 	CaptureBytes *int64            `json:"capture_bytes"`
 	Lines        bool              `json:"lines"`
 	Overflow     string            `json:"overflow"`
+	Input        bool              `json:"input"`
+	Terminal     *terminalSize     `json:"terminal"`
+	Redact       bool              `json:"redact"`
 }
 
 type startedEvent struct {
@@ -62,9 +61,6 @@ func openRun(g *Guest, ch *link.Channel, raw []byte) (func(), error) {
 }
 
 func (g *Guest) run(ch *link.Channel, request *runRequest) {
-	if ch.Version() < 2 {
-		request.Request = ""
-	}
 	spec, err := check(request)
 	if err != nil {
 		ch.Fail(err)
@@ -85,64 +81,16 @@ func (g *Guest) run(ch *link.Channel, request *runRequest) {
 	}
 	// A failure to send is a closed channel, which stream finds.
 	_ = ch.Event(startedEvent{Event: "started", ProcessID: p.ID, PID: p.PID(), StartedUnixNS: p.StartedUnixNS()})
-	switch {
-	case request.Stdin && request.Request != "":
-		// Not a part of the operation: it goes on without the channel, and ends with the process at the latest.
-		go func() {
-			p.WriteStdin(input)
-			p.CloseStdin()
-		}()
-	case request.Stdin:
-		ch.Go(func() { feed(ch, p) })
+	if request.Stdin {
+		bring(ch, p, input, request.Request != "")
 	}
 	g.stream(ch, p, 0)
-}
-
-// collect takes the whole of a request's input, up to END.
-func collect(ch *link.Channel) (input []byte, err error) {
-	for {
-		data, err := ch.Receive(nil)
-		if err == io.EOF {
-			return input, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if len(input)+len(data) > maxInput {
-			return nil, fault.New(fault.BadRequest, "stdin: a request takes at most %d bytes", maxInput)
-		}
-		input = append(input, data...)
-		ch.Grant(len(data))
-	}
-}
-
-// feed passes DATA on to the command's standard input. What the command does not want is thrown away.
-func feed(ch *link.Channel, p *process.Process) {
-	var spare []byte
-	for {
-		data, err := ch.Receive(spare)
-		if err == io.EOF {
-			p.CloseStdin()
-			return
-		}
-		if err != nil {
-			p.AbandonStdin()
-			return
-		}
-		for rest := data; len(rest) > 0; {
-			n := min(len(rest), frame.MaxData)
-			p.WriteStdin(rest[:n])
-			ch.Grant(n)
-			rest = rest[n:]
-		}
-		spare = data
-	}
 }
 
 // check reads from a request all that nothing but the request decides.
 func check(r *runRequest) (*process.Spec, error) {
 	spec := &process.Spec{ID: r.ProcessID, Request: r.Request, Argv: r.Argv, Stdin: r.Stdin, Lines: r.Lines}
-	for _, part := range []func(*runRequest, *process.Spec) error{checkCommand, checkTimes, checkOutput, checkUser} {
+	for _, part := range []func(*runRequest, *process.Spec) error{checkCommand, checkInput, checkTimes, checkOutput, checkUser} {
 		if err := part(r, spec); err != nil {
 			return nil, err
 		}
@@ -156,7 +104,7 @@ func (g *Guest) settle(r *runRequest, spec *process.Spec) error {
 	if err != nil {
 		return err
 	}
-	if spec.Env, err = g.environment(r.Env, realPath); err != nil {
+	if spec.Env, err = g.environment(r, realPath); err != nil {
 		dir.Close()
 		return err
 	}
@@ -187,6 +135,17 @@ func checkCommand(r *runRequest, _ *process.Spec) error {
 		}
 	}
 	return nil
+}
+
+func checkInput(r *runRequest, spec *process.Spec) (err error) {
+	if r.Stdin && (r.Input || r.Terminal != nil) {
+		return fault.New(fault.BadRequest, "stdin: not with input or terminal")
+	}
+	spec.Input = r.Input || r.Terminal != nil
+	if r.Terminal != nil {
+		spec.Terminal, err = r.Terminal.check("terminal.")
+	}
+	return err
 }
 
 func checkTimes(r *runRequest, spec *process.Spec) (err error) {

@@ -47,7 +47,7 @@ func start(c *control, channel uint32, req *Request, fds []int) (*command, error
 	attr := &syscall.ProcAttr{
 		Env:   req.Env,
 		Files: []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2])},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: req.Terminal},
 	}
 	if u := req.User; u != nil {
 		attr.Sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID}

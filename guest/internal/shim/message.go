@@ -19,13 +19,15 @@ const (
 // Request is what the guest asks of a shim. A start request travels with four descriptors: the command's standard
 // input, output and error, and its working directory.
 type Request struct {
-	Op      string   `json:"op"`
-	Argv    []string `json:"argv,omitempty"`
-	Env     []string `json:"env,omitempty"`
-	User    *User    `json:"user,omitempty"`
-	Signal  int      `json:"signal,omitempty"`
-	Tree    bool     `json:"tree,omitempty"`
-	GraceMS int64    `json:"grace_ms,omitempty"`
+	Op   string   `json:"op"`
+	Argv []string `json:"argv,omitempty"`
+	Env  []string `json:"env,omitempty"`
+	User *User    `json:"user,omitempty"`
+	// Terminal: the standard input is a terminal, which becomes the command's controlling one.
+	Terminal bool  `json:"terminal,omitempty"`
+	Signal   int   `json:"signal,omitempty"`
+	Tree     bool  `json:"tree,omitempty"`
+	GraceMS  int64 `json:"grace_ms,omitempty"`
 }
 
 // User is whom a command runs as, where that differs from the shim's own user.

@@ -1,0 +1,183 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+
+	"agentic-isolation/guest/internal/fault"
+	"agentic-isolation/guest/internal/frame"
+	"agentic-isolation/guest/internal/guesttest"
+	"agentic-isolation/guest/internal/link"
+)
+
+// granted sums the CREDIT of a channel up to its end.
+func granted(t *testing.T, ch *guesttest.Channel) (credit uint64, end frame.Frame) {
+	t.Helper()
+	for {
+		f, ok := ch.Next()
+		if !ok {
+			t.Fatal("the link has ended")
+		}
+		switch f.Type {
+		case frame.Credit:
+			credit += uint64(binary.BigEndian.Uint32(f.Payload))
+		case frame.Result, frame.Error:
+			return credit, f
+		}
+	}
+}
+
+func withInput(members map[string]any) map[string]any {
+	all := map[string]any{"process_id": "p", "input": true}
+	for k, v := range members {
+		all[k] = v
+	}
+	return all
+}
+
+func TestInputOfManyWriters(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	ch := c.Open("run", runOf(withInput(nil), "cat"))
+	ch.AwaitEvent()
+	wantFault(t, c.Do("input", map[string]any{"process_id": "missing"}), fault.ProcessNotFound)
+	first, offset := writer(t, c, map[string]any{"process_id": "p"})
+	if offset != 0 {
+		t.Fatal(offset)
+	}
+	first.Send([]byte("one "))
+	ch.AwaitOutput(4)
+	wantFault(t, c.Do("input", map[string]any{"process_id": "p"}), fault.InputTaken)
+	second, offset := writer(t, g.Connect(), map[string]any{"process_id": "p", "take": true})
+	if offset != 4 {
+		t.Fatal(offset)
+	}
+	wantFault(t, first.Finish(), fault.InputTaken)
+	second.Send([]byte("two "))
+	ch.AwaitOutput(4)
+	second.Close() // which is no end
+	wantFault(t, second.Finish(), fault.Cancelled)
+	third, offset := writer(t, c, map[string]any{"process_id": "p"})
+	if offset != 8 {
+		t.Fatal(offset)
+	}
+	third.Send([]byte("three"))
+	third.End()
+	if o := third.Finish(); o.Result["offset"] != 13.0 || o.Result["ended"] != true {
+		t.Fatalf("%v %v", o.Result, o.Err)
+	}
+	o := ch.Finish()
+	wantExit(t, o, 0, "exited")
+	if string(o.Stdout) != "three" {
+		t.Fatalf("%q", o.Stdout)
+	}
+}
+
+func TestInputIsGrantedAsItIsTaken(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	ch := c.Open("run", sh(withInput(nil), "head -c 100000 | wc -c; sleep 60"))
+	ch.AwaitEvent()
+	first, _ := writer(t, c, map[string]any{"process_id": "p"})
+	first.Send(bytes.Repeat([]byte("x"), link.Window))
+	if got := strings.TrimSpace(string(ch.AwaitOutput(7).Stdout)); got != "100000" {
+		t.Fatal(got)
+	}
+	// The pipe is full now, and the writer blocked; a new one stops it in the middle.
+	second, offset := writer(t, c, map[string]any{"process_id": "p", "take": true})
+	credit, end := granted(t, first)
+	if end.Type != frame.Error || offset != float64(credit) || credit < 100_000 || credit >= link.Window {
+		t.Fatalf("%v of %d, offset %v", end.Type, credit, offset)
+	}
+	second.Send(bytes.Repeat([]byte("y"), link.Window))
+	// So does losing interest, and the process's end.
+	second.Close()
+	wantFault(t, second.Finish(), fault.Cancelled)
+	third, offset := writer(t, c, map[string]any{"process_id": "p"})
+	third.Send(bytes.Repeat([]byte("z"), link.Window))
+	c.Do("kill", map[string]any{"process_id": "p"})
+	credit, end = granted(t, third)
+	if want := fmt.Sprintf(`{"offset":%d,"ended":true}`, uint64(offset)+credit); string(end.Payload) != want {
+		t.Fatalf("%v %s, not %s", end.Type, end.Payload, want)
+	}
+}
+
+func TestInputThatNobodyReads(t *testing.T) {
+	c := guesttest.Start(t, nil).Connect()
+	ch := c.Open("run", sh(withInput(nil), "exec <&-; echo closed; sleep 60"))
+	ch.AwaitEvent()
+	awaitText(t, ch, "closed")
+	in, _ := writer(t, c, map[string]any{"process_id": "p"})
+	const size = 3 * link.Window
+	left := in.SendAll(make([]byte, size), link.Window)
+	in.End()
+	credit, end := granted(t, in)
+	if end.Type != frame.Result || left+int(credit) != link.Window {
+		t.Fatalf("%v %s, %d of %d", end.Type, end.Payload, left+int(credit), link.Window)
+	}
+	if again := c.Open("input", map[string]any{"process_id": "p"}); again.AwaitEvent()["ended"] != true || again.Finish().Result["offset"] != float64(size) {
+		t.Fatal("the input has not ended")
+	}
+}
+
+func TestInputOfWhatHasNone(t *testing.T) {
+	c := guesttest.Start(t, nil).Connect()
+	wantFault(t, c.Do("run", runOf(withInput(map[string]any{"stdin": true}), "cat")), fault.BadRequest)
+	wantFault(t, c.Do("run", runOf(inTerminal(map[string]any{"stdin": true}), "cat")), fault.BadRequest)
+	wantFault(t, c.Do("run", runOf(map[string]any{"terminal": map[string]any{"columns": 80}}, "cat")), fault.BadRequest)
+	for _, members := range []map[string]any{{"process_id": "p"}, {"process_id": "p", "stdin": true}} {
+		ch := c.Open("run", runOf(members, "sleep", "60"))
+		ch.AwaitEvent()
+		wantFault(t, c.Do("input", map[string]any{"process_id": "p"}), fault.BadRequest)
+		c.Do("kill", map[string]any{"process_id": "p"})
+		ch.Finish()
+	}
+}
+
+func TestInputStaysOpenWithoutAWriter(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	ch := c.Open("run", runOf(withInput(map[string]any{"linger_ms": -1, "request": "r"}), "cat"))
+	ch.AwaitEvent() // nothing is collected first
+	in, _ := writer(t, c, map[string]any{"process_id": "p"})
+	in.Send([]byte("half"))
+	ch.AwaitOutput(4)
+	c.Conn.Close()
+	c = g.Connect()
+	wantFault(t, c.Do("run", runOf(withInput(map[string]any{"linger_ms": -1, "request": "r"}), "cat")), fault.ProcessExists)
+	eventually(t, "the writer has gone", func() bool {
+		in = c.Open("input", map[string]any{"process_id": "p"})
+		f, _ := in.Next()
+		return f.Type == frame.Event
+	})
+	in.Send([]byte(" and half"))
+	in.End()
+	o := c.Do("attach", map[string]any{"process_id": "p"})
+	wantExit(t, o, 0, "exited")
+	if string(o.Stdout) != "half and half" {
+		t.Fatalf("%q", o.Stdout)
+	}
+}
+
+func TestWait(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	ch := c.Open("run", runOf(withInput(nil), "cat"))
+	ch.AwaitEvent()
+	wait := g.Connect().Open("wait", map[string]any{"process_id": "p"})
+	given := c.Open("wait", map[string]any{"process_id": "p"})
+	given.Close()
+	wantFault(t, given.Finish(), fault.Cancelled)
+	ch.Close() // waiting does not keep it alive
+	ch.Finish()
+	o := wait.Finish()
+	if o.Err != nil || o.Result["cause"] != "killed" {
+		t.Fatalf("%v %v", o.Result, o.Err)
+	}
+	wantFault(t, c.Do("wait", map[string]any{"process_id": "p"}), fault.ProcessNotFound)
+}

@@ -1,0 +1,260 @@
+package process
+
+import (
+	"os"
+	"sync"
+	"syscall"
+
+	"agentic-isolation/guest/internal/fault"
+)
+
+// ErrInputOver tells that a command's standard input takes no more: it was ended, or the command has.
+var ErrInputOver error = fault.New(fault.ProcessNotFound, "the input of the process has ended")
+
+var (
+	errInputTaken  error = fault.New(fault.InputTaken, "another channel writes to the process")
+	errWriterClose error = fault.New(fault.Cancelled, "the writer of the process's input was closed")
+)
+
+// input is a command's standard input: a pipe, or the guest's end of its terminal. One writer at a time may write to it;
+// without one it stays open and silent.
+type input struct {
+	// file is what writers duplicate, so that closing a writer wakes it and nobody else.
+	file     *os.File
+	terminal bool
+
+	mu     sync.Mutex
+	writer *Writer
+	// taken counts the bytes that writers have got rid of, and ended tells that there will be no more.
+	taken uint64
+	ended bool
+	// begun: the terminal's line is not empty.
+	begun bool
+}
+
+// Writer writes to a command's standard input until it is over.
+type Writer struct {
+	input *input
+	file  *os.File
+	raw   syscall.RawConn
+	over  chan struct{}
+	// err is why it is over; input.mu guards it.
+	err error
+}
+
+// open makes a writer, in place of another one where take allows it, after which the other one writes nothing more.
+func (in *input) open(take bool) (*Writer, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	w := &Writer{input: in, over: make(chan struct{})}
+	if in.ended {
+		w.finish(ErrInputOver)
+		return w, nil
+	}
+	if in.writer != nil && !take {
+		return nil, errInputTaken
+	}
+	var err error
+	if w.file, err = duplicate(in.file); err == nil {
+		w.raw, err = w.file.SyscallConn()
+	}
+	if err != nil {
+		return nil, fault.New(fault.StartFailed, "cannot open the input of the process: %v", err)
+	}
+	if in.writer != nil {
+		in.writer.finish(errInputTaken)
+	}
+	in.writer = w
+	return w, nil
+}
+
+// close ends the input for good.
+func (in *input) close() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.end()
+	in.file.Close()
+}
+
+func (in *input) end() {
+	in.ended = true
+	if in.writer != nil {
+		in.writer.finish(ErrInputOver)
+	}
+}
+
+// finish makes the writer over and wakes it; the caller holds input.mu.
+func (w *Writer) finish(err error) {
+	if w.err != nil {
+		return
+	}
+	w.err = err
+	close(w.over)
+	if w.file != nil {
+		w.file.Close()
+	}
+	if w.input.writer == w {
+		w.input.writer = nil
+	}
+}
+
+// Close takes the writer away and leaves the input open: the end of a part must not look like the end of the whole.
+func (w *Writer) Close() {
+	w.input.mu.Lock()
+	defer w.input.mu.Unlock()
+	w.finish(errWriterClose)
+}
+
+// Over is closed when nothing more can be written by this writer.
+func (w *Writer) Over() <-chan struct{} { return w.over }
+
+// Err is why the writer is over; nil while it is not.
+func (w *Writer) Err() error {
+	w.input.mu.Lock()
+	defer w.input.mu.Unlock()
+	return w.err
+}
+
+// Progress tells how many bytes have been taken of all writers, and whether there will be no more.
+func (w *Writer) Progress() (taken uint64, ended bool) {
+	w.input.mu.Lock()
+	defer w.input.mu.Unlock()
+	return w.input.taken, w.input.ended
+}
+
+// Write writes b, and blocks while the command does not read. Taken is told of each part as it is taken. What a command
+// does not want, as it has closed its standard input, is thrown away. Once the writer is over, Write fails with the reason.
+func (w *Writer) Write(b []byte, taken func(n int)) error {
+	for len(b) > 0 {
+		n, err := w.attempt(b, true)
+		if err != nil {
+			return err
+		}
+		taken(n)
+		b = b[n:]
+	}
+	return nil
+}
+
+// End ends the input: a pipe is closed, in a terminal its end-of-file character is typed.
+func (w *Writer) End() error {
+	if w.input.terminal {
+		if err := w.typeEnd(); err != nil {
+			return err
+		}
+	}
+	in := w.input
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if w.err != nil {
+		return w.err
+	}
+	in.end()
+	if !in.terminal {
+		in.file.Close()
+	}
+	return nil
+}
+
+// typeEnd types the terminal's end-of-file character. It ends a line that has begun, and the input at its beginning.
+func (w *Writer) typeEnd() error {
+	for {
+		w.input.mu.Lock()
+		character, lines := endOfFile(w.input.file)
+		again := w.input.begun && lines
+		w.input.mu.Unlock()
+		if character == 0 {
+			return nil
+		}
+		if _, err := w.attempt([]byte{character}, false); err != nil {
+			return err
+		}
+		if !again {
+			return nil
+		}
+	}
+}
+
+// attempt writes once, as soon as something can be written. Typed characters are none of the bytes that are counted.
+func (w *Writer) attempt(b []byte, counted bool) (n int, err error) {
+	if w.file == nil {
+		return 0, ErrInputOver
+	}
+	waitErr := w.raw.Write(func(fd uintptr) bool {
+		n, err = w.put(int(fd), b, counted)
+		return err != syscall.EAGAIN
+	})
+	if waitErr == nil {
+		return n, err
+	}
+	w.input.mu.Lock()
+	defer w.input.mu.Unlock()
+	if w.err == nil {
+		return 0, waitErr
+	}
+	return 0, w.err
+}
+
+func (w *Writer) put(fd int, b []byte, counted bool) (int, error) {
+	in := w.input
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := writeFD(fd, b)
+	switch {
+	case err == syscall.EAGAIN, err == nil && n == 0:
+		return 0, syscall.EAGAIN
+	case err != nil:
+		n = len(b) // nobody reads it any more
+	}
+	if counted {
+		in.taken += uint64(n)
+	}
+	in.begun = counted && b[n-1] != '\n' && b[n-1] != '\r'
+	return n, nil
+}
+
+func writeFD(fd int, b []byte) (int, error) {
+	for {
+		n, err := syscall.Write(fd, b)
+		if err != syscall.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// duplicate makes another descriptor of the same open file.
+func duplicate(f *os.File) (*os.File, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	controlErr := raw.Control(func(old uintptr) {
+		syscall.ForkLock.RLock()
+		defer syscall.ForkLock.RUnlock()
+		if fd, err = syscall.Dup(int(old)); err == nil {
+			syscall.CloseOnExec(fd)
+		}
+	})
+	if controlErr != nil {
+		return nil, controlErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// OpenInput makes a writer of a process whose run asked for an input, in place of another one where take allows it.
+func (p *Process) OpenInput(take bool) (*Writer, error) {
+	if !p.Input {
+		return nil, fault.New(fault.BadRequest, "process_id: the run of process %q has asked for no input", p.ID)
+	}
+	return p.input.open(take)
+}
+
+// OpenStdin makes the writer of a process whose run has brought a standard input.
+func (p *Process) OpenStdin() (*Writer, error) { return p.input.open(false) }
