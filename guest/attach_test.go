@@ -112,6 +112,105 @@ func TestSlowAttachmentIsToldOfAGap(t *testing.T) {
 	}
 }
 
+// watch reads a process's output to its end, and checks it against the whole.
+func watch(ch *guesttest.Channel, whole []byte) error {
+	at, gap := uint64(0), uint64(0)
+	for {
+		f, ok := ch.Next()
+		switch {
+		case !ok || f.Type == frame.Error:
+			return fmt.Errorf("%v %s", f.Type, f.Payload)
+		case f.Type == frame.Gap:
+			gap += binary.BigEndian.Uint64(f.Payload)
+			at += binary.BigEndian.Uint64(f.Payload)
+		case f.Type == frame.Stdout:
+			if end := at + uint64(len(f.Payload)); end > uint64(len(whole)) || !bytes.Equal(f.Payload, whole[at:end]) {
+				return fmt.Errorf("%d wrong bytes at %d", len(f.Payload), at)
+			}
+			at += uint64(len(f.Payload))
+		case f.Type == frame.Result:
+			if at != uint64(len(whole)) {
+				return fmt.Errorf("ended at %d of %d, %d of them a gap", at, len(whole), gap)
+			}
+			return nil
+		}
+	}
+}
+
+func TestTenReadersOfWhomOneHasStopped(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	want := pattern(5_000_000)
+	must(t, os.WriteFile(filepath.Join(g.Root, "pattern"), want, 0o644))
+	for _, overflow := range []string{"hold", "drop"} {
+		c := g.Connect()
+		first := c.Open("run", sh(map[string]any{"process_id": "p", "overflow": overflow, "stdin": true}, "read go; cat pattern"))
+		first.AwaitEvent()
+		readers := []*guesttest.Channel{first}
+		for i := range 9 {
+			if i%3 == 0 {
+				c = g.Connect() // some share a link
+			}
+			readers = append(readers, c.Open("attach", map[string]any{"process_id": "p", "observe": true}))
+			readers[i+1].AwaitEvent()
+		}
+		stopped := readers[5]
+		stopped.Manual = true
+		first.Send([]byte("\n"))
+		errs := make(chan error)
+		for _, ch := range readers {
+			if ch != stopped {
+				go func() { errs <- watch(ch, want) }()
+			}
+		}
+		for range len(readers) - 1 {
+			if err := <-errs; err != nil {
+				t.Fatal(err)
+			}
+		}
+		// By now the process is forgotten, but not what became of it.
+		wantFault(t, g.Connect().Do("attach", map[string]any{"process_id": "p"}), fault.ProcessNotFound)
+		stopped.Manual = false
+		stopped.Grant(1 << 20)
+		if err := watch(stopped, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestObserving(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	observe := map[string]any{"process_id": "p", "observe": true}
+	wantFault(t, c.Do("attach", observe), fault.ProcessNotFound)
+	first := c.Open("run", sh(map[string]any{"process_id": "p"}, "head -c 3000000 /dev/zero; touch over"))
+	first.Manual = true
+	first.AwaitEvent()
+	second := g.Connect().Open("attach", observe)
+	if e := second.AwaitEvent(); e["event"] != "attached" {
+		t.Fatal(e)
+	}
+	wantFault(t, c.Do("attach", map[string]any{"process_id": "p", "observe": true, "offset": 1 << 30}), fault.OffsetOutOfRange)
+	// It reads all that there is, and yet the process is held back for its viewer.
+	second.AwaitOutput(1 << 19)
+	c.Do("ps", nil)
+	if _, err := os.Stat(filepath.Join(g.Root, "over")); err == nil {
+		t.Fatal("an observer has let the process go on")
+	}
+	// Nor does it keep the process alive; but it is told its end.
+	first.Close()
+	wantSignal(t, first.Finish(), syscall.SIGKILL, "killed")
+	wantSignal(t, second.Finish(), syscall.SIGKILL, "killed")
+
+	for _, output := range []string{"log", "capture"} {
+		wantExit(t, c.Do("run", runOf(map[string]any{"process_id": output, "output": output, "linger_ms": 60_000}, "echo", "text")), 0, "exited")
+		o := c.Do("attach", map[string]any{"process_id": output, "observe": true})
+		wantExit(t, o, 0, "exited")
+		if string(o.Stdout) != "text\n" {
+			t.Fatalf("%q", o.Stdout)
+		}
+	}
+}
+
 func TestDropNeverHoldsTheProcessBack(t *testing.T) {
 	g := guesttest.Start(t, nil)
 	c := g.Connect()
@@ -234,8 +333,24 @@ func TestPs(t *testing.T) {
 	}
 	for _, p := range c.Do("ps", nil).Result["processes"].([]any) {
 		p := p.(map[string]any)
-		if p["state"] != "running" || p["memory_bytes"].(float64) <= 0 || p["argv"].([]any)[0] != "sh" {
+		if p["state"] != "running" || p["memory_bytes"].(float64) <= 0 || p["argv"].([]any)[0] != "sh" || p["result"] != nil {
 			t.Errorf("%v %v", p["state"], p["memory_bytes"])
 		}
+	}
+}
+
+func TestPsTellsAllOfAProcess(t *testing.T) {
+	c := guesttest.Start(t, nil).Connect()
+	ch := c.Open("run", sh(inTerminal(map[string]any{"linger_ms": -1}), "echo text; sleep 60 & sleep 60; true"))
+	awaitFirst(t, ch, "text")
+	wantExit(t, c.Do("run", sh(map[string]any{"process_id": "p", "linger_ms": 60_000}, "echo out; echo err >&2; exit 4")), 4, "exited")
+	both := c.Do("ps", nil).Result["processes"].([]any)
+	first, second := both[0].(map[string]any), both[1].(map[string]any)
+	if first["terminal"] != true || first["detached"] != true || first["output_bytes"] != 6.0 || first["processes"] != 3.0 || first["result"] != nil {
+		t.Error(first)
+	}
+	end := second["result"].(map[string]any)
+	if second["terminal"] != false || second["detached"] != false || second["output_bytes"] != 8.0 || second["processes"] != 0.0 || end["exit_code"] != 4.0 {
+		t.Error(second)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -59,7 +60,7 @@ func Describe() Info {
 		NoNewPrivs:   ask(prGetNoNewPrivs) == 1,
 		Seccomp:      ask(prGetSeccomp),
 		RootReadOnly: rootReadOnly(),
-		GVisor:       isGVisor(),
+		GVisor:       IsGVisor(),
 	}
 	for _, g := range strings.Fields(status["Groups"]) {
 		if n, err := strconv.Atoi(g); err == nil {
@@ -73,12 +74,12 @@ func Describe() Info {
 	return info
 }
 
-// isGVisor goes by the log of gVisor's kernel, which anybody may read there, and whose first line names it.
-func isGVisor() bool {
+// IsGVisor goes by the log of gVisor's kernel, which anybody may read there, and whose first line names it.
+var IsGVisor = sync.OnceValue(func() bool {
 	log := make([]byte, 4<<10)
 	n, err := syscall.Klogctl(syslogReadAll, log)
 	return err == nil && strings.Contains(string(log[:max(n, 0)]), "gVisor")
-}
+})
 
 // ResourceLimits returns the hard limits of open files and of the user's processes; nil where there is none.
 func ResourceLimits() (openFiles, processes *int64) {

@@ -29,6 +29,9 @@ func SizeBytes(string) (int64, bool) { return 0, false }
 // UsedBytes tells nothing on this platform.
 func UsedBytes(string) (int64, bool) { return 0, false }
 
+// IsGVisor is false: gVisor says that it is Linux.
+func IsGVisor() bool { return false }
+
 // Describe tells what is known about the confinement of this process.
 func Describe() Info {
 	groups, _ := os.Getgroups()

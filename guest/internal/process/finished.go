@@ -25,7 +25,11 @@ func newFinished(memory *int64) finished {
 	return finished{most: int(min(max(*memory/memoryShare, minKept), maxKept))}
 }
 
+// add does nothing about a record that has been added.
 func (f *finished) add(r *record) {
+	if r.size > 0 {
+		return
+	}
 	r.size = r.process.size()
 	f.kept += r.size
 	f.records = append(f.records, r)
@@ -39,26 +43,31 @@ func (f *finished) remove(r *record) {
 	if i := slices.Index(f.records, r); i >= 0 {
 		f.records = slices.Delete(f.records, i, i+1)
 		f.kept -= r.size
+		r.size = 0
 	}
 }
 
-// surplus returns what has to go first, or nil where nothing has to or can: the oldest whose result somebody has been
-// told, else the oldest at all. What somebody views stays.
+// surplus returns what has to go first, or nil where nothing has to or can: what is kept for observers only, else the oldest
+// whose result somebody has been told, else the oldest at all. What somebody views stays.
 func (f *finished) surplus() *record {
 	if len(f.records) <= maxFinished && f.kept <= f.most {
 		return nil
 	}
-	var oldest *record
+	var delivered, oldest *record
 	for _, r := range f.records {
-		if r.viewers > 0 {
-			continue
-		}
-		if r.delivered {
+		switch {
+		case r.forgotten:
 			return r
-		}
-		if oldest == nil {
+		case r.viewers > 0:
+			continue
+		case r.delivered && delivered == nil:
+			delivered = r
+		case oldest == nil:
 			oldest = r
 		}
+	}
+	if delivered != nil {
+		return delivered
 	}
 	return oldest
 }

@@ -76,3 +76,28 @@ func TestNumberOfFinished(t *testing.T) {
 		t.Fatal(len(f.records), f.kept)
 	}
 }
+
+func TestWhatIsKeptForObserversOnlyGoesFirst(t *testing.T) {
+	little := int64(1)
+	table := &Table{finished: newFinished(&little), records: map[string]*record{}}
+	watched := ended(60 << 10)
+	watched.observers = 1
+	table.forget(watched)
+	for table.finished.kept+70<<10 <= table.finished.most {
+		table.finished.add(ended(60 << 10))
+	}
+	table.trim()
+	if watched.process.log.Size() == 0 {
+		t.Fatal("it is taken away while there is room")
+	}
+	table.finished.add(ended(200 << 10))
+	table.trim()
+	pieces, gap, next := read(watched.process.log, 0)
+	if len(pieces) != 0 || gap != 60<<10 || next != 60<<10 || watched.process.log.Size() != 0 {
+		t.Fatal(len(pieces), gap, next)
+	}
+	table.unobserve(watched)
+	if table.finished.kept > table.finished.most {
+		t.Fatal(table.finished.kept)
+	}
+}

@@ -76,6 +76,26 @@ func (in *input) close() {
 	in.file.Close()
 }
 
+// key types a character beside the writer, where that is possible at once, which it reports.
+func (in *input) key(character byte) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if character == 0 {
+		return false
+	}
+	raw, err := in.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	controlErr := raw.Control(func(fd uintptr) { n, err = writeFD(int(fd), []byte{character}) })
+	if controlErr != nil || err != nil || n == 0 {
+		return false
+	}
+	in.begun = false
+	return true
+}
+
 func (in *input) end() {
 	in.ended = true
 	if in.writer != nil {
@@ -91,7 +111,7 @@ func (w *Writer) finish(err error) {
 	w.err = err
 	close(w.over)
 	if w.file != nil {
-		w.file.Close()
+		go w.file.Close() // it waits for a write under way, which waits for the lock
 	}
 	if w.input.writer == w {
 		w.input.writer = nil

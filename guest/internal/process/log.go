@@ -199,7 +199,24 @@ func (l *Log) piece(offset, end uint64) []byte {
 func (l *Log) AppendFrames(dst []byte, channel uint32, at uint64, credit int64) (out []byte, next uint64, used int64, atEnd bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if at < l.start {
+	out, next, used, atEnd = l.frames(dst, channel, at, credit)
+	if next > l.sent {
+		l.sent = next
+		l.room.Broadcast()
+	}
+	return out, next, used, atEnd
+}
+
+// ObserveFrames is AppendFrames for a reader that only looks on: the log moves on without regard to it.
+func (l *Log) ObserveFrames(dst []byte, channel uint32, at uint64, credit int64) (out []byte, next uint64, used int64, atEnd bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.frames(dst, channel, at, credit)
+}
+
+func (l *Log) frames(dst []byte, channel uint32, at uint64, credit int64) (out []byte, next uint64, used int64, atEnd bool) {
+	// One without credit is told once it has some, of all that it has missed by then.
+	if at < l.start && (credit > 0 || l.start == l.end) {
 		dst = frame.AppendGap(dst, channel, l.start-at)
 		at = l.start
 	}
@@ -212,10 +229,6 @@ func (l *Log) AppendFrames(dst []byte, channel uint32, at uint64, credit int64) 
 		dst = append(append(dst, head...), l.ring[:n-len(head)]...)
 		at = end
 		used += int64(n)
-	}
-	if at > l.sent {
-		l.sent = at
-		l.room.Broadcast()
 	}
 	return dst, at, used, at == l.end
 }
@@ -256,6 +269,14 @@ func (l *Log) Seal() {
 	if n := int(l.end - l.start); n < len(l.ring)/2 {
 		l.resize(max(n, 1))
 	}
+	l.wake()
+}
+
+// Discard drops all that a sealed log holds. Who still reads it is told by a GAP.
+func (l *Log) Discard() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.start, l.entries, l.ring = l.end, nil, nil
 	l.wake()
 }
 

@@ -15,6 +15,10 @@ type record struct {
 	// process is nil while it is being started.
 	process *Process
 	viewers int
+	// observers look on without being viewers. A record that is forgotten while some do is kept for them, as long as there
+	// is room, but nobody finds it any more.
+	observers int
+	forgotten bool
 	// timer is what happens next to a process that nobody views: its linger or its window ends.
 	timer *time.Timer
 	// unwanted: nobody may come back; without a request it is forgotten as soon as it has ended.

@@ -27,8 +27,10 @@ type Table struct {
 
 	mu sync.Mutex
 	// settled is signalled when a process has started or failed to.
-	settled  *sync.Cond
-	records  map[string]*record
+	settled *sync.Cond
+	records map[string]*record
+	// running counts those of them that have not ended.
+	running  int
 	finished finished
 	stones   *tombstones
 	closed   bool
@@ -64,6 +66,7 @@ func (t *Table) Start(spec *Spec, complete func(*Spec) error) (*Process, error) 
 	defer t.settled.Broadcast()
 	if err != nil {
 		delete(t.records, r.id)
+		t.running--
 		t.activity.End()
 		return nil, err
 	}
@@ -93,10 +96,11 @@ func (t *Table) reserve(r *record) error {
 		return known.refuse(r.request)
 	case t.stones.has(r.id):
 		return fault.New(fault.ResultForgotten, "process %q was run or forbidden before, and is not remembered any more", r.id)
-	case len(t.records)-len(t.finished.records) >= maxRunning:
+	case t.running >= maxRunning:
 		return fault.New(fault.ProcessLimit, "%d processes are running", maxRunning)
 	}
 	t.records[r.id] = r
+	t.running++
 	t.activity.Begin()
 	return nil
 }
@@ -209,6 +213,7 @@ func (t *Table) onEnd(r *record) {
 	t.activity.End()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.running--
 	if t.records[r.id] != r {
 		return
 	}
@@ -234,7 +239,11 @@ func (t *Table) expire(r *record) {
 // trim forgets what there is no room for.
 func (t *Table) trim() {
 	for r := t.finished.surplus(); r != nil; r = t.finished.surplus() {
-		t.forget(r)
+		if r.forgotten {
+			t.dispossess(r)
+		} else {
+			t.forget(r)
+		}
 	}
 }
 
@@ -242,7 +251,7 @@ func (t *Table) trim() {
 func (t *Table) forget(r *record) {
 	delete(t.records, r.id)
 	r.stopTimer()
-	t.finished.remove(r)
+	t.retain(r)
 	if r.request != "" {
 		t.stones.add(r.id)
 	}

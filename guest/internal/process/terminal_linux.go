@@ -57,8 +57,8 @@ func openSlave(master *os.File, owner *shim.User) (*os.File, error) {
 
 // settle makes the terminal rub out whole characters; in all else it is as usual from the beginning.
 func settle(f *os.File) error {
-	var t syscall.Termios
-	if err := control(f, syscall.TCGETS, unsafe.Pointer(&t)); err != nil {
+	t, err := settings(f)
+	if err != nil {
 		return err
 	}
 	t.Iflag |= syscall.IUTF8
@@ -81,11 +81,33 @@ func foreground(master *os.File) int {
 
 // endOfFile returns the character that ends a terminal's input, 0 where there is none, and whether it reads in lines.
 func endOfFile(master *os.File) (character byte, lines bool) {
-	var t syscall.Termios
-	if control(master, syscall.TCGETS, unsafe.Pointer(&t)) != nil {
+	t, err := settings(master)
+	if err != nil {
 		return 0, false
 	}
 	return t.Cc[syscall.VEOF], t.Lflag&syscall.ICANON != 0
+}
+
+// signalKey returns the character by which a terminal sends a signal to its foreground process group; 0 where none does.
+func signalKey(master *os.File, signal syscall.Signal) byte {
+	t, err := settings(master)
+	if err != nil || t.Lflag&syscall.ISIG == 0 {
+		return 0
+	}
+	switch signal {
+	case syscall.SIGINT:
+		return t.Cc[syscall.VINTR]
+	case syscall.SIGQUIT:
+		return t.Cc[syscall.VQUIT]
+	case syscall.SIGTSTP:
+		return t.Cc[syscall.VSUSP]
+	}
+	return 0
+}
+
+func settings(f *os.File) (t syscall.Termios, err error) {
+	err = control(f, syscall.TCGETS, unsafe.Pointer(&t))
+	return t, err
 }
 
 // control is ioctl(2). A closed file is os.ErrClosed.

@@ -4,6 +4,7 @@ package process
 
 import (
 	"os"
+	"syscall"
 
 	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/shim"
@@ -18,3 +19,5 @@ func setSize(*os.File, Size) error { return errNoTerminals }
 func foreground(*os.File) int { return 0 }
 
 func endOfFile(*os.File) (character byte, lines bool) { return 0, false }
+
+func signalKey(*os.File, syscall.Signal) byte { return 0 }

@@ -1,21 +1,12 @@
 package server
 
 import (
-	"cmp"
-	"slices"
-
 	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/link"
 	"agentic-isolation/guest/internal/process"
-	"agentic-isolation/guest/internal/proctree"
 )
 
-const (
-	highestSignal = 64
-	tickMicros    = 10_000
-	// maxArgv bounds the characters of all argument lists in a listing: a frame must hold it.
-	maxArgv = 256 << 10
-)
+const highestSignal = 64
 
 type signalRequest struct {
 	ProcessID string `json:"process_id"`
@@ -93,55 +84,6 @@ func (g *Guest) find(r *killRequest) (*process.Process, error) {
 		return nil, err
 	}
 	return g.table.Forbid(r.ProcessID), nil
-}
-
-type processInfo struct {
-	ProcessID     string   `json:"process_id"`
-	Argv          []string `json:"argv"`
-	PID           int      `json:"pid"`
-	State         string   `json:"state"`
-	StartedUnixNS int64    `json:"started_unix_ns"`
-	CPUMicros     int64    `json:"cpu_us"`
-	Memory        int64    `json:"memory_bytes"`
-}
-
-type psResult struct {
-	Processes []processInfo `json:"processes"`
-}
-
-func (g *Guest) ps(*link.Channel, *none) (psResult, error) {
-	all := g.table.All()
-	slices.SortFunc(all, func(a, b *process.Process) int { return cmp.Compare(a.StartedUnixNS(), b.StartedUnixNS()) })
-	living, _ := proctree.Snapshot()
-	result := psResult{Processes: []processInfo{}}
-	for _, p := range all {
-		info := processInfo{
-			ProcessID: p.ID, Argv: shorten(p.Argv, maxArgv/len(all)), PID: p.PID(), State: "running",
-			StartedUnixNS: p.StartedUnixNS(),
-		}
-		for _, member := range p.Members(living) {
-			info.CPUMicros += int64(member.CPUTicks) * tickMicros
-			info.Memory += proctree.Resident(member.PID)
-		}
-		if end := p.Result(); end != nil {
-			info.State, info.CPUMicros = "exited", end.CPUMicros
-		}
-		result.Processes = append(result.Processes, info)
-	}
-	return result, nil
-}
-
-// shorten cuts an argument list to about n characters.
-func shorten(argv []string, n int) []string {
-	short := make([]string, 0, len(argv))
-	for _, arg := range argv {
-		if len(arg) > n {
-			return append(short, arg[:n]+"…")
-		}
-		n -= len(arg) + 1
-		short = append(short, arg)
-	}
-	return short
 }
 
 func (g *Guest) shutdown(*link.Channel, *none) (none, error) {

@@ -84,7 +84,7 @@ func (g *Guest) run(ch *link.Channel, request *runRequest) {
 	if request.Stdin {
 		bring(ch, p, input, request.Request != "")
 	}
-	g.stream(ch, p, 0)
+	g.viewer(ch, p).stream(0)
 }
 
 // check reads from a request all that nothing but the request decides.
