@@ -42,6 +42,7 @@ _E = TypeVar("_E", bound=Enum)
 
 _STATES = {state: pb.WorkspaceState.Value(f"WORKSPACE_STATE_{state.name}") for state in WorkspaceState}
 _NETWORKS = {mode: pb.NetworkMode.Value(f"NETWORK_MODE_{mode.name}") for mode in NetworkMode}
+_Response = TypeVar("_Response", pb.StreamResponse, pb.AttachResponse)
 _SOURCES = {source: pb.OutputSource.Value(f"OUTPUT_SOURCE_{source.name}") for source in OutputSource}
 _CAUSES = {cause: pb.TerminationCause.Value(f"TERMINATION_CAUSE_{cause.name}") for cause in TerminationCause}
 _FILE_TYPES = {kind: pb.FileType.Value(f"FILE_TYPE_{kind.name}") for kind in FileType}
@@ -269,6 +270,7 @@ def command_to_pb(command: Command) -> pb.Command:
         timeout=None if command.timeout is None else duration_to_pb(command.timeout, "command.timeout"),
         kill_grace=duration_to_pb(command.kill_grace, "command.kill_grace") if command.kill_grace else None,
         user=check_text(command.user or "", "command.user"),
+        redact_secrets=command.redact_secrets,
     )
     if isinstance(command.program, str):
         message.shell = check_text(command.program, "command.shell")
@@ -289,6 +291,7 @@ def command_from_pb(message: pb.Command) -> Command:
         timeout=duration_from_pb(message.timeout) if message.HasField("timeout") else None,
         kill_grace=duration_from_pb(message.kill_grace),
         user=message.user or None,
+        redact_secrets=message.redact_secrets,
     )
 
 
@@ -336,25 +339,23 @@ def captured_from_pb(message: pb.CapturedOutput) -> CapturedOutput:
     return CapturedOutput(message.head, message.tail, message.omitted_bytes, message.total_bytes)
 
 
-def event_to_pb(event: ProcessEvent) -> pb.StreamResponse:
-    """ProcessEvent → StreamResponse."""
+def event_to_pb(event: ProcessEvent, response: type[_Response]) -> _Response:
+    """ProcessEvent → StreamResponse or AttachResponse."""
     match event:
         case Output(source, offset, data):
-            return pb.StreamResponse(output=pb.ProcessOutput(source=_SOURCES[source], offset=offset, data=data))
+            return response(output=pb.ProcessOutput(source=_SOURCES[source], offset=offset, data=data))
         case Started(process_id, started_at):
-            started = pb.ProcessStarted(process_id=process_id, start_time=timestamp_to_pb(started_at))
-            return pb.StreamResponse(started=started)
+            return response(started=pb.ProcessStarted(process_id=process_id, start_time=timestamp_to_pb(started_at)))
         case Gap(lost_bytes):
-            return pb.StreamResponse(gap=pb.OutputGap(lost_bytes=lost_bytes))
+            return response(gap=pb.OutputGap(lost_bytes=lost_bytes))
         case Exited(termination):
-            exited = pb.ProcessExited(termination=termination_to_pb(termination))
-            return pb.StreamResponse(exited=exited)
+            return response(exited=pb.ProcessExited(termination=termination_to_pb(termination)))
         case KeepAlive():
-            return pb.StreamResponse(keepalive=pb.KeepAlive())
+            return response(keepalive=pb.KeepAlive())
 
 
-def event_from_pb(message: pb.StreamResponse) -> ProcessEvent | None:
-    """StreamResponse → ProcessEvent; None for one that a newer server sends."""
+def event_from_pb(message: pb.StreamResponse | pb.AttachResponse) -> ProcessEvent | None:
+    """StreamResponse or AttachResponse → ProcessEvent; None for one that is none, or that a newer server sends."""
     match message.WhichOneof("event"):
         case "output":
             output = message.output

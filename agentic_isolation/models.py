@@ -289,6 +289,8 @@ class Command:
     """On timeout or kill the tree gets SIGTERM so many seconds before SIGKILL."""
     user: str | None = None
     """`UID` or `UID:GID`. None: the workspace's user."""
+    redact_secrets: bool = False
+    """Put `***` in place of the workspace's secrets in its output."""
 
 
 def command_of(
@@ -298,14 +300,16 @@ def command_of(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str | bytes | None = None,
+    redact_secrets: bool = False,
 ) -> Command:
-    """Returns a Command from the arguments that every `execute` and `stream` takes."""
+    """Returns a Command from the arguments that every `execute`, `stream` and `start` takes."""
     return Command(
         program=program if isinstance(program, str) else tuple(program),
         cwd=cwd,
         env=dict(env or {}),
         stdin=stdin.encode() if isinstance(stdin, str) else stdin,
         timeout=timeout,
+        redact_secrets=redact_secrets,
     )
 
 

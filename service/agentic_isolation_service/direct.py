@@ -41,6 +41,7 @@ from agentic_isolation.stream import OutputStream
 from agentic_isolation_service.app import open_workspaces
 from agentic_isolation_service.config import DockerConfig, ServiceConfig
 from agentic_isolation_service.core import files, validation
+from agentic_isolation_service.core.commands import Commands
 from agentic_isolation_service.core.processes import OutputMode, ProcessStream
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.session import GuestSession
@@ -110,7 +111,7 @@ class DirectProvider:
         """Runs a command to its end; everything as AgenticWorkspace.execute."""
         workspaces, request_id = self._opened(workspace), uuid.uuid4().hex
         run = partial(
-            workspaces.execute,
+            Commands(workspaces.get).execute,
             workspace.id,
             command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin),
             output_limit=validation.DEFAULT_OUTPUT_LIMIT if output_limit is None else output_limit,
@@ -137,7 +138,7 @@ class DirectProvider:
         def events(lines: bool) -> ResumedEvents:
             request_id = uuid.uuid4().hex
             start = partial(
-                workspaces.stream,
+                Commands(workspaces.get).stream,
                 workspace.id,
                 parsed,
                 OutputMode(lines=lines),
@@ -146,7 +147,9 @@ class DirectProvider:
             )
             return ResumedEvents(
                 lambda: _events(start),
-                lambda process_id, offset: _events(partial(workspaces.resume, workspace.id, process_id, offset)),
+                lambda process_id, offset: _events(
+                    partial(Commands(workspaces.get).resume, workspace.id, process_id, offset)
+                ),
                 self._patience(),
                 self._kill(workspaces, workspace.id, request_id),
             )
@@ -233,7 +236,9 @@ class DirectProvider:
         return Patience(self._retry_timeout)
 
     def _kill(self, workspaces: Workspaces, workspace_id: str, request_id: str) -> Callable[[], Awaitable[None]] | None:
-        return partial(workspaces.kill, workspace_id, request_id=request_id) if self._retry_timeout else None
+        return (
+            partial(Commands(workspaces.get).kill, workspace_id, request_id=request_id) if self._retry_timeout else None
+        )
 
     def _session(self, workspace: WorkspaceInfo) -> GuestSession:
         return self._opened(workspace).get(workspace.id).session

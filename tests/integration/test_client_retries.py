@@ -44,12 +44,12 @@ AWAY = (UNAVAILABLE, grpc.StatusCode.CANCELLED)
 OTHERS = [code for code in grpc.StatusCode if code not in (*AWAY, grpc.StatusCode.OK)]
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 ENDING = Termination(cause=TerminationCause.EXITED, exit_code=0, signal=None, started_at=NOW, duration_ms=1)
-STARTED = convert.event_to_pb(Started("p-1", NOW))
-EXITED = convert.event_to_pb(Exited(ENDING))
+STARTED = convert.event_to_pb(Started("p-1", NOW), pb.StreamResponse)
+EXITED = convert.event_to_pb(Exited(ENDING), pb.StreamResponse)
 
 
 def printed(offset: int, data: bytes) -> pb.StreamResponse:
-    return convert.event_to_pb(Output(OutputSource.STDOUT, offset, data))
+    return convert.event_to_pb(Output(OutputSource.STDOUT, offset, data), pb.StreamResponse)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agentic_isolation import IsolationError, UnavailableError, WorkspaceLostError
 from agentic_isolation import _convert as convert
 from agentic_isolation.models import Command
+from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.core import files, processes
 from agentic_isolation_service.core.processes import OutputMode, ProcessRun
 from agentic_isolation_service.guest.frames import FrameType, encode
@@ -31,7 +32,7 @@ async def execute(session: GuestSession) -> None:
 async def stream(session: GuestSession) -> None:
     async with await ProcessRun.of(Command(["true"]), {}, OutputMode(lines=True)).open(session) as events:
         while event := await events.next(keepalive=60):
-            convert.event_to_pb(event)
+            convert.event_to_pb(event, pb.StreamResponse)
 
 
 async def upload(session: GuestSession) -> None:

@@ -269,7 +269,7 @@ def test_captured_output(output: CapturedOutput) -> None:
 @settings(max_examples=40)
 @given(events)
 def test_event(event: ProcessEvent) -> None:
-    received = convert.event_from_pb(convert.event_to_pb(event))
+    received = convert.event_from_pb(convert.event_to_pb(event, pb.StreamResponse))
     if isinstance(event, Exited):
         assert isinstance(received, Exited)
         assert same_termination(received.termination, event.termination)

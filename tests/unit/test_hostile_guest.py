@@ -11,6 +11,7 @@ import pytest
 from agentic_isolation import IsolationError, UnavailableError, WorkspaceLostError, WorkspaceNotFoundError
 from agentic_isolation.models import Command, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import files
+from agentic_isolation_service.core.commands import Commands
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.frames import MAX_DATA, WINDOW, FrameType, encode, encode_json
 from tests.support.eventually import eventually
@@ -65,7 +66,7 @@ async def _be_made(end: GuestEnd) -> None:
 
 
 async def echo(workspaces: Workspaces, workspace: WorkspaceInfo, text: str) -> str:
-    outcome = await workspaces.execute(workspace.id, Command(["echo", text]), output_limit=1000)
+    outcome = await Commands(workspaces.get).execute(workspace.id, Command(["echo", text]), output_limit=1000)
     return outcome.stdout.text()
 
 

@@ -11,6 +11,7 @@ import pytest
 from agentic_isolation import IsolationError, WorkspaceLostError
 from agentic_isolation import _convert as convert
 from agentic_isolation.models import Command, ProcessEvent
+from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.core import files, processes
 from agentic_isolation_service.core.processes import OutputMode, ProcessRun
 from agentic_isolation_service.core.validation import MAX_OUTPUT_LIMIT
@@ -66,7 +67,7 @@ async def events(session: GuestSession) -> list[ProcessEvent]:
     async with await ProcessRun.of(Command(["true"]), {}, OutputMode()).open(session) as stream:
         found = []
         while event := await stream.next():
-            convert.event_to_pb(event)
+            convert.event_to_pb(event, pb.StreamResponse)
             found.append(event)
         return found
 

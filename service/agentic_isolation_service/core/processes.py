@@ -18,6 +18,7 @@ from agentic_isolation.errors import (
     ProcessNotFoundError,
     UnavailableError,
 )
+from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.models import (
     CapturedOutput,
     Command,
@@ -44,6 +45,8 @@ from agentic_isolation_service.guest.session import (
 
 _SOURCES = {FrameType.STDOUT: OutputSource.STDOUT, FrameType.STDERR: OutputSource.STDERR}
 _FOR_EVER = -1
+_MEMBERS_OF_VERSION_3 = {"input", "terminal", "redact"}
+"""What a guest of an earlier version would pass over, and must not."""
 _MAX_OFFSET = (1 << 63) - 1
 
 
@@ -69,6 +72,16 @@ class OutputMode:
     """A log that loses its oldest bytes when nobody reads it, of a process that no stream holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """How a process can be interacted with while it runs."""
+
+    input: bool = False
+    """Its standard input stays open for writers."""
+    terminal: TerminalSize | None = None
+    """It runs in a pseudo-terminal of this size, which is its input as well."""
+
+
 class ProcessRun:
     """One command to be run, once, however often it is asked for.
 
@@ -92,6 +105,7 @@ class ProcessRun:
         command: Command,
         environment: Mapping[str, str],
         output: OutputMode,
+        interaction: Interaction = Interaction(),
         *,
         linger: float = 0,
         request_id: str = "",
@@ -102,13 +116,14 @@ class ProcessRun:
             command: What to run.
             environment: The workspace's environment, which the command's is laid over.
             output: What happens to its output.
+            interaction: How it can be interacted with.
             linger: Seconds that the process lives when its last reader has gone.
             request_id: The client's id; empty: it will not ask for the same again.
 
         Raises:
             InvalidArgumentError: The id is malformed.
         """
-        operation = _run_operation(command, environment, output, linger)
+        operation = _run_operation(command, environment, output, linger) | _interaction_members(interaction)
         if request_id:
             process_id = process_id_of(request_id)
             operation["request"] = _digest(operation, command.stdin)
@@ -123,7 +138,8 @@ class ProcessRun:
         Raises:
             IsolationError: As GuestSession.open.
         """
-        return ProcessStream(session, await session.open(self._operation), run=self)
+        since = 3 if _MEMBERS_OF_VERSION_3 & self._operation.keys() else 1
+        return ProcessStream(session, await session.open(self._operation, since=since), run=self)
 
     async def reopen(self, session: GuestSession) -> Channel:
         """Opens a channel to the process, which the guest says exists."""
@@ -140,14 +156,50 @@ def process_id_of(request_id: str) -> str:
     return "r-" + hashlib.sha256(request_id.encode()).hexdigest()[:32]
 
 
-async def signal(session: GuestSession, process_id: str, number: int, *, tree: bool) -> None:
-    """Sends a signal to a process, or to its whole tree.
+async def signal(
+    session: GuestSession, process_id: str, number: int, *, tree: bool = False, foreground: bool = False
+) -> None:
+    """Sends a signal to a process, to its whole tree, or to the foreground process group of its terminal.
 
     Raises:
         ProcessNotFoundError: There is none of that id.
         IsolationError: As GuestSession.call.
     """
-    await session.call({"op": "signal", "process_id": process_id, "signal": number, "tree": tree})
+    operation: dict[str, object] = {"op": "signal", "process_id": process_id, "signal": number, "tree": tree}
+    if foreground:
+        await session.call(operation | {"foreground": True}, since=3)
+    else:
+        await session.call(operation)
+
+
+async def resize(session: GuestSession, process_id: str, size: TerminalSize) -> None:
+    """Gives a process's terminal another size.
+
+    Raises:
+        ProcessNotFoundError, NoTerminalError: There is none of that id, or it has no terminal.
+        IsolationError: As GuestSession.call.
+    """
+    operation: dict[str, object] = {"op": "resize", "process_id": process_id}
+    await session.call(operation | {"columns": size.columns, "rows": size.rows}, since=3)
+
+
+async def wait(session: GuestSession, process_id: str) -> Termination:
+    """Waits until a process has ended, and neither reads it nor keeps it alive.
+
+    Raises:
+        ProcessNotFoundError: There is none of that id.
+        IsolationError: As GuestSession.call.
+    """
+    return await session.call_for({"op": "wait", "process_id": process_id}, payloads.termination, since=3)
+
+
+async def list_processes(session: GuestSession) -> list[ProcessInfo]:
+    """Returns the processes that the guest remembers, oldest first.
+
+    Raises:
+        IsolationError: As GuestSession.call.
+    """
+    return await session.call_for({"op": "ps"}, payloads.processes)
 
 
 async def kill(session: GuestSession, process_id: str, *, forbid: bool = False) -> None:
@@ -189,18 +241,24 @@ class ProcessStream:
         """The guest's RESULT, after Exited."""
 
     @classmethod
-    async def resume(cls, session: GuestSession, process_id: str, offset: int) -> ProcessStream:
+    async def resume(
+        cls, session: GuestSession, process_id: str, offset: int, *, observe: bool = False
+    ) -> ProcessStream:
         """Continues reading a process from an offset.
 
         Args:
             session: The tie to its guest.
             process_id: Its id.
             offset: First byte wanted.
+            observe: Neither keep the process alive nor let it go on.
 
         Raises:
             IsolationError: As GuestSession.open.
         """
-        return cls(session, await session.open(_attach_operation(process_id, offset)))
+        operation = _attach_operation(process_id, offset)
+        if observe:
+            return cls(session, await session.open(operation | {"observe": True}, since=3))
+        return cls(session, await session.open(operation))
 
     async def __aenter__(self) -> Self:
         return self
@@ -332,11 +390,19 @@ def _run_operation(
         operation["kill_grace_ms"] = _milliseconds(command.kill_grace)
     if command.user is not None:
         operation["user"] = command.user
+    if command.redact_secrets:
+        operation["redact"] = True
     if output.capture_bytes is not None:
         operation |= {"output": "capture", "capture_bytes": output.capture_bytes}
     else:
         operation |= {"output": "log", "lines": output.lines, "overflow": "drop" if output.detached else "hold"}
     return operation
+
+
+def _interaction_members(interaction: Interaction) -> dict[str, object]:
+    if interaction.terminal is not None:
+        return {"terminal": {"columns": interaction.terminal.columns, "rows": interaction.terminal.rows}}
+    return {"input": True} if interaction.input else {}
 
 
 def _attach_operation(process_id: str, offset: int) -> dict[str, object]:

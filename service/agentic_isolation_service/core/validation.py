@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from agentic_isolation._wire import check_finite, check_text
 from agentic_isolation.errors import InvalidArgumentError
+from agentic_isolation.interaction import TerminalSize
 from agentic_isolation.models import Command, ResourceLimits, SecurityConfig, WorkspaceConfig
 
 MAX_LEASE = 24 * 3600.0
@@ -137,6 +138,13 @@ def check_output_limit(limit: int) -> None:
     """Raises InvalidArgumentError where an output limit is out of range."""
     if not 0 <= limit <= MAX_OUTPUT_LIMIT:
         raise refuse("output_limit_bytes", f"{limit} is not from 0 to {MAX_OUTPUT_LIMIT}; stream larger outputs")
+
+
+def check_terminal_size(size: TerminalSize, field: str) -> None:
+    """Raises InvalidArgumentError where a terminal cannot be of a size."""
+    for name, value in (("columns", size.columns), ("rows", size.rows)):
+        if not 1 <= value <= 65_535:
+            raise refuse(f"{field}.{name}", f"{value} is not from 1 to 65535")
 
 
 def check_signal(number: int) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import logging
-import signal as signals
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -19,13 +18,12 @@ from agentic_isolation.errors import (
     UnavailableError,
     WorkspaceNotFoundError,
 )
-from agentic_isolation.models import Command, ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
-from agentic_isolation_service.core import processes, validation
+from agentic_isolation.models import ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation_service.core import validation
 from agentic_isolation_service.core.adoption import Adoption, keep_going
 from agentic_isolation_service.core.creation import Creations
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import Provider
-from agentic_isolation_service.core.processes import Outcome, OutputMode, ProcessRun, ProcessStream
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
 from agentic_isolation_service.core.removal import Removals
 from agentic_isolation_service.core.requests import SharedCalls
@@ -186,85 +184,6 @@ class Workspaces:
             self._reap(held)
             raise
 
-    async def execute(
-        self, workspace_id: str, command: Command, *, output_limit: int, linger: float = 0, request_id: str = ""
-    ) -> Outcome:
-        """Runs a command to its end; see processes.execute.
-
-        Args:
-            workspace_id: Where.
-            command: What.
-            output_limit: How many bytes of each of stdout and stderr to keep.
-            linger: Seconds that the process lives when the call was cancelled, to be joined by a repeat.
-            request_id: A repeat joins or replays the first run.
-
-        Raises:
-            IsolationError: The workspace is not there, the command makes no sense or could not start.
-        """
-        validation.check_output_limit(output_limit)
-        output = OutputMode(capture_bytes=output_limit)
-        held, run = self._run(workspace_id, command, output, linger, request_id)
-        return await processes.execute(held.session, run)
-
-    async def stream(
-        self, workspace_id: str, command: Command, output: OutputMode, *, linger: float = 0, request_id: str = ""
-    ) -> ProcessStream:
-        """Starts a command and returns its events, to be entered at once.
-
-        Args:
-            workspace_id: Where.
-            command: What.
-            output: What happens to its output.
-            linger: Seconds that the process lives when its stream was left.
-            request_id: A repeat reads the first run from its beginning.
-
-        Raises:
-            IsolationError: The workspace is not there or the command makes no sense.
-        """
-        held, run = self._run(workspace_id, command, output, linger, request_id)
-        return await run.open(held.session)
-
-    async def resume(self, workspace_id: str, process_id: str, offset: int) -> ProcessStream:
-        """Returns the events of a process from an offset, to be entered at once.
-
-        Raises:
-            IsolationError: The workspace is not there, or no process is named.
-        """
-        if not process_id:
-            raise InvalidArgumentError("name the process", field="resume.process_id")
-        return await ProcessStream.resume(self.get(workspace_id).session, process_id, offset)
-
-    async def signal(
-        self, workspace_id: str, number: int, *, process_id: str = "", request_id: str = "", tree: bool = False
-    ) -> None:
-        """Sends a signal to a process. SIGKILL to its whole tree returns when that has ended.
-
-        Args:
-            workspace_id: Where.
-            number: The signal, 1 to 64.
-            process_id: Its id; or
-            request_id: the id of the request that has started it. SIGKILL to the tree of one that has not arrived yet
-                forbids it to start.
-            tree: Every process of its tree.
-
-        Raises:
-            ProcessNotFoundError: There is none of that id.
-            IsolationError: The workspace is not there, or the arguments make no sense.
-        """
-        validation.check_signal(number)
-        if bool(process_id) == bool(request_id):
-            raise InvalidArgumentError("name the process, or the request that started it, not both", field="process_id")
-        session = self.get(workspace_id).session
-        process_id = process_id or processes.process_id_of(request_id)
-        if tree and number == signals.SIGKILL:
-            await processes.kill(session, process_id, forbid=bool(request_id))
-        else:
-            await processes.signal(session, process_id, number, tree=tree)
-
-    async def kill(self, workspace_id: str, *, request_id: str) -> None:
-        """Kills what a request has started, or forbids it to start; see `signal`."""
-        await self.signal(workspace_id, signals.SIGKILL, request_id=request_id, tree=True)
-
     async def describe_providers(self) -> list[ProviderInfo]:
         """Returns what each provider can give on this host."""
         return [await self._provider(name).describe() for name in self._makers]
@@ -276,15 +195,6 @@ class Workspaces:
         if name not in self._providers:
             self._providers[name] = self._makers[name]()
         return self._providers[name]
-
-    def _run(
-        self, workspace_id: str, command: Command, output: OutputMode, linger: float, request_id: str
-    ) -> tuple[HeldWorkspace, ProcessRun]:
-        held = self.get(workspace_id)
-        validation.check_command(command)
-        validation.check_linger(linger)
-        environment = held.config.environment
-        return held, ProcessRun.of(command, environment, output, linger=linger, request_id=request_id)
 
     async def _create(self, provider: Provider, config: WorkspaceConfig, request_id: str) -> WorkspaceInfo:
         if request_id and (workspace_id := await self._registry.find_request(request_id, config)):

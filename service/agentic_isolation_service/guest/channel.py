@@ -50,6 +50,8 @@ class Channel:
         self._receive_credit = WINDOW
         self._consumed = 0
         self._send_credit = WINDOW
+        self.taken = 0
+        """Bytes that the guest says it has taken of what was sent, by granting credit for them."""
         self._sendable = asyncio.Event()
         self._sendable.set()
         self._abandoned = False
@@ -71,6 +73,12 @@ class Channel:
         else:
             self._uncredited -= 1
         return message
+
+    async def progress(self, taken: int) -> None:
+        """Waits until more than `taken` bytes of what was sent have been taken, or there is something to receive."""
+        while self.taken <= taken and not self._inbox and self._loss is None:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def send(self, data: bytes) -> bool:
         """Sends data as credit allows. Returns whether all was sent: the guest may end the channel before."""
@@ -120,7 +128,10 @@ class Channel:
             self._deliver_data(kind, payload)
             return
         if kind is FrameType.CREDIT:
-            self._send_credit = min(self._send_credit + decode_uint32(payload), _MAX_CREDIT)
+            granted = decode_uint32(payload)
+            self.taken += granted
+            self._changed.set()
+            self._send_credit = min(self._send_credit + granted, _MAX_CREDIT)
             if self._send_credit > 0:
                 self._sendable.set()
             return

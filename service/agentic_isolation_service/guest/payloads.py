@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from typing import TypeVar
 
+from agentic_isolation.interaction import InputProgress, ProcessInfo
 from agentic_isolation.models import (
     CapturedOutput,
     FileInfo,
@@ -20,6 +21,7 @@ from agentic_isolation_service.guest.frames import ProtocolError
 _T = TypeVar("_T", int, str, bool)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MAX_INT = (1 << 63) - 1
+_MAX_PROCESSES = 4096
 _MAX_NS = 253_402_300_799 * 10**9  # the year 9999, where datetime ends
 _CAUSES = {
     "exited": TerminationCause.EXITED,
@@ -86,6 +88,42 @@ def termination(value: dict[str, object]) -> Termination:
         cpu_ms=_milliseconds(member(value, "cpu_us", int, 0)),
         peak_memory_bytes=member(value, "peak_memory_bytes", int, 0),
         survivors=min(member(value, "survivors", int, 0), 2**32 - 1),
+    )
+
+
+def input_progress(value: dict[str, object]) -> InputProgress:
+    """Returns how far a process's input is, from an EVENT or the RESULT of `input`."""
+    return InputProgress(member(value, "offset", int), member(value, "ended", bool))
+
+
+def processes(value: dict[str, object]) -> list[ProcessInfo]:
+    """Returns the processes that a RESULT of `ps` lists; what an earlier version leaves out is 0 or False."""
+    listed = value.get("processes")
+    if not isinstance(listed, list) or len(listed) > _MAX_PROCESSES:
+        raise ProtocolError("malformed list of processes from the guest")
+    return [_process(entry) for entry in listed]
+
+
+def _process(value: object) -> ProcessInfo:
+    if not isinstance(value, dict):
+        raise ProtocolError("malformed process from the guest")
+    args = value.get("argv")
+    if not isinstance(args, list):
+        raise ProtocolError("malformed member 'argv' from the guest")
+    result = value.get("result")
+    if result is not None and not isinstance(result, dict):
+        raise ProtocolError("malformed member 'result' from the guest")
+    return ProcessInfo(
+        id=member(value, "process_id", str),
+        args=[member({"argv": argument}, "argv", str) for argument in args],
+        started_at=timestamp(value, "started_unix_ns"),
+        cpu_seconds=_milliseconds(member(value, "cpu_us", int)) / 1000,
+        memory_bytes=member(value, "memory_bytes", int),
+        processes=min(member(value, "processes", int, 0), 2**32 - 1),
+        output_bytes=member(value, "output_bytes", int, 0),
+        terminal=member(value, "terminal", bool, False),
+        detached=member(value, "detached", bool, False),
+        termination=None if result is None else termination(result),
     )
 
 

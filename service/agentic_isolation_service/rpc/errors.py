@@ -68,7 +68,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
             )
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(self._guard_stream(handler.unary_stream), **codecs)
-        return grpc.stream_stream_rpc_method_handler(self._guard_stream(handler.stream_stream), **codecs)
+        return grpc.stream_stream_rpc_method_handler(self._guard_exchange(handler.stream_stream), **codecs)
 
     def _guard(
         self,
@@ -89,12 +89,31 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    def _guard_stream(
+    def _guard_exchange(
         self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]]
+    ) -> Callable[[Any, _Context], Awaitable[None]]:
+        """Guards a method that takes and gives many messages. Its first one tells whether it can be resumed."""
+
+        async def guarded(requests: AsyncIterator[Any], context: _Context) -> None:
+            first = await anext(aiter(requests), None)
+            resumable = self._is_resumable(first)
+
+            async def all_of_them() -> AsyncIterator[Any]:
+                if first is not None:
+                    yield first
+                    async for request in requests:
+                        yield request
+
+            await self._guard_stream(method, resumable=resumable)(all_of_them(), context)
+
+        return guarded
+
+    def _guard_stream(
+        self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]], *, resumable: bool | None = None
     ) -> Callable[[Any, _Context], Awaitable[None]]:
         async def guarded(request: Any, context: _Context) -> None:
             try:
-                with self._drain.call(resumable=self._is_resumable(request)):
+                with self._drain.call(resumable=self._is_resumable(request) if resumable is None else resumable):
                     async with contextlib.aclosing(method(request, context)) as responses:
                         async for response in responses:
                             await context.write(response)

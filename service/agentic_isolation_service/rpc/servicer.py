@@ -8,15 +8,19 @@ from typing import Any
 import grpc.aio
 
 from agentic_isolation import _convert as convert
+from agentic_isolation import _convert_interaction as interaction_convert
 from agentic_isolation._version import __version__
 from agentic_isolation.errors import InvalidArgumentError, UnsupportedError
 from agentic_isolation.models import FileInfo
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from agentic_isolation_service.core import files, validation
+from agentic_isolation_service.core.attachment import Attachment
+from agentic_isolation_service.core.commands import Commands
 from agentic_isolation_service.core.processes import OutputMode, ProcessStream
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.session import GuestSession
+from agentic_isolation_service.rpc import attaching
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -30,9 +34,11 @@ _UPLOAD_ORDER = "the first message must be the header, the last one the end, and
 
 def is_resumable(request: object) -> bool:
     """Returns whether the client of a call loses nothing when that is ended: its process lingers, to be read on."""
-    if not isinstance(request, pb.StreamRequest):
+    opening = request.open if isinstance(request, pb.AttachRequest) else request
+    if not isinstance(opening, pb.StreamRequest | pb.AttachOpen):
         return False
-    return request.WhichOneof("target") == "resume" or request.linger.ToNanoseconds() > 0
+    resumes = opening.WhichOneof("target") == "resume"
+    return resumes or opening.start.detached or opening.linger.ToNanoseconds() > 0
 
 
 class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
@@ -40,6 +46,7 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
 
     def __init__(self, workspaces: Workspaces) -> None:
         self._workspaces = workspaces
+        self._commands = Commands(workspaces.get)
 
     async def CreateWorkspace(
         self, request: pb.CreateWorkspaceRequest, context: _Context
@@ -77,7 +84,7 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
     async def Execute(self, request: pb.ExecuteRequest, context: _Context) -> pb.ExecuteResponse:
         """Runs a command to its end."""
         limited = request.HasField("output_limit_bytes")
-        outcome = await self._workspaces.execute(
+        outcome = await self._commands.execute(
             request.workspace_id,
             convert.command_from_pb(request.command),
             output_limit=request.output_limit_bytes if limited else validation.DEFAULT_OUTPUT_LIMIT,
@@ -93,36 +100,41 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
 
     async def Stream(self, request: pb.StreamRequest, context: _Context) -> AsyncIterator[pb.StreamResponse]:
         """Runs a command, or resumes reading one, and streams its events."""
-        keepalive = DEFAULT_KEEPALIVE
-        if request.HasField("keepalive_interval"):
-            keepalive = convert.duration_from_pb(request.keepalive_interval)
-            validation.check_seconds(keepalive, "keepalive_interval", 1, validation.MAX_LINGER)
+        keepalive = _keepalive_of(request, "keepalive_interval")
         async with await self._open_stream(request) as stream:
             while event := await stream.next(keepalive):
-                yield convert.event_to_pb(event)
+                yield convert.event_to_pb(event, pb.StreamResponse)
 
-    def Attach(
+    async def Attach(
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: _Context
     ) -> AsyncIterator[pb.AttachResponse]:
-        """Not there yet."""
-        raise UnsupportedError("this server cannot attach yet; use Stream")
+        """Runs a command, or joins one, and passes input, sizes and signals on."""
+        opening = await attaching.opening_of(request_iterator)
+        keepalive = _keepalive_of(opening, "open.keepalive_interval")
+        async with await self._open_attachment(opening) as attachment:
+            attachment.act(attaching.actions_of(request_iterator))
+            while event := await attachment.next(keepalive):
+                yield interaction_convert.attach_event_to_pb(event)
 
     async def ListProcesses(self, request: pb.ListProcessesRequest, context: _Context) -> pb.ListProcessesResponse:
-        """Not there yet."""
-        raise UnsupportedError("this server cannot list processes yet")
+        """Lists processes."""
+        listed = await self._commands.list(request.workspace_id)
+        return pb.ListProcessesResponse(processes=[interaction_convert.process_to_pb(process) for process in listed])
 
     async def WaitProcess(self, request: pb.WaitProcessRequest, context: _Context) -> pb.WaitProcessResponse:
-        """Not there yet."""
-        raise UnsupportedError("this server has no WaitProcess yet")
+        """Waits for a process's end."""
+        termination = await self._commands.wait(request.workspace_id, request.process_id)
+        return pb.WaitProcessResponse(termination=convert.termination_to_pb(termination))
 
     async def SignalProcess(self, request: pb.SignalProcessRequest, context: _Context) -> pb.SignalProcessResponse:
         """Signals a process."""
-        await self._workspaces.signal(
+        await self._commands.signal(
             request.workspace_id,
             request.signal,
             process_id=request.process_id,
             request_id=request.request_id,
             tree=request.tree,
+            foreground=request.foreground,
         )
         return pb.SignalProcessResponse()
 
@@ -239,7 +251,7 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
         match request.WhichOneof("target"):
             case "start":
                 start = request.start
-                return await self._workspaces.stream(
+                return await self._commands.stream(
                     request.workspace_id,
                     convert.command_from_pb(start.command),
                     OutputMode(lines=start.line_mode, detached=start.detached),
@@ -248,6 +260,44 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
                 )
             case "resume":
                 resume = request.resume
-                return await self._workspaces.resume(request.workspace_id, resume.process_id, resume.offset)
+                return await self._commands.resume(
+                    request.workspace_id, resume.process_id, resume.offset, observe=resume.observe
+                )
             case _:
                 raise InvalidArgumentError("set start or resume", field="target")
+
+    async def _open_attachment(self, opening: pb.AttachOpen) -> Attachment:
+        match opening.WhichOneof("target"):
+            case "start":
+                start = opening.start
+                return await self._commands.start_attached(
+                    opening.workspace_id,
+                    convert.command_from_pb(start.command),
+                    OutputMode(lines=start.line_mode, detached=start.detached),
+                    interaction_convert.size_from_pb(opening.terminal) if opening.HasField("terminal") else None,
+                    read_only=opening.read_only,
+                    take_input=opening.take_input,
+                    linger=convert.duration_from_pb(opening.linger),
+                    request_id=opening.request_id,
+                )
+            case "resume":
+                resume = opening.resume
+                return await self._commands.attach(
+                    opening.workspace_id,
+                    resume.process_id,
+                    resume.offset,
+                    read_only=opening.read_only,
+                    take_input=opening.take_input,
+                    observe=resume.observe,
+                )
+            case _:
+                raise InvalidArgumentError("set start or resume", field="open.target")
+
+
+def _keepalive_of(request: pb.StreamRequest | pb.AttachOpen, field: str) -> float:
+    """Returns the seconds after which a call gives a sign of life."""
+    if not request.HasField("keepalive_interval"):
+        return DEFAULT_KEEPALIVE
+    keepalive = convert.duration_from_pb(request.keepalive_interval)
+    validation.check_seconds(keepalive, field, 1, validation.MAX_LINGER)
+    return keepalive
