@@ -261,10 +261,6 @@ class Workspaces:
         else:
             await processes.signal(session, process_id, number, tree=tree)
 
-    async def kill(self, workspace_id: str, *, request_id: str) -> None:
-        """Kills what a request has started, or forbids it to start; see `signal`."""
-        await self.signal(workspace_id, signals.SIGKILL, request_id=request_id, tree=True)
-
     async def describe_providers(self) -> list[ProviderInfo]:
         """Returns what each provider can give on this host."""
         return [await self._provider(name).describe() for name in self._makers]
