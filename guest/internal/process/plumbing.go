@@ -59,7 +59,7 @@ func (p *Process) plumbTerminal() (stdio [3]*os.File, err error) {
 }
 
 func (p *Process) addPump(source Source, pipe *os.File) error {
-	pump, err := newPump(source, pipe, p.Lines && !p.Capture, p.take)
+	pump, err := newPump(source, pipe, p.Lines && !p.Capture, p.Redact, p.take)
 	if err != nil {
 		pipe.Close()
 		return err
