@@ -49,6 +49,7 @@ type Process struct {
 	capture  *capture
 	pumps    []*pump
 	input    *input
+	stdin    *Writer
 	terminal *terminal
 	tree     *pool.Tree
 	onEnd    func()
