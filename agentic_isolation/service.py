@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from agentic_isolation import _convert as convert
-from agentic_isolation._connection import Connection
+from agentic_isolation._channel import ChannelConnection
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT
 from agentic_isolation.errors import ProviderUnavailableError, WorkspaceNotFoundError
 from agentic_isolation.models import ServerInfo, WorkspaceInfo
@@ -26,7 +26,7 @@ class ServiceClient:
     """
 
     def __init__(self, target: str, *, retry_timeout: float = DEFAULT_RETRY_TIMEOUT) -> None:
-        self._connection = Connection(target, retry_timeout=retry_timeout)
+        self._connection = ChannelConnection(target, retry_timeout=retry_timeout)
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import uuid
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from agentic_isolation import _convert as convert
-from agentic_isolation._cleanup import finish
-from agentic_isolation._commands import Commands
-from agentic_isolation._connection import Connection
-from agentic_isolation._embedded import embedded_target
 from agentic_isolation._files import Files
-from agentic_isolation._lease import RENEWALS_PER_LEASE, end, keep_renewed
+from agentic_isolation._lifecycle import Connect, Lifecycle, connected
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
-from agentic_isolation.errors import (
-    ClosedError,
-    ProviderUnavailableError,
-    WorkspaceNotFoundError,
-)
+from agentic_isolation._target import target_or_default
 from agentic_isolation.models import (
     ExecuteResult,
     FileInfo,
@@ -35,12 +23,6 @@ from agentic_isolation.models import (
 )
 from agentic_isolation.stream import OutputStream
 from agentic_isolation.v1 import workspace_pb2 as pb
-
-TARGET_VARIABLE = "AGENTIC_ISOLATION_TARGET"
-"""Environment variable with the address of the service to use; unset or empty: an embedded one."""
-_CREATE_TIMEOUT = 600.0
-_TAKE_BACK_TIMEOUT = 3.0
-"""Seconds that a cancelled creation has to end by itself; then its call is cancelled."""
 
 
 class AgenticWorkspace:
@@ -66,22 +48,23 @@ class AgenticWorkspace:
         retry_timeout: Seconds for which calls bear with a service that cannot be reached; then they raise
             UnavailableError. 0: not at all; a command then dies with its connection.
 
+        connect: Reaches a service that has no address, in place of one at `target`.
+
     Raises:
         InvalidArgumentError: The retry_timeout is negative, infinite or no number.
     """
 
     def __init__(
-        self, config: WorkspaceConfig, *, target: str | None = None, retry_timeout: float = DEFAULT_RETRY_TIMEOUT
+        self,
+        config: WorkspaceConfig,
+        *,
+        target: str | None = None,
+        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
+        connect: Connect | None = None,
     ) -> None:
         self.config = config
-        self._retry_timeout = check_retry_timeout(retry_timeout)
-        self._target = target if target is not None else os.environ.get(TARGET_VARIABLE, "")
-        self._resources = contextlib.AsyncExitStack()
-        self._connection: Connection | None = None
-        self._commands: Commands | None = None
-        self._info: WorkspaceInfo | None = None
-        self._closed = False
-        self._existing: str | None = None
+        self._connect = connect or partial(connected, target_or_default(target), check_retry_timeout(retry_timeout))
+        self._lifecycle = Lifecycle(self._connect, config)
 
     @classmethod
     def create(
@@ -148,14 +131,15 @@ class AgenticWorkspace:
             WorkspaceNotFoundError: On entering: there is none of that id.
         """
         workspace = cls(WorkspaceConfig(), target=target, retry_timeout=retry_timeout)
-        workspace._existing = workspace_id
+        workspace._lifecycle = Lifecycle(workspace._connect, workspace_id)
         return workspace
 
     def __await__(self) -> Generator[object, None, Self]:
-        return self._open().__await__()
+        return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Self:
-        return await self._open()
+        await self._lifecycle.open()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -174,9 +158,7 @@ class AgenticWorkspace:
         Raises:
             ClosedError: It was not opened.
         """
-        if self._info is None:
-            raise ClosedError("the workspace is not open; use `async with` or `await` on AgenticWorkspace.create(...)")
-        return self._info
+        return self._lifecycle.info
 
     async def execute(
         self,
@@ -210,7 +192,7 @@ class AgenticWorkspace:
             ResultForgottenError: It is over, and its result was forgotten while the service could not be reached.
         """
         parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin)
-        return await self._opened_commands().execute(parsed, output_limit)
+        return await self._lifecycle.commands.execute(parsed, output_limit)
 
     def stream(
         self,
@@ -238,7 +220,7 @@ class AgenticWorkspace:
                 while the service could not be reached.
             IsolationError: While iterating, as `execute`.
         """
-        commands = self._opened_commands()
+        commands = self._lifecycle.commands
         message = convert.command_to_pb(command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin))
         return OutputStream(partial(commands.events, message))
 
@@ -249,7 +231,7 @@ class AgenticWorkspace:
             WorkspaceNotFoundError: It was destroyed, or its lease has run out.
             UnavailableError: The service cannot be reached.
         """
-        connection = self._connected()
+        connection = self._lifecycle.connection
         response = await connection.call(connection.stub.GetWorkspace, pb.GetWorkspaceRequest(workspace_id=self.id))
         return convert.workspace_from_pb(response.workspace)
 
@@ -322,83 +304,7 @@ class AgenticWorkspace:
 
     async def close(self) -> None:
         """Kills everything in the workspace and removes it. May be called twice; goes on when cancelled."""
-        if not self._closed:
-            self._closed = True
-            await finish(self._resources.aclose())
-
-    async def _open(self) -> Self:
-        if self._connection is not None or self._closed:
-            raise ClosedError("the workspace was opened before; create another one")
-        try:
-            target = self._target or await self._resources.enter_async_context(embedded_target())
-            connection = self._connection = Connection(target, retry_timeout=self._retry_timeout)
-            self._resources.push_async_callback(connection.aclose)
-            if self._existing is None:
-                await self._make(connection)
-            else:
-                request = pb.GetWorkspaceRequest(workspace_id=self._existing)
-                response = await connection.call(connection.stub.GetWorkspace, request)
-                self._info = convert.workspace_from_pb(response.workspace)
-            self._commands = Commands(connection, self.id)
-            if self._existing is not None:
-                self._resources.push_async_callback(self._commands.kill_all)
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
-    async def _make(self, connection: Connection) -> None:
-        request = convert.config_to_pb(self.config)
-        request.request_id = uuid.uuid4().hex
-        creation = asyncio.ensure_future(
-            connection.call(
-                connection.stub.CreateWorkspace,
-                request,
-                timeout=_CREATE_TIMEOUT,
-                at_once=(ProviderUnavailableError,),  # an engine that is not there is told at once
-            )
-        )
-        try:
-            response = await asyncio.shield(creation)
-        except asyncio.CancelledError:
-            await finish(self._take_back(creation))
-            raise
-        self._info = convert.workspace_from_pb(response.workspace)
-        self._resources.push_async_callback(self._destroy)
-        renewal = asyncio.create_task(keep_renewed(self.config.lease, self._renew), name=f"renew:{self.id}")
-        self._resources.push_async_callback(end, renewal)
-
-    async def _take_back(self, creation: asyncio.Future[pb.CreateWorkspaceResponse]) -> None:
-        """Sees to the end of a creation that was cancelled: the workspace may be there, with the answer on its way."""
-        await asyncio.wait([creation], timeout=_TAKE_BACK_TIMEOUT)
-        if creation.cancel():
-            await asyncio.wait([creation])
-        elif creation.exception() is None:
-            self._info = convert.workspace_from_pb(creation.result().workspace)
-            await self._destroy()
-
-    def _connected(self) -> Connection:
-        if self._connection is None or self._closed:
-            raise ClosedError("the workspace is not open; use `async with` or `await` on AgenticWorkspace.create(...)")
-        return self._connection
-
-    def _opened_commands(self) -> Commands:
-        self._connected()
-        assert self._commands is not None
-        return self._commands
+        await self._lifecycle.close()
 
     def _opened_files(self) -> Files:
-        return Files(self._connected(), self.id)
-
-    async def _destroy(self) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        request = pb.DestroyWorkspaceRequest(workspace_id=self.id)
-        with contextlib.suppress(WorkspaceNotFoundError):
-            await connection.call(connection.stub.DestroyWorkspace, request)
-
-    async def _renew(self) -> None:
-        connection = self._connected()
-        request = pb.RenewWorkspaceRequest(workspace_id=self.id)
-        await connection.call(connection.stub.RenewWorkspace, request, timeout=self.config.lease / RENEWALS_PER_LEASE)
+        return Files(self._lifecycle.connection, self.id)

@@ -37,7 +37,7 @@ async def host_subprocess() -> None:
 async def measure(*, rounds: int, count: int, seconds: float) -> Sequence[Row]:
     """Measures all contenders `rounds` times in turn."""
     async with AgenticWorkspace.create(provider="local") as workspace:
-        stub = workspace._connected().stub
+        stub = workspace._lifecycle.connection.stub
 
         async def execute() -> None:
             await workspace.execute(["true"])

@@ -99,7 +99,7 @@ func TestRequestIsAtMost128Characters(t *testing.T) {
 func openWaiting(t *testing.T, c *guesttest.Client) (id string, ch *guesttest.Channel) {
 	t.Helper()
 	for i := range 100 {
-		id = fmt.Sprintf("p%d", i)
+		id = fmt.Sprintf("waiting%d", i)
 		ch = c.Open("run", runOf(asked(id, "a", nil), "sleep", "60"))
 		probe := c.Do("run", runOf(asked(id, "another", map[string]any{"cwd": "missing"}), "true"))
 		if probe.Err.Reason == fault.RequestConflict {

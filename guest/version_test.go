@@ -55,6 +55,38 @@ func TestLeaseTellsWhatIsLeft(t *testing.T) {
 	}
 }
 
+func TestLinkOfVersion2(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.ConnectBy(2)
+	for _, op := range []string{"input", "resize", "wait", "secrets"} {
+		wantFault(t, c.Do(op, map[string]any{"process_id": "p"}), fault.Unsupported)
+	}
+	keep(t, g.Connect(), map[string]any{"KEY": "secret"})
+	// Whatever is in members that it lacks is not looked at.
+	members := map[string]any{"process_id": "p", "input": true, "terminal": "large", "redact": true, "linger_ms": 60_000}
+	ch := c.Open("run", sh(members, `[ -t 0 ] && echo terminal; cat; echo "$KEY"; read line; sleep 60 & wait $!`))
+	ch.AwaitEvent()
+	if o := ch.AwaitOutput(7); string(o.Stdout) != "secret\n" {
+		t.Fatalf("%q", o.Stdout)
+	}
+	wantFault(t, g.Connect().Do("input", map[string]any{"process_id": "p"}), fault.BadRequest)
+	other := c.Open("attach", map[string]any{"process_id": "p", "observe": "yes"})
+	other.AwaitEvent()
+	listed := c.Do("ps", nil).Result["processes"].([]any)[0].(map[string]any)
+	for _, member := range []string{"terminal", "detached", "output_bytes", "processes", "result"} {
+		if listed[member] != nil {
+			t.Errorf("ps has %s", member)
+		}
+	}
+	// It is a viewer: with it the process goes on.
+	ch.Close()
+	wantFault(t, ch.Finish(), fault.Cancelled)
+	if o := c.Do("signal", map[string]any{"process_id": "p", "signal": 15, "foreground": 1}); o.Err != nil {
+		t.Fatal(o.Err)
+	}
+	wantSignal(t, other.Finish(), syscall.SIGTERM, "signaled")
+}
+
 func TestLinkOfVersion1(t *testing.T) {
 	g := guesttest.Start(t, nil)
 	first, second := g.ConnectBy(1), g.Connect()

@@ -33,7 +33,7 @@ from agentic_isolation import (
     _connection,
 )
 from agentic_isolation import _convert as convert
-from agentic_isolation._connection import Connection
+from agentic_isolation._channel import ChannelConnection
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.support.eventually import eventually
 from tests.support.scripted_service import SILENCE, ScriptedService
@@ -151,7 +151,7 @@ async def test_retry_timeout(scripted: ScriptedService) -> None:
 async def test_deadline_of_a_call(scripted: ScriptedService, answer: object) -> None:
     """It bounds all attempts together. What was heard last is told."""
     scripted.will_answer("StatFile", *[answer] * 1000)
-    connection = Connection(scripted.target, retry_timeout=60)
+    connection = ChannelConnection(scripted.target, retry_timeout=60)
     began = time.monotonic()
     with pytest.raises(UnavailableError if answer is UNAVAILABLE else DeadlineError):
         await connection.call(connection.stub.StatFile, pb.StatFileRequest(), timeout=1)

@@ -13,20 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import agentic_isolation
-from agentic_isolation import (
-    AgenticWorkspace,
-    ExecuteResult,
-    FileInfo,
-    OutputStream,
-    SecurityConfig,
-    WorkspaceConfig,
-    WorkspaceInfo,
-)
+from agentic_isolation import AgenticWorkspace, SecurityConfig, WorkspaceConfig
 from tests.support import container, proc
 
 
@@ -68,83 +60,8 @@ LEASE = 60.0
 """Seconds that a workspace outlives a test run that was killed."""
 
 
-class Workspace(Protocol):
-    """What AgenticWorkspace offers and every way gives."""
-
-    @property
-    def info(self) -> WorkspaceInfo: ...
-    @property
-    def id(self) -> str: ...
-    async def execute(
-        self,
-        command: str | Sequence[str],
-        *,
-        timeout: float | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: str | bytes | None = None,
-        output_limit: int | None = None,
-    ) -> ExecuteResult: ...
-    def stream(
-        self,
-        command: str | Sequence[str],
-        *,
-        timeout: float | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: str | bytes | None = None,
-    ) -> OutputStream: ...
-    async def describe(self) -> WorkspaceInfo: ...
-    async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo: ...
-    async def read_file(self, path: str) -> bytes: ...
-    async def file_exists(self, path: str) -> bool: ...
-    async def stat_file(self, path: str) -> FileInfo: ...
-    async def list_directory(self, path: str = ".") -> list[FileInfo]: ...
-    async def make_directory(self, path: str, *, parents: bool = True) -> FileInfo: ...
-    async def remove_file(self, path: str, *, recursive: bool = False) -> None: ...
-    async def close(self) -> None: ...
-
-
-class DirectWorkspace:
-    """A workspace of a provider object, with the methods of AgenticWorkspace."""
-
-    def __init__(self, provider: agentic_isolation.WorkspaceLocalProvider, info: WorkspaceInfo) -> None:
-        self._provider = provider
-        self.info = info
-        self.id = info.id
-
-    async def execute(self, command: str | Sequence[str], **options: Any) -> ExecuteResult:
-        return await self._provider.execute(self.info, command, **options)
-
-    def stream(self, command: str | Sequence[str], **options: Any) -> OutputStream:
-        return self._provider.stream(self.info, command, **options)
-
-    async def describe(self) -> WorkspaceInfo:
-        return await self._provider.describe(self.info)
-
-    async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo:
-        return await self._provider.write_file(self.info, path, content, mode=mode)
-
-    async def read_file(self, path: str) -> bytes:
-        return await self._provider.read_file(self.info, path)
-
-    async def file_exists(self, path: str) -> bool:
-        return await self._provider.file_exists(self.info, path)
-
-    async def stat_file(self, path: str) -> FileInfo:
-        return await self._provider.stat_file(self.info, path)
-
-    async def list_directory(self, path: str = ".") -> list[FileInfo]:
-        return await self._provider.list_directory(self.info, path)
-
-    async def make_directory(self, path: str, *, parents: bool = True) -> FileInfo:
-        return await self._provider.make_directory(self.info, path, parents=parents)
-
-    async def remove_file(self, path: str, *, recursive: bool = False) -> None:
-        await self._provider.remove_file(self.info, path, recursive=recursive)
-
-    async def close(self) -> None:
-        await self._provider.destroy(self.info)
+Workspace = AgenticWorkspace
+"""What every way gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +102,7 @@ class Way:
         """Makes a workspace, to be closed by the caller."""
         config = config or self.config()
         if self._direct is not None:
-            return DirectWorkspace(self._direct, await self._direct.create(config))
+            return self._direct.workspace(await self._direct.create(config))
         return await AgenticWorkspace(config, target=self.target, retry_timeout=self.retry_timeout)
 
     @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ import pytest
 
 import agentic_isolation
 from agentic_isolation import IsolationError, UnavailableError, errors
-from agentic_isolation._connection import error_of
+from agentic_isolation._channel import error_of
 from agentic_isolation.errors import error_classes
 from agentic_isolation_service.rpc.errors import status_of
 

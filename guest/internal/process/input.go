@@ -276,5 +276,5 @@ func (p *Process) OpenInput(take bool) (*Writer, error) {
 	return p.input.open(take)
 }
 
-// OpenStdin makes the writer of a process whose run has brought a standard input.
-func (p *Process) OpenStdin() (*Writer, error) { return p.input.open(false) }
+// Feeder is the writer of a process whose run has brought a standard input.
+func (p *Process) Feeder() *Writer { return p.stdin }

@@ -9,13 +9,15 @@ import (
 
 // plumb makes the process's pipes or terminal, and returns the command's ends of them, which the caller closes.
 func (p *Process) plumb() (stdio [3]*os.File, err error) {
+	what := "pipes"
 	if p.Terminal != nil {
+		what = "terminal"
 		stdio, err = p.plumbTerminal()
 	} else {
 		stdio, err = p.plumbPipes()
 	}
 	if err != nil {
-		return stdio, fault.From(fmt.Errorf("cannot make the pipes of the process: %w", err), fault.StartFailed)
+		return stdio, fault.From(fmt.Errorf("cannot make the %s of the process: %w", what, err), fault.StartFailed)
 	}
 	return stdio, nil
 }
@@ -25,6 +27,9 @@ func (p *Process) plumbPipes() (stdio [3]*os.File, err error) {
 		var ours *os.File
 		if ours, stdio[0], err = newPipe(false); err == nil {
 			p.input = &input{file: ours}
+		}
+		if err == nil && p.Stdin {
+			p.stdin, err = p.input.open(false)
 		}
 	} else {
 		stdio[0], err = os.Open(os.DevNull)
@@ -59,7 +64,7 @@ func (p *Process) plumbTerminal() (stdio [3]*os.File, err error) {
 }
 
 func (p *Process) addPump(source Source, pipe *os.File) error {
-	pump, err := newPump(source, pipe, p.Lines && !p.Capture, p.take)
+	pump, err := newPump(source, pipe, p.Lines && !p.Capture, p.Redact, p.take)
 	if err != nil {
 		pipe.Close()
 		return err

@@ -10,6 +10,7 @@ import (
 	"agentic-isolation/guest/internal/cgroup"
 	"agentic-isolation/guest/internal/pool"
 	"agentic-isolation/guest/internal/proctree"
+	"agentic-isolation/guest/internal/redact"
 	"agentic-isolation/guest/internal/shim"
 )
 
@@ -32,6 +33,8 @@ type Spec struct {
 	Capture  bool
 	Limit    int // of each captured source, in bytes
 	Lines    bool
+	// Redact is what to replace in the output; nil: nothing.
+	Redact *redact.Values
 	// Overflow is what a full log does.
 	Overflow Overflow
 }
@@ -46,6 +49,7 @@ type Process struct {
 	capture  *capture
 	pumps    []*pump
 	input    *input
+	stdin    *Writer
 	terminal *terminal
 	tree     *pool.Tree
 	onEnd    func()
@@ -87,7 +91,7 @@ func start(spec Spec, shims *pool.Pool, group *cgroup.Group, onEnd func()) (*Pro
 			Terminal: spec.Terminal != nil,
 		}, p)
 		if err == nil {
-			p.Env = nil // a finished process is kept for a while, and need not keep this
+			p.Env, p.Redact = nil, nil // a finished process is kept for a while, and need not keep these
 			p.begin(tree)
 			return p, nil
 		}

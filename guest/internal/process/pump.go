@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"agentic-isolation/guest/internal/frame"
+	"agentic-isolation/guest/internal/redact"
 )
 
 // lingering is how long a result waits for processes that keep the command's output open.
@@ -18,6 +19,9 @@ const lingering = 200 * time.Millisecond
 
 // buffers are for one read each, behind as much of an unfinished line.
 var buffers = sync.Pool{New: func() any { return new([2 * frame.MaxData]byte) }}
+
+// scratch is for what comes of one read where secrets are replaced.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
 // sink takes what a pump reads. It may block, and returns for how long it did.
 type sink func(source Source, b []byte, straggler bool) (blocked time.Duration)
@@ -29,18 +33,25 @@ type pump struct {
 	raw    syscall.RawConn
 	sink   sink
 	lines  bool
+	// redact replaces secrets, where that is asked for.
+	redact *redact.Stream
 	// partial is an unfinished line.
 	partial []byte
 	total   atomic.Uint64
 	ending  atomic.Bool
 }
 
-func newPump(source Source, pipe *os.File, lines bool, sink sink) (*pump, error) {
+// newPump also replaces secrets, unless there are none.
+func newPump(source Source, pipe *os.File, lines bool, secrets *redact.Values, sink sink) (*pump, error) {
 	raw, err := pipe.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	return &pump{source: source, pipe: pipe, raw: raw, lines: lines, sink: sink}, nil
+	p := &pump{source: source, pipe: pipe, raw: raw, lines: lines, sink: sink}
+	if secrets != nil {
+		p.redact = redact.NewStream(secrets)
+	}
+	return p, nil
 }
 
 // run returns when the output has ended, which done is told, and nobody holds the pipe any more.
@@ -49,6 +60,10 @@ func (p *pump) run(done func()) {
 	open := p.follow()
 	if open {
 		open = p.finish()
+	}
+	if p.redact != nil {
+		p.pass(p.redact.Flush, true)
+		p.redact = nil
 	}
 	p.emit(p.partial, true)
 	p.partial = nil
@@ -149,11 +164,25 @@ func (p *pump) read(wait, straggler bool) (n int, blocked time.Duration, err err
 	if p.sink == nil {
 		return n, 0, nil
 	}
+	if p.redact != nil {
+		return n, p.pass(func(dst []byte) []byte { return p.redact.Append(dst, buf[held:held+n]) }, straggler), nil
+	}
 	p.total.Add(uint64(n))
 	copy(buf[:held], p.partial)
 	rest, blocked := p.split(buf[:held+n], straggler)
 	p.partial = append(p.partial[:0], rest...)
 	return n, blocked, nil
+}
+
+// pass passes on what fill appends to an unfinished line, as far as it is complete.
+func (p *pump) pass(fill func(dst []byte) []byte, straggler bool) (blocked time.Duration) {
+	whole := scratch.Get().(*[]byte)
+	defer scratch.Put(whole)
+	*whole = fill(append((*whole)[:0], p.partial...))
+	p.total.Add(uint64(len(*whole) - len(p.partial)))
+	rest, blocked := p.split(*whole, straggler)
+	p.partial = append(p.partial[:0], rest...)
+	return blocked
 }
 
 func readFD(fd int, b []byte) (int, error) {

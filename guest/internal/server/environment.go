@@ -23,15 +23,14 @@ func baseEnvironment(environ []string) []string {
 	return env
 }
 
-// environment is a command's environment: base, PWD and a terminal's TERM, and over them what the request lays.
-func (g *Guest) environment(r *runRequest, dir string) ([]string, error) {
+// environment is a command's environment: base, PWD and a terminal's TERM, over them the secrets, and what the request lays.
+func (g *Guest) environment(r *runRequest, secrets *secrets, dir string) ([]string, error) {
 	for key, value := range r.Env {
 		if !validVariable(key, value) {
 			return nil, fault.New(fault.BadRequest, "env: %q is not a valid name, or its value holds a NUL", key)
 		}
 	}
-	layers := []map[string]string{r.Env, {"PWD": dir}}
-	env := make([]string, 0, len(g.env)+len(r.Env)+2)
+	env := make([]string, 0, len(g.env)+len(secrets.variables)+len(r.Env)+2)
 	given := make(map[string]bool, cap(env))
 	add := func(key, value string) {
 		if !given[key] {
@@ -39,7 +38,7 @@ func (g *Guest) environment(r *runRequest, dir string) ([]string, error) {
 			env = append(env, key+"="+value)
 		}
 	}
-	for _, layer := range layers {
+	for _, layer := range []map[string]string{r.Env, secrets.variables, {"PWD": dir}} {
 		for key, value := range layer {
 			add(key, value)
 		}

@@ -38,7 +38,7 @@ func openInput(g *Guest, ch *link.Channel, raw []byte) (func(), error) {
 }
 
 func (g *Guest) input(ch *link.Channel, r *inputRequest) {
-	p, err := g.table.Get(r.ProcessID)
+	p, err := g.table.Find(r.ProcessID)
 	if err != nil {
 		ch.Fail(err)
 		return
@@ -88,10 +88,7 @@ func pass(ch *link.Channel, w *process.Writer) error {
 
 // bring makes what a run has brought the command's standard input: the channel's data, or all that was collected.
 func bring(ch *link.Channel, p *process.Process, collected []byte, whole bool) {
-	w, err := p.OpenStdin()
-	if err != nil {
-		return // the command has ended already, or there is no room for a descriptor: then it stays silent
-	}
+	w := p.Feeder()
 	if !whole {
 		ch.Go(func() {
 			defer w.Close()

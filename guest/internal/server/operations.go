@@ -20,6 +20,7 @@ var operations = map[string]operation{
 	"input":    openInput,
 	"resize":   simple((*Guest).resize),
 	"wait":     simple((*Guest).wait),
+	"secrets":  simple((*Guest).keepSecrets),
 	"signal":   simple((*Guest).signal),
 	"kill":     simple((*Guest).kill),
 	"ps":       simple((*Guest).ps),
@@ -38,7 +39,7 @@ var operations = map[string]operation{
 }
 
 // since is the protocol version that brought an operation, where that is not the first.
-var since = map[string]int{"remember": 2, "input": 3, "resize": 3, "wait": 3}
+var since = map[string]int{"remember": 2, "input": 3, "resize": 3, "wait": 3, "secrets": 3}
 
 // membersSince is the same of the members of older operations.
 var membersSince = map[string]map[string]int{

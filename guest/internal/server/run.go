@@ -104,10 +104,12 @@ func (g *Guest) settle(r *runRequest, spec *process.Spec) error {
 	if err != nil {
 		return err
 	}
-	if spec.Env, err = g.environment(r, realPath); err != nil {
+	secrets := g.secrets.Load()
+	if spec.Env, err = g.environment(r, secrets, realPath); err != nil {
 		dir.Close()
 		return err
 	}
+	spec.Redact = secrets.redacting(r)
 	spec.Dir = dir
 	return nil
 }

@@ -41,7 +41,9 @@ type Guest struct {
 	group  *cgroup.Group
 	id     link.Identity
 	// record is what the service has given the guest to remember.
-	record  atomic.Pointer[string]
+	record atomic.Pointer[string]
+	// secrets are never nil.
+	secrets atomic.Pointer[secrets]
 	endOnce sync.Once
 	// ending is closed when the guest begins to end, and quiet when every process has gone.
 	ending chan struct{}
@@ -92,6 +94,7 @@ func Main(version string) int {
 		},
 		ending: make(chan struct{}), quiet: make(chan struct{}), links: map[*link.Link]struct{}{},
 	}
+	g.secrets.Store(&secrets{})
 	if err := resolve(settings.Resolvers); err != nil {
 		return complain("name server", err)
 	}

@@ -35,7 +35,7 @@ func (g *Guest) resize(_ *link.Channel, r *resizeRequest) (none, error) {
 	if err != nil {
 		return none{}, err
 	}
-	p, err := g.table.Get(r.ProcessID)
+	p, err := g.table.Find(r.ProcessID)
 	if err != nil {
 		return none{}, err
 	}

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from agentic_isolation.workspace import TARGET_VARIABLE
+from agentic_isolation._target import TARGET_VARIABLE
 from agentic_isolation_service.config import DEFAULT_ADDRESS
 
 _T = TypeVar("_T")

@@ -1,0 +1,22 @@
+"""Which service to use: the one that is named, the environment's, or one that is embedded in this program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from contextlib import AbstractAsyncContextManager
+
+from agentic_isolation._embedded import embedded_target
+
+TARGET_VARIABLE = "AGENTIC_ISOLATION_TARGET"
+"""Environment variable with the address of the service to use; unset or empty: an embedded one."""
+
+
+def target_or_default(target: str | None) -> str:
+    """Returns the address that was named, else the environment's; empty: use an embedded service."""
+    return os.environ.get(TARGET_VARIABLE, "") if target is None else target
+
+
+def service_at(target: str) -> AbstractAsyncContextManager[str]:
+    """Yields the address of the service at `target`; empty: of this event loop's embedded one."""
+    return contextlib.nullcontext(target) if target else embedded_target()

@@ -1,0 +1,99 @@
+"""The service without a network: a connection that calls its methods in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any, cast
+
+from agentic_isolation._cleanup import finish
+from agentic_isolation._connection import Connection
+from agentic_isolation.errors import ClosedError, DeadlineError
+from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
+from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.rpc.servicer import WorkspaceServicer
+
+_NO_CONTEXT = None
+"""Of a call that has come over no network. The servicer's methods use none."""
+
+
+class InProcessConnection(Connection):
+    """A connection to the service of `workspaces`. The core's errors come through it as they are.
+
+    Args:
+        workspaces: Open, until this is closed.
+        retry_timeout: Seconds for which a call that may be repeated is, while something is unavailable; 0: it is not.
+    """
+
+    def __init__(self, workspaces: Workspaces, retry_timeout: float) -> None:
+        super().__init__("this process", retry_timeout)
+        # The stub's methods take the same requests and give the same responses; what comes between is written here.
+        self.stub = cast("pb_grpc.WorkspaceServiceAsyncStub", WorkspaceServicer(workspaces))
+        self._streams: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def stream(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:  # noqa: D102
+        self._refuse_when_closed()
+        given: asyncio.Queue[Any] = asyncio.Queue()
+        room = asyncio.Semaphore()
+
+        async def run() -> None:
+            async with _left_at_the_end(request), contextlib.aclosing(method(request, _NO_CONTEXT)) as responses:
+                async for response in responses:
+                    await room.acquire()
+                    given.put_nowait(response)
+
+        # As in a server, one task runs the method from its start to its end, whoever takes the responses.
+        task = asyncio.create_task(run())
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+        task.add_done_callback(given.put_nowait)
+        try:
+            while (response := await given.get()) is not task:
+                room.release()
+                yield response
+            if task.cancelled():
+                self._refuse_when_closed()
+            task.result()
+        finally:
+            # It is awaited by aclose: a generator that awaits here would be in the way of those around it when
+            # asyncio closes all that are left.
+            task.cancel()
+
+    async def aclose(self) -> None:
+        """Cancels what is under way, and returns when it has ended. What is called later raises ClosedError."""
+        self._closed = True
+        for task in self._streams:
+            task.cancel()
+        if self._streams:
+            await finish(_ended(set(self._streams)))
+
+    async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+        self._refuse_when_closed()
+        deadline = asyncio.timeout(timeout)
+        try:
+            async with deadline, _left_at_the_end(request):
+                return await method(request, _NO_CONTEXT)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise DeadlineError(f"there was no answer within {timeout:g} s") from error
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the connection to {self.target} is closed")
+
+
+@contextlib.asynccontextmanager
+async def _left_at_the_end(request: Any) -> AsyncIterator[None]:
+    """Closes what yields a call's requests when the call has ended."""
+    try:
+        yield
+    finally:
+        if isinstance(request, AsyncGenerator):
+            await request.aclose()
+
+
+async def _ended(tasks: set[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)
