@@ -52,6 +52,7 @@ from agentic_isolation.errors import (
     WorkspaceNotADirectoryError,
     WorkspaceNotFoundError,
 )
+from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.models import (
     CapturedOutput,
     ExecuteResult,
@@ -76,6 +77,7 @@ from agentic_isolation.models import (
     WorkspaceInfo,
     WorkspaceState,
 )
+from agentic_isolation.process import Process
 from agentic_isolation.service import ServiceClient
 from agentic_isolation.stream import OutputStream
 from agentic_isolation.workspace import AgenticWorkspace
@@ -116,7 +118,9 @@ __all__ = [
     "OutputStream",
     "PathEscapesError",
     "PreconditionError",
+    "Process",
     "ProcessEvent",
+    "ProcessInfo",
     "ProcessLimitError",
     "ProcessNotFoundError",
     "ProgramNotExecutableError",
@@ -132,6 +136,7 @@ __all__ = [
     "ServiceClient",
     "StartError",
     "Started",
+    "TerminalSize",
     "Termination",
     "TerminationCause",
     "UnavailableError",

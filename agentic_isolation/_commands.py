@@ -10,11 +10,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
 from agentic_isolation import _convert as convert
+from agentic_isolation import _convert_interaction as interaction
+from agentic_isolation._attachment import Attachment
+from agentic_isolation._cleanup import finish
 from agentic_isolation._connection import CALL_TIMEOUT, Connection
 from agentic_isolation._resume import ResumedEvents
-from agentic_isolation._retry import KILL_TIMEOUT, give_up, linger_of, run_once
-from agentic_isolation._wire import check_unsigned
-from agentic_isolation.models import Command, ExecuteResult, ProcessEvent
+from agentic_isolation._retry import KILL_TIMEOUT, give_up, linger_of, persevere, run_once
+from agentic_isolation._wire import check_text, check_unsigned
+from agentic_isolation.errors import IsolationError
+from agentic_isolation.interaction import ProcessInfo, TerminalSize
+from agentic_isolation.models import Command, ExecuteResult, ProcessEvent, Termination
+from agentic_isolation.process import Process
 from agentic_isolation.v1 import workspace_pb2 as pb
 
 _LONGEST_WAIT = 1e9
@@ -37,6 +43,7 @@ class Commands:
         self._workspace_id = workspace_id
         self._linger = convert.duration_to_pb(linger_of(connection.retry_timeout))
         self._running: set[str] = set()
+        self._attachments: set[Attachment] = set()
 
     async def execute(self, command: Command, output_limit: int | None) -> ExecuteResult:
         """Runs a command to its end; as AgenticWorkspace.execute."""
@@ -81,6 +88,89 @@ class Commands:
         on_end = partial(self._running.discard, request_id)
         return ResumedEvents(start, resume, connection.patience(), self._killer(request_id), on_end)
 
+    async def start(
+        self, command: Command, *, terminal: TerminalSize | None, detached: bool, lines: bool = False
+    ) -> Process:
+        """Starts a command that is interacted with; as AgenticWorkspace.start."""
+        request_id = uuid.uuid4().hex
+        opening = pb.AttachOpen(
+            workspace_id=self._workspace_id,
+            start=pb.ProcessStart(command=convert.command_to_pb(command), line_mode=lines, detached=detached),
+            terminal=None if terminal is None else interaction.size_to_pb(terminal),
+            linger=self._linger,
+            request_id=request_id,
+        )
+        if not detached:
+            self._running.add(request_id)
+
+        def on_end(attachment: Attachment) -> None:
+            self._attachments.discard(attachment)
+            self._running.discard(request_id)
+
+        attachment = Attachment(self._connection, opening, on_end)
+        self._attachments.add(attachment)
+        try:
+            await attachment.open()
+        except BaseException as error:
+            await finish(attachment.aclose())
+            if not isinstance(error, IsolationError):
+                await finish(give_up(partial(self._kill, request_id)))
+            raise
+        return Process(attachment, self.signal, self._kill_process, owned=not detached)
+
+    async def attach(
+        self, process_id: str, offset: int, *, read_only: bool, take_input: bool, observe: bool
+    ) -> Process:
+        """Attaches to a process; as AgenticWorkspace.attach."""
+        place = pb.ProcessResume(
+            process_id=check_text(process_id, "process_id"),
+            offset=check_unsigned(offset, "offset", bits=64) or 0,
+            observe=observe,
+        )
+        opening = pb.AttachOpen(
+            workspace_id=self._workspace_id, resume=place, read_only=read_only, take_input=take_input
+        )
+        attachment = Attachment(self._connection, opening, self._attachments.discard)
+        self._attachments.add(attachment)
+        try:
+            await attachment.open()
+        except BaseException:
+            await finish(attachment.aclose())
+            raise
+        return Process(attachment, self.signal, self._kill_process, owned=False)
+
+    async def list(self) -> list[ProcessInfo]:
+        """Returns the processes of the workspace; as AgenticWorkspace.processes."""
+        request = pb.ListProcessesRequest(workspace_id=self._workspace_id)
+        response = await self._connection.call(self._connection.stub.ListProcesses, request)
+        return [interaction.process_from_pb(process) for process in response.processes]
+
+    async def wait(self, process_id: str) -> Termination:
+        """Waits for the end of a process; as AgenticWorkspace.wait."""
+        connection, patience = self._connection, self._connection.patience()
+        request = pb.WaitProcessRequest(
+            workspace_id=self._workspace_id, process_id=check_text(process_id, "process_id")
+        )
+        response = await persevere(lambda: connection.attempt(connection.stub.WaitProcess, request, patience), patience)
+        return convert.termination_from_pb(response.termination)
+
+    async def signal(self, process_id: str, number: int, *, tree: bool = False) -> None:
+        """Sends a signal to a process; as AgenticWorkspace.signal."""
+        request = pb.SignalProcessRequest(
+            workspace_id=self._workspace_id,
+            process_id=check_text(process_id, "process_id"),
+            signal=check_unsigned(number, "signal", bits=31) or 0,
+            tree=tree,
+            foreground=not tree,
+        )
+        kills = number == signal.SIGKILL and tree
+        call = self._connection.call if kills else self._connection.once  # another signal might be sent twice
+        await call(self._connection.stub.SignalProcess, request)
+
+    async def aclose(self) -> None:
+        """Lets go of all processes that are attached to."""
+        await asyncio.gather(*(attachment.aclose() for attachment in list(self._attachments)))
+
     async def kill_all(self) -> None:
         """Kills what still runs, as far as the service can be reached."""
         await asyncio.gather(*(give_up(partial(self._kill, request_id)) for request_id in self._running))
@@ -99,6 +189,9 @@ class Commands:
             async for response in responses:
                 if (event := convert.event_from_pb(response)) is not None:
                     yield event
+
+    async def _kill_process(self, process_id: str) -> None:
+        await self.signal(process_id, signal.SIGKILL, tree=True)
 
     async def _kill(self, request_id: str) -> None:
         request = pb.SignalProcessRequest(

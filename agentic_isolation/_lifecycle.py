@@ -119,6 +119,7 @@ class Lifecycle:
         self._info = convert.workspace_from_pb(response.workspace)
         self._commands = Commands(connection, workspace_id)
         self._resources.push_async_callback(self._commands.kill_all)
+        self._resources.push_async_callback(self._commands.aclose)
 
     async def _make(self, connection: Connection, config: WorkspaceConfig) -> None:
         request = convert.config_to_pb(config)
@@ -139,6 +140,7 @@ class Lifecycle:
         info = self._info = convert.workspace_from_pb(response.workspace)
         self._commands = Commands(connection, info.id)
         self._resources.push_async_callback(_destroy, connection, info.id)
+        self._resources.push_async_callback(self._commands.aclose)
 
         async def renew() -> None:
             renewal = pb.RenewWorkspaceRequest(workspace_id=info.id)

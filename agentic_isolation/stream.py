@@ -7,12 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
+from agentic_isolation._lines import LineSplitter
 from agentic_isolation._resume import ResumedEvents
 from agentic_isolation.errors import ClosedError
 from agentic_isolation.models import Exited, KeepAlive, Output, OutputSource, ProcessEvent, Termination
-
-MAX_LINE = 16 << 20
-"""Bytes after which a line without an end is given out in pieces."""
 
 EventSource = Callable[[bool], ResumedEvents]
 """Gives the command's events, with the first of which it starts; told whether output must not be cut inside lines."""
@@ -33,7 +31,7 @@ class OutputStream:
         self._source = source
         self._running: AsyncGenerator[ProcessEvent, None] | None = None
         self._lines: deque[str] = deque()
-        self._partial = bytearray()
+        self._splitter = LineSplitter()
         self._ending: list[Termination] = []
         self._closed = False
 
@@ -67,9 +65,9 @@ class OutputStream:
             if event is None:
                 raise StopAsyncIteration
             if isinstance(event, Output) and event.source is OutputSource.STDOUT:
-                self._split(event.data)
-            elif isinstance(event, Exited) and self._partial:
-                self._take_line()
+                self._lines += self._splitter.split(event.data)
+            elif isinstance(event, Exited):
+                self._lines += self._splitter.rest()
         return self._lines.popleft()
 
     async def __aenter__(self) -> Self:
@@ -91,19 +89,6 @@ class OutputStream:
             raise ClosedError("a stream is iterated over once; call stream() again for another run")
         self._running = _run(self._source(lines), self._ending)
         return self._running
-
-    def _split(self, data: bytes) -> None:
-        *complete, rest = data.split(b"\n")
-        for line in complete:
-            self._partial += line
-            self._take_line()
-        self._partial += rest
-        if len(self._partial) >= MAX_LINE:
-            self._take_line()
-
-    def _take_line(self) -> None:
-        self._lines.append(self._partial.decode("utf-8", "replace"))
-        self._partial.clear()
 
 
 # No method: a generator that held its stream would be in a cycle with it, and a stream that is left by `break` would

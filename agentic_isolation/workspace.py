@@ -12,15 +12,18 @@ from agentic_isolation._files import Files
 from agentic_isolation._lifecycle import Connect, Lifecycle, connected
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._target import target_or_default
+from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.models import (
     ExecuteResult,
     FileInfo,
     ResourceLimits,
     SecurityConfig,
+    Termination,
     WorkspaceConfig,
     WorkspaceInfo,
     command_of,
 )
+from agentic_isolation.process import Process
 from agentic_isolation.stream import OutputStream
 from agentic_isolation.v1 import workspace_pb2 as pb
 
@@ -169,6 +172,7 @@ class AgenticWorkspace:
         env: Mapping[str, str] | None = None,
         stdin: str | bytes | None = None,
         output_limit: int | None = None,
+        redact_secrets: bool = False,
     ) -> ExecuteResult:
         """Runs a command to its end.
 
@@ -183,6 +187,7 @@ class AgenticWorkspace:
             stdin: Standard input; None: empty.
             output_limit: Bytes to keep of each of stdout and stderr, at most 16 MiB; None: 1 MiB. Of more, head and
                 tail are kept and the result is `truncated`.
+            redact_secrets: Put `***` in place of the workspace's secrets in its output.
 
         Raises:
             InvalidArgumentError: Something about the command makes no sense; the error names it.
@@ -191,7 +196,7 @@ class AgenticWorkspace:
             UnavailableError: The service cannot be reached; the command dies after retry_timeout.
             ResultForgottenError: It is over, and its result was forgotten while the service could not be reached.
         """
-        parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin)
+        parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin, redact_secrets=redact_secrets)
         return await self._lifecycle.commands.execute(parsed, output_limit)
 
     def stream(
@@ -202,6 +207,7 @@ class AgenticWorkspace:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         stdin: str | bytes | None = None,
+        redact_secrets: bool = False,
     ) -> OutputStream:
         """Runs a command and gives its output as it is printed: iterate over the result for stdout's lines.
 
@@ -214,6 +220,7 @@ class AgenticWorkspace:
             cwd: Absolute path; None: the workspace's working_dir.
             env: Laid over the workspace's environment.
             stdin: Standard input; None: empty.
+            redact_secrets: Put `***` in place of the workspace's secrets in its output.
 
         Raises:
             ProcessNotFoundError, OffsetError: While iterating: the command, or that much of its output, was forgotten
@@ -221,8 +228,93 @@ class AgenticWorkspace:
             IsolationError: While iterating, as `execute`.
         """
         commands = self._lifecycle.commands
-        message = convert.command_to_pb(command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin))
-        return OutputStream(partial(commands.events, message))
+        parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin, redact_secrets=redact_secrets)
+        return OutputStream(partial(commands.events, convert.command_to_pb(parsed)))
+
+    async def start(
+        self,
+        command: str | Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        terminal: TerminalSize | None = None,
+        detached: bool = False,
+        redact_secrets: bool = False,
+    ) -> Process:
+        """Starts a command to be interacted with, and returns when it runs. Cancelled, it leaves nothing running.
+
+        Args:
+            command: A line for `/bin/sh -c`, or a program with its arguments.
+            cwd: Absolute path; None: the workspace's working_dir.
+            env: Laid over the workspace's environment.
+            timeout: Seconds until the whole process tree is killed.
+            terminal: Run it in a pseudo-terminal of this size, to which all its output goes; None: in plain pipes.
+            detached: It lives until the workspace ends, whoever reads it; the oldest output is lost when nobody does.
+            redact_secrets: Put `***` in place of the workspace's secrets in its output.
+
+        Raises:
+            IsolationError: As `execute`.
+        """
+        parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, redact_secrets=redact_secrets)
+        return await self._lifecycle.commands.start(parsed, terminal=terminal, detached=detached)
+
+    async def attach(
+        self,
+        process_id: str,
+        *,
+        offset: int = 0,
+        read_only: bool = False,
+        take_input: bool = False,
+        observe: bool = False,
+    ) -> Process:
+        """Attaches to a process that was started before, by this program or another one.
+
+        Args:
+            process_id: Its id.
+            offset: First byte of its output wanted; what is not there any more is told by a Gap.
+            read_only: Only read; needed for processes that were not made by `start`.
+            take_input: Become the writer of its input also where somebody else is.
+            observe: Neither keep it alive nor let it go on by reading; implies read_only.
+
+        Raises:
+            ProcessNotFoundError: There is none of that id, or it is no longer remembered.
+            InputTakenError: Somebody else writes to it.
+            OffsetError: So much has not been written yet.
+        """
+        return await self._lifecycle.commands.attach(
+            process_id, offset, read_only=read_only or observe, take_input=take_input, observe=observe
+        )
+
+    async def processes(self) -> list[ProcessInfo]:
+        """Returns the processes that were started in the workspace and are remembered, oldest first.
+
+        Raises:
+            IsolationError: The workspace is gone or cannot be reached.
+        """
+        return await self._lifecycle.commands.list()
+
+    async def wait(self, process_id: str) -> Termination:
+        """Waits for the end of a process and returns how it ended. It neither reads the process nor keeps it alive.
+
+        Raises:
+            ProcessNotFoundError: There is none of that id, or it is no longer remembered.
+        """
+        return await self._lifecycle.commands.wait(process_id)
+
+    async def signal(self, process_id: str, number: int, *, tree: bool = False) -> None:
+        """Sends a signal to a process.
+
+        Args:
+            process_id: Its id.
+            number: The signal, 1 to 64.
+            tree: To every process of its tree; SIGKILL returns when nothing of it is left. Otherwise to the foreground
+                of its terminal, and to the command where it has none.
+
+        Raises:
+            ProcessNotFoundError: There is none of that id, or it is no longer remembered.
+        """
+        await self._lifecycle.commands.signal(process_id, number, tree=tree)
 
     async def describe(self) -> WorkspaceInfo:
         """Returns the workspace as it is now: its state, its lease, and what it uses.

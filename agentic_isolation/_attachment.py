@@ -1,0 +1,249 @@
+"""An attachment to a process over however many calls it takes: no byte in or out is lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+
+from agentic_isolation import _convert_interaction as convert
+from agentic_isolation._connection import Connection
+from agentic_isolation._outbox import Outbox
+from agentic_isolation.errors import ClosedError, IsolationError, UnavailableError
+from agentic_isolation.interaction import AttachEvent, InputProgress, TerminalSize
+from agentic_isolation.models import Exited, Gap, Output, Started, Termination
+from agentic_isolation.v1 import workspace_pb2 as pb
+
+MAX_UNREAD = 256 << 10
+"""Bytes of output that wait to be read here; then nothing more is taken from the service."""
+MAX_UNTAKEN = 256 << 10
+"""Bytes of input that are kept, to be sent again, until the process has taken them."""
+
+Event = Output | Gap | Exited
+
+
+class Attachment:
+    """Reads and writes one process. A call that ends with UnavailableError is followed by another one.
+
+    Args:
+        connection: To its service.
+        opening: What the first call is opened with.
+        on_end: Is told when nothing goes in or out any more.
+    """
+
+    def __init__(
+        self, connection: Connection, opening: pb.AttachOpen, on_end: Callable[[Attachment], object] = lambda _: None
+    ) -> None:
+        self.process_id = opening.resume.process_id
+        self.offset = opening.resume.offset
+        """Place of the next byte that `next` gives."""
+        self.termination: Termination | None = None
+        """How the process ended; None while that has not been heard."""
+        self._connection = connection
+        self._opening = opening
+        self._on_end = on_end
+        self._patience = connection.patience()
+        self._changed = asyncio.Event()
+        self._events: deque[Event] = deque()
+        self._unread = 0
+        self._readers = 0
+        self._received = self.offset
+        self._outbox = Outbox()
+        self._size: TerminalSize | None = None
+        self._started = False
+        self._error: IsolationError | None = None
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody waits for its next event."""
+        return self._readers > 0
+
+    @property
+    def _over(self) -> bool:
+        return self._closed or self._error is not None or self.termination is not None
+
+    async def open(self) -> None:
+        """Begins, and returns when the process runs.
+
+        Raises:
+            IsolationError: It could not start, or there is none of that id.
+        """
+        self._task = asyncio.create_task(self._run(), name="process-attachment")
+        await self._until(lambda: self._started or self._over)
+        self._raise_failure()
+
+    async def next(self) -> Event | None:
+        """Waits for the next event; None after Exited.
+
+        Raises:
+            ClosedError: It was closed before the process ended.
+            IsolationError: Why nothing more can be read.
+        """
+        self._readers += 1
+        try:
+            await self._until(lambda: bool(self._events) or self._over)
+        finally:
+            self._readers -= 1
+        if not self._events:
+            if self.termination is None:
+                self._raise_failure()
+            return None
+        event = self._events.popleft()
+        self._unread -= _size_of(event)
+        self.offset += _length_of(event)
+        self._notify()
+        return event
+
+    async def wait(self) -> Termination:
+        """Waits until the process has ended, which needs somebody who takes its events.
+
+        Raises:
+            ClosedError, IsolationError: As `next`.
+        """
+        await self._until(lambda: self._over)
+        if self.termination is None:
+            self._raise_failure()
+            raise AssertionError("what is over has ended, failed or was closed")
+        return self.termination
+
+    async def write(self, data: bytes) -> None:
+        """Sends input as fast as the process takes it.
+
+        Raises:
+            ClosedError: The input has ended, or the attachment was closed.
+            IsolationError: Why nothing more can be written.
+        """
+        view = memoryview(data)
+        while True:
+            self._refuse_ended()
+            room = max(0, MAX_UNTAKEN - len(self._outbox))
+            self._outbox.put(bytes(view[:room]))
+            view = view[room:]
+            self._notify()
+            if not view:
+                return
+            await self._until(lambda: len(self._outbox) < MAX_UNTAKEN or self._over or self._outbox.ended)
+
+    def end_input(self) -> None:
+        """Ends the input after what was written. May be called twice."""
+        self._raise_failure()
+        self._outbox.end_wanted = True
+        self._notify()
+
+    def resize(self, size: TerminalSize) -> None:
+        """Gives the terminal another size.
+
+        Raises:
+            InvalidArgumentError: No terminal can have it.
+        """
+        convert.size_to_pb(size)
+        self._raise_failure()
+        self._size = size
+        self._notify()
+
+    async def aclose(self) -> None:
+        """Lets go of the process. May be called twice."""
+        self._closed = True
+        self._notify()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while self.termination is None:
+                try:
+                    await self._call()
+                except UnavailableError as error:
+                    await self._patience.wait(error)
+        except IsolationError as error:
+            self._error = error
+        finally:
+            self._notify()
+            self._on_end(self)
+
+    async def _call(self) -> None:
+        self._outbox.begin_call()
+        responses = self._connection.stream(self._connection.stub.Attach, self._requests(self._opening_now()))
+        async with contextlib.aclosing(responses):
+            async for response in responses:
+                self._patience.renew()
+                await self._take(convert.attach_event_from_pb(response))
+                if self.termination is not None:
+                    return
+        raise UnavailableError("the attachment ended before the process did")
+
+    def _opening_now(self) -> pb.AttachOpen:
+        if not self._started:
+            return self._opening
+        return pb.AttachOpen(
+            workspace_id=self._opening.workspace_id,
+            resume=pb.ProcessResume(
+                process_id=self.process_id, offset=self._received, observe=self._opening.resume.observe
+            ),
+            read_only=self._opening.read_only,
+            # The writer that is in the way is this one, of the call before.
+            take_input=not self._opening.read_only,
+        )
+
+    async def _take(self, event: AttachEvent | None) -> None:
+        match event:
+            case Started(process_id):
+                self.process_id, self._started = process_id, True
+            case InputProgress(offset, ended):
+                self._outbox.note(offset, ended=ended)
+            case Output() | Gap() | Exited():
+                self._events.append(event)
+                self._unread += _size_of(event)
+                self._received += _length_of(event)
+                if isinstance(event, Exited):
+                    self.termination = event.termination
+        self._notify()
+        await self._until(lambda: self._unread < MAX_UNREAD)
+
+    async def _requests(self, opening: pb.AttachOpen) -> AsyncGenerator[pb.AttachRequest, None]:
+        yield pb.AttachRequest(open=opening)
+        size: TerminalSize | None = None
+        await self._until(lambda: self._started)
+        while True:
+            changed = self._changed
+            if self._size is not None and self._size is not size:
+                size = self._size
+                yield pb.AttachRequest(resize=convert.size_to_pb(size))
+            elif (piece := self._outbox.take()) is not None:
+                end = pb.AttachRequest(end_of_input=pb.EndOfInput())
+                yield pb.AttachRequest(stdin=piece) if piece else end
+            else:
+                await changed.wait()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _refuse_ended(self) -> None:
+        self._raise_failure()
+        if self._outbox.ended or self._outbox.end_wanted or self.termination is not None:
+            raise ClosedError("the standard input of the process has ended")
+
+    def _raise_failure(self) -> None:
+        """Raises why there is nothing more; the end of the process is no failure."""
+        if self._error is not None:
+            raise type(self._error)(self._error.message, field=self._error.field) from self._error
+        if self._closed and self.termination is None:
+            raise ClosedError("the process was detached or left; attach to it anew")
+
+
+def _size_of(event: Event) -> int:
+    return len(event.data) if isinstance(event, Output) else 0
+
+
+def _length_of(event: Event) -> int:
+    """Returns how far an event moves on in the process's output."""
+    return event.lost_bytes if isinstance(event, Gap) else _size_of(event)

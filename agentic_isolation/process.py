@@ -1,0 +1,192 @@
+"""Process: a command that is interacted with while it runs, or looked in on later."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from agentic_isolation._attachment import Attachment
+from agentic_isolation._cleanup import finish
+from agentic_isolation._lines import LineSplitter
+from agentic_isolation._retry import give_up
+from agentic_isolation.interaction import TerminalSize
+from agentic_isolation.models import Exited, Gap, Output, OutputSource, Termination
+
+__all__ = ["Process"]
+
+
+class Process:
+    """A process in a workspace: its output comes out, input, sizes and signals go in.
+
+    Made by AgenticWorkspace.start and AgenticWorkspace.attach. Iterate over it for its events, or over `lines()`; an
+    iteration that was left is taken up by the next one. A process that is neither read nor waited for is held back when 256 KiB of its output are waiting here and its log
+    is full, unless it is detached.
+
+    A broken connection, or a service that is started anew, is borne with as by AgenticWorkspace.stream: no byte of the
+    input and the output is lost or doubled.
+
+    Leaving `async with` kills the process tree if it was started here and neither detached nor started detached.
+
+    Args:
+        attachment: The calls to it.
+        signal: Sends a signal to its foreground, or to the command where it has no terminal.
+        kill: Kills its tree.
+        owned: Whether leaving this kills it.
+    """
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        signal: Callable[[str, int], Awaitable[None]],
+        kill: Callable[[str], Awaitable[None]],
+        *,
+        owned: bool,
+    ) -> None:
+        self._attachment = attachment
+        self._signal = signal
+        self._kill = kill
+        self._owned = owned
+        self._splitter = LineSplitter()
+        self._lines: deque[str] = deque()
+
+    @property
+    def id(self) -> str:
+        """Its id in its workspace."""
+        return self._attachment.process_id
+
+    @property
+    def offset(self) -> int:
+        """Place of the next byte of its output that an iteration will give; to be attached from later."""
+        return self._attachment.offset
+
+    @property
+    def termination(self) -> Termination | None:
+        """How it ended; None while that is not known here."""
+        return self._attachment.termination
+
+    @property
+    def exit_code(self) -> int | None:
+        """0 to 255, 128+n for signal n, 124 after a timeout; None while it has not ended."""
+        return None if self.termination is None else self.termination.returncode
+
+    def __aiter__(self) -> Self:
+        """Yields its events from where it was started or attached: Output, Gap where some was lost, Exited at the end.
+
+        Raises:
+            ClosedError: It was detached or left.
+            InputTakenError: Another attachment has become the writer of its input.
+            IsolationError: The process, or its workspace, is gone.
+        """
+        return self
+
+    async def __anext__(self) -> Output | Gap | Exited:
+        event = await self._attachment.next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Yields the lines of its standard output, or of its terminal, as text without their newlines.
+
+        Invalid UTF-8 is replaced. A terminal ends lines with a carriage return, which is left out as well.
+
+        Raises:
+            IsolationError: As iteration.
+        """
+        lines = self._lines
+        while lines or await self._read_lines():
+            yield lines.popleft()
+
+    async def write(self, data: bytes | str) -> None:
+        """Writes to its standard input, or types into its terminal; text as UTF-8.
+
+        Returns when the bytes are on their way. At most 256 KiB are: then it waits until the process takes some.
+
+        Raises:
+            ClosedError: Its input has ended, or it was detached.
+            InputTakenError: Another attachment has become the writer.
+            IsolationError: The process, or its workspace, is gone.
+        """
+        await self._attachment.write(data.encode() if isinstance(data, str) else data)
+
+    async def send_eof(self) -> None:
+        """Ends its standard input after what was written; in a terminal, types its end-of-file character (Ctrl-D).
+
+        Raises:
+            IsolationError: As `write`.
+        """
+        self._attachment.end_input()
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """Gives its terminal another size, in characters.
+
+        Raises:
+            InvalidArgumentError: No terminal can have that size.
+        """
+        self._attachment.resize(TerminalSize(columns, rows))
+
+    async def signal(self, number: int) -> None:
+        """Sends a signal to the foreground of its terminal, or to the command where it has none.
+
+        Raises:
+            ProcessNotFoundError: It is no longer remembered.
+            IsolationError: The number is no signal's, or the workspace cannot be reached.
+        """
+        await self._signal(self.id, number)
+
+    async def kill(self) -> None:
+        """Kills its whole process tree and returns when nothing of it is left.
+
+        Raises:
+            IsolationError: The workspace cannot be reached.
+        """
+        await self._kill(self.id)
+
+    async def wait(self) -> Termination:
+        """Waits for its end and returns how it ended. Output is dropped meanwhile unless somebody iterates over it.
+
+        Raises:
+            IsolationError: As iteration.
+        """
+        if not self._attachment.is_read:
+            async for _ in self:
+                pass
+        return await self._attachment.wait()
+
+    async def detach(self) -> None:
+        """Lets go of it without killing it. One that was not started detached dies after the linger, unless read again.
+
+        The linger is the workspace's retry_timeout. May be called twice.
+        """
+        self._owned = False
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Lets go of it, and kills it where leaving `async with` does. May be called twice; goes on when cancelled."""
+        owned, self._owned = self._owned, False
+        await finish(self._leave(kill=owned and self.termination is None))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _leave(self, *, kill: bool) -> None:
+        await self._attachment.aclose()
+        if kill:
+            await give_up(lambda: self._kill(self.id))
+
+    async def _read_lines(self) -> bool:
+        """Waits for lines; returns whether there are any more."""
+        while not self._lines:
+            event = await self._attachment.next()
+            if event is None:
+                self._lines += self._splitter.rest()
+                break
+            if isinstance(event, Output) and event.source is OutputSource.STDOUT:
+                self._lines += (line.removesuffix("\r") for line in self._splitter.split(event.data))
+        return bool(self._lines)
