@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -20,8 +21,8 @@ class Process:
     """A process in a workspace: its output comes out, input, sizes and signals go in.
 
     Made by AgenticWorkspace.start and AgenticWorkspace.attach. Iterate over it for its events, or over `lines()`; an
-    iteration that was left is taken up by the next one. A process that is neither read nor waited for is held back when 256 KiB of its output are waiting here and its log
-    is full, unless it is detached.
+    iteration that was left is taken up by the next one. A process that is neither read nor waited for is held back when
+    256 KiB of its output wait here and its log is full, unless it is detached.
 
     A broken connection, or a service that is started anew, is borne with as by AgenticWorkspace.stream: no byte of the
     input and the output is lost or doubled.
