@@ -123,14 +123,6 @@ async def test_workspace_that_is_not_there(
     assert await stage.holdings(stub) == before
 
 
-async def test_what_is_not_there_yet(stub: Stub) -> None:
-    with refused(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"):
-        # It sends nothing: gRPC's client would take being answered before it is done for an error of its own.
-        await stub.Attach().read()
-    with refused(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"):
-        await wire.call(stub, pb.ListProcessesRequest(workspace_id="any"))
-
-
 async def test_method_that_the_contract_does_not_have(stage: Stage) -> None:
     async with grpc.aio.insecure_channel(stage.service.target) as channel:
         method: Any = channel.unary_unary(f"{SERVICE}/NoSuchMethod")

@@ -131,7 +131,7 @@ def _name(name: str, /, *_args: object, **_options: object) -> str:
     return name
 
 
-def _operation(method: str, _session: object, operation: dict[str, object]) -> str:
+def _operation(method: str, _session: object, operation: dict[str, object], **_options: object) -> str:
     return f"{method}.{operation['op']}"
 
 
