@@ -105,6 +105,9 @@ func TestWhatCannotStart(t *testing.T) {
 		{map[string]any{"output": "tape"}, []string{"true"}, fault.BadRequest},
 		{map[string]any{"user": "root"}, []string{"true"}, fault.BadRequest},
 		{map[string]any{"argv": 5}, nil, fault.BadRequest},
+		{inTerminal(nil), []string{"no-such-program"}, fault.ProgramNotFound},
+		{withInput(nil), []string{"no-such-program"}, fault.ProgramNotFound},
+		{map[string]any{"stdin": true}, []string{"no-such-program"}, fault.ProgramNotFound},
 	} {
 		t.Run(fmt.Sprint(test.members, len(test.argv)), func(t *testing.T) {
 			wantFault(t, c.Do("run", runOf(test.members, test.argv...)), test.reason)
