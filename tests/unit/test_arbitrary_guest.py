@@ -38,12 +38,12 @@ async def stream(session: GuestSession) -> None:
 async def upload(session: GuestSession) -> None:
     async with await files.write(session, "f", 0o644) as writer:
         await writer.write(b"content")
-        convert.file_to_pb(await writer.finish())
+        convert.file_to_pb((await writer.finish())[0])
 
 
 async def download(session: GuestSession) -> None:
     async with await files.read(session, "f", 0, None) as reader:
-        convert.file_to_pb(await reader.info())
+        convert.file_to_pb(await reader.begin())
         async for chunk in reader.chunks():
             assert chunk
 

@@ -207,7 +207,7 @@ async def test_guest_that_hangs_up_during_a_download() -> None:
         await end.hang_up()
 
     async with session_with(script) as session, await files.read(session, "f", 0, None) as reader:
-        assert (await reader.info()).size_bytes == 3
+        assert (await reader.begin()).size_bytes == 3
         chunks = reader.chunks()
         assert await anext(chunks) == b"abc"
         with pytest.raises(UnavailableError):

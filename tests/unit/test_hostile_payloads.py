@@ -82,7 +82,7 @@ async def list_directory(session: GuestSession) -> object:
 
 async def read(session: GuestSession) -> object:
     async with await files.read(session, "f", 0, None) as reader:
-        return await reader.info()
+        return await reader.begin()
 
 
 async def write(session: GuestSession) -> object:

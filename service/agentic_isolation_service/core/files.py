@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from agentic_isolation.errors import PathEscapesError, UnavailableError
+from agentic_isolation.errors import FileError, IsolationError, PathEscapesError
 from agentic_isolation.models import FileInfo
+from agentic_isolation_service.core.transfers import Download, Explain, Upload
 from agentic_isolation_service.core.validation import check_path, refuse
 from agentic_isolation_service.guest import payloads
-from agentic_isolation_service.guest.channel import Channel
-from agentic_isolation_service.guest.frames import FrameType, ProtocolError
-from agentic_isolation_service.guest.link import LinkLostError
-from agentic_isolation_service.guest.session import GuestSession, guest_error
+from agentic_isolation_service.guest.frames import ProtocolError
+from agentic_isolation_service.guest.session import GuestSession
 
 MAX_PAGE = 1000
+MAX_DEPTH = 1000
 _MAX_OFFSET = (1 << 63) - 1
 """Where the guest's numbers end, far beyond any file's end."""
 
@@ -28,12 +27,21 @@ async def stat(session: GuestSession, path: str, *, follow: bool = True) -> File
         FileError, PathEscapesError: It is not there, or may not be looked at.
     """
     check_path(path, "path")
-    with _escape_named("path"):
+    with escape_named("path"):
         return await session.call_for({"op": "stat", "path": path, "follow": follow}, payloads.file_info)
 
 
-async def list_directory(session: GuestSession, path: str, limit: int, after: str) -> tuple[list[FileInfo], str]:
-    """Returns a page of a directory's entries, sorted by name, and the name to go on after; "" on the last page.
+async def list_directory(
+    session: GuestSession, path: str, limit: int, after: str, *, depth: int = 1
+) -> tuple[list[FileInfo], str]:
+    """Returns a page of a directory's entries, sorted by name, and the token of the next page; "" on the last one.
+
+    Args:
+        session: The tie to its guest.
+        path: The directory.
+        limit: How many entries at most.
+        after: The token of this page; empty: the first one.
+        depth: How many levels to list; each directory is followed by what lies in it.
 
     Raises:
         FileError, PathEscapesError: It is no directory, or may not be looked at.
@@ -41,11 +49,15 @@ async def list_directory(session: GuestSession, path: str, limit: int, after: st
     check_path(path, "path")
     if not 1 <= limit <= MAX_PAGE:
         raise refuse("page_size", f"{limit} is not from 1 to {MAX_PAGE}")
+    if not 1 <= depth <= MAX_DEPTH:
+        raise refuse("depth", f"{depth} is not from 1 to {MAX_DEPTH}")
     operation: dict[str, object] = {"op": "list", "path": path, "limit": limit}
     if after:
         operation["after"] = after
-    with _escape_named("path"):
-        return await session.call_for(operation, _page)
+    with escape_named("path"):
+        if depth == 1:
+            return await session.call_for(operation, _page)
+        return await session.call_for(operation | {"depth": depth}, _page, since=3)
 
 
 async def make_directory(session: GuestSession, path: str, *, mode: int = 0o755, parents: bool = False) -> FileInfo:
@@ -57,7 +69,7 @@ async def make_directory(session: GuestSession, path: str, *, mode: int = 0o755,
     check_path(path, "path")
     _check_mode(mode)
     operation: dict[str, object] = {"op": "mkdir", "path": path, "mode": mode, "parents": parents}
-    with _escape_named("path"):
+    with escape_named("path"):
         return await session.call_for(operation, payloads.file_info)
 
 
@@ -68,7 +80,7 @@ async def remove(session: GuestSession, path: str, *, recursive: bool = False) -
         FileError, PathEscapesError: It cannot be removed.
     """
     check_path(path, "path")
-    with _escape_named("path"):
+    with escape_named("path"):
         await session.call({"op": "remove", "path": path, "recursive": recursive})
 
 
@@ -78,13 +90,53 @@ async def move(session: GuestSession, source: str, destination: str, *, overwrit
     Raises:
         FileError, PathEscapesError: It cannot be moved.
     """
-    check_path(source, "source_path")
-    check_path(destination, "destination_path")
-    operation: dict[str, object] = {"op": "move", "from": source, "to": destination, "overwrite": overwrite}
-    return await session.call_for(operation, payloads.file_info)
+    operation: dict[str, object] = {"op": "move", "overwrite": overwrite}
+    return await _between(session, operation, source, destination, since=1)
 
 
-async def read(session: GuestSession, path: str, offset: int, length: int | None) -> FileReader:
+async def copy(
+    session: GuestSession, source: str, destination: str, *, overwrite: bool = False, recursive: bool = False
+) -> FileInfo:
+    """Copies a file, a symlink itself, or a directory.
+
+    Args:
+        session: The tie to its guest.
+        source: What to copy.
+        destination: The path of the copy.
+        overwrite: Replace a file that is there.
+        recursive: Copy a directory with all that it holds.
+
+    Raises:
+        FileError, PathEscapesError: It cannot be copied; nothing of it is at the destination.
+    """
+    operation: dict[str, object] = {"op": "copy", "overwrite": overwrite, "recursive": recursive}
+    return await _between(session, operation, source, destination, since=3)
+
+
+async def change_mode(session: GuestSession, path: str, mode: int) -> FileInfo:
+    """Sets permission bits, of what a symlink points to.
+
+    Raises:
+        FileError, PathEscapesError: They cannot be set.
+    """
+    check_path(path, "path")
+    _check_mode(mode)
+    with escape_named("path"):
+        return await session.call_for({"op": "chmod", "path": path, "mode": mode}, payloads.file_info, since=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a transfer of a file's content has come to."""
+
+    size_bytes: int
+    sha256: bytes
+    """Empty where no digest was asked for."""
+
+
+async def read(
+    session: GuestSession, path: str, offset: int, length: int | None, *, digest: bool = False
+) -> Download[Content]:
     """Opens a file for reading `length` bytes from `offset`; None: to its end.
 
     Raises:
@@ -94,62 +146,14 @@ async def read(session: GuestSession, path: str, offset: int, length: int | None
     operation: dict[str, object] = {"op": "read", "path": path, "offset": min(offset, _MAX_OFFSET)}
     if length is not None:
         operation["length"] = min(length, _MAX_OFFSET)
-    return FileReader(session, await session.open(operation))
+    since = _ask_for_digest(operation, digest)
+    return Download(session, await session.open(operation, since=since), _content, escape_of("path"))
 
 
-class FileReader:
-    """A file's content on its way out. Left early, it stops the guest."""
-
-    def __init__(self, session: GuestSession, channel: Channel) -> None:
-        self._session = session
-        self._channel = channel
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._channel.abandon()
-
-    async def info(self) -> FileInfo:
-        """Returns the file as it was opened; to be asked first, once.
-
-        Raises:
-            FileError, PathEscapesError: It is not there, is no regular file, or may not be read.
-        """
-        try:
-            kind, _, value, _ = await self._channel.receive()
-            if kind is FrameType.ERROR:
-                with _escape_named("path"):
-                    raise guest_error(value)
-            if kind is not FrameType.EVENT:
-                raise ProtocolError("a file that does not begin with its entry")
-            return payloads.file_info(value)
-        except (LinkLostError, ProtocolError) as error:
-            await self._session.raise_lost(error)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yields the content in order.
-
-        Raises:
-            FileError: It could not be read to its end.
-        """
-        try:
-            while True:
-                kind, data, value, _ = await self._channel.receive()
-                if kind is FrameType.DATA:
-                    yield bytes(data)
-                elif kind is FrameType.ERROR:
-                    raise guest_error(value)
-                elif kind is FrameType.RESULT:
-                    return
-        except (LinkLostError, ProtocolError) as error:
-            await self._session.raise_lost(error)
-
-
-async def write(session: GuestSession, path: str, mode: int | None) -> FileWriter:
-    """Opens a file for writing. It takes its name's place only when FileWriter.finish is called.
+async def write(
+    session: GuestSession, path: str, mode: int | None, *, digest: bool = False
+) -> Upload[tuple[FileInfo, bytes]]:
+    """Opens a file for writing. It takes its name's place, and its digest is known, when the upload is finished.
 
     Raises:
         IsolationError: As GuestSession.open.
@@ -159,63 +163,49 @@ async def write(session: GuestSession, path: str, mode: int | None) -> FileWrite
     if mode is not None:
         _check_mode(mode)
         operation["mode"] = mode
-    return FileWriter(session, await session.open(operation))
+    since = _ask_for_digest(operation, digest)
+    return Upload(session, await session.open(operation, since=since), _written, escape_of("path"))
 
 
-class FileWriter:
-    """A file's content on its way in. Left without `finish`, nothing has changed."""
+def escape_of(field: str) -> Explain:
+    """Returns what names the field whose path leads out: the guest does not know the contract's names."""
 
-    def __init__(self, session: GuestSession, channel: Channel) -> None:
-        self._session = session
-        self._channel = channel
+    def explain(error: IsolationError) -> IsolationError:
+        return PathEscapesError(error.message, field=field) if isinstance(error, PathEscapesError) else error
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._channel.abandon()
-
-    async def write(self, data: bytes) -> None:
-        """Sends the next bytes as fast as the guest takes them.
-
-        Raises:
-            FileError, PathEscapesError: The file cannot be written.
-        """
-        if not await self._channel.send(data):
-            await self._result()
-            raise UnavailableError("the guest ended the upload early")
-
-    async def finish(self) -> FileInfo:
-        """Puts the complete file in its place and returns it as it is now.
-
-        Raises:
-            FileError, PathEscapesError: The file cannot be written.
-        """
-        self._channel.finish()
-        return await self._result()
-
-    async def _result(self) -> FileInfo:
-        try:
-            while True:
-                kind, _, value, _ = await self._channel.receive()
-                if kind is FrameType.RESULT:
-                    return payloads.file_info(value)
-                if kind is FrameType.ERROR:
-                    with _escape_named("path"):
-                        raise guest_error(value)
-        except (LinkLostError, ProtocolError) as error:
-            await self._session.raise_lost(error)
+    return explain
 
 
 @contextlib.contextmanager
-def _escape_named(field: str) -> Iterator[None]:
-    """Names the field whose path leads out of the workspace: the guest does not know the contract's names."""
+def escape_named(field: str) -> Iterator[None]:
+    """Names the field whose path leads out of the workspace in what is raised within."""
     try:
         yield
     except PathEscapesError as error:
-        raise PathEscapesError(error.message, field=field) from error
+        raise escape_of(field)(error) from error
+
+
+async def _between(
+    session: GuestSession, operation: dict[str, object], source: str, destination: str, *, since: int
+) -> FileInfo:
+    """Carries out an operation from one path to another."""
+    check_path(source, "source_path")
+    check_path(destination, "destination_path")
+    try:
+        return await session.call_for(operation | {"from": source, "to": destination}, payloads.file_info, since=since)
+    except PathEscapesError:
+        with escape_named("source_path"), contextlib.suppress(FileError):
+            await session.call({"op": "stat", "path": source, "follow": False})
+        with escape_named("destination_path"):
+            raise
+
+
+def _ask_for_digest(operation: dict[str, object], digest: bool) -> int:
+    """Asks for a digest where one is wanted; returns the protocol version that it takes."""
+    if not digest:
+        return 1
+    operation["digest"] = True
+    return 3
 
 
 def _check_mode(mode: int) -> None:
@@ -228,4 +218,14 @@ def _page(value: dict[str, object]) -> tuple[list[FileInfo], str]:
     if not isinstance(entries, list) or len(entries) > MAX_PAGE:
         raise ProtocolError("malformed directory page from the guest")
     files = [payloads.file_info(entry) for entry in entries]
-    return files, files[-1].name if files and payloads.member(value, "more", bool) else ""
+    if not files or not payloads.member(value, "more", bool):
+        return files, ""
+    return files, payloads.member(value, "next", str, files[-1].name)
+
+
+def _content(value: dict[str, object]) -> Content:
+    return Content(payloads.member(value, "bytes", int), payloads.digest(value))
+
+
+def _written(value: dict[str, object]) -> tuple[FileInfo, bytes]:
+    return payloads.file_info(value), payloads.digest(value)

@@ -18,6 +18,7 @@ from agentic_isolation_service.guest.frames import (
     decode_uint64,
     encode,
     encode_credit,
+    encode_json,
 )
 
 _GRANT_AT = WINDOW // 4
@@ -97,10 +98,11 @@ class Channel:
                 await asyncio.sleep(0)
         return not view
 
-    def finish(self) -> None:
-        """Says that no more data will be sent."""
+    def finish(self, expected: dict[str, object] | None = None) -> None:
+        """Says that no more data will be sent, and what the guest is to compare it with."""
         if not self.ended:
-            self._post(encode(FrameType.END, self.id))
+            payload = encode_json(FrameType.END, self.id, expected) if expected else encode(FrameType.END, self.id)
+            self._post(payload)
 
     def abandon(self) -> None:
         """Tells the guest that nobody is interested any more. The channel lives on until the guest ends it."""

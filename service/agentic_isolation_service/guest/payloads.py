@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from typing import TypeVar
 
+from agentic_isolation.changes import FileChange, FileChangeType, WatchOverflow
 from agentic_isolation.interaction import InputProgress, ProcessInfo
 from agentic_isolation.models import (
     CapturedOutput,
@@ -16,6 +17,7 @@ from agentic_isolation.models import (
     Termination,
     TerminationCause,
 )
+from agentic_isolation.transfer import ArchiveSummary
 from agentic_isolation_service.guest.frames import ProtocolError
 
 _T = TypeVar("_T", int, str, bool)
@@ -33,6 +35,8 @@ _CAUSES = {
 }
 _MASK = re.compile(r"[0-9a-fA-F]{1,16}")
 _FILE_TYPES = {kind.value: kind for kind in FileType}
+_CHANGES = {kind.value: kind for kind in FileChangeType}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SECCOMP_MODES = {0: "disabled", 1: "strict", 2: "filter"}
 # Bit numbers of linux/capability.h.
 _CAPABILITIES = (
@@ -157,6 +161,37 @@ def file_info(value: object) -> FileInfo:
         modified_at=timestamp(value, "mtime_unix_ns"),
         symlink_target=member(value, "target", str, ""),
     )
+
+
+def digest(value: dict[str, object]) -> bytes:
+    """Returns a RESULT's SHA-256; empty where it has none."""
+    text = member(value, "sha256", str, "")
+    if text and not _SHA256.fullmatch(text):
+        raise ProtocolError("malformed member 'sha256' from the guest")
+    return bytes.fromhex(text)
+
+
+def archive_summary(value: dict[str, object]) -> ArchiveSummary:
+    """Returns what a RESULT of `pack` or `unpack` says that an archive held."""
+    return ArchiveSummary(
+        files=member(value, "files", int),
+        directories=member(value, "directories", int),
+        symlinks=member(value, "symlinks", int),
+        skipped=member(value, "skipped", int, 0),
+        content_bytes=member(value, "bytes", int),
+    )
+
+
+def change(value: dict[str, object]) -> FileChange | WatchOverflow:
+    """Returns what a line of `watch` tells."""
+    word = member(value, "change", str)
+    if word == "overflow":
+        return WatchOverflow()
+    kind = _CHANGES.get(word)
+    if kind is None:
+        raise ProtocolError("malformed change from the guest")
+    path, from_path = member(value, "path", str), member(value, "from", str, "")
+    return FileChange(kind, path, from_path, member(value, "directory", bool, False))
 
 
 def usage(value: dict[str, object]) -> ResourceUsage:

@@ -11,25 +11,21 @@ from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_interaction as interaction_convert
 from agentic_isolation._version import __version__
 from agentic_isolation.errors import InvalidArgumentError, UnsupportedError
-from agentic_isolation.models import FileInfo
 from agentic_isolation.v1 import workspace_pb2 as pb
-from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
-from agentic_isolation_service.core import files, validation
+from agentic_isolation_service.core import validation
 from agentic_isolation_service.core.attachment import Attachment
 from agentic_isolation_service.core.commands import Commands
 from agentic_isolation_service.core.processes import OutputMode, ProcessStream
 from agentic_isolation_service.core.workspaces import Workspaces
-from agentic_isolation_service.guest.session import GuestSession
 from agentic_isolation_service.rpc import attaching
+from agentic_isolation_service.rpc.file_methods import FileMethods
+from agentic_isolation_service.rpc.keepalive import keepalive_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 MESSAGE_BYTES = 4 << 20
 """Largest request message; gRPC's own default."""
-DEFAULT_KEEPALIVE = 30.0
-"""Seconds."""
 _DEFAULT_PAGE = 100
-_UPLOAD_ORDER = "the first message must be the header, the last one the end, and all between data"
 
 
 def is_resumable(request: object) -> bool:
@@ -41,10 +37,11 @@ def is_resumable(request: object) -> bool:
     return resumes or opening.start.detached or opening.linger.ToNanoseconds() > 0
 
 
-class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
-    """The service. RPCs that are not here answer UNIMPLEMENTED."""
+class WorkspaceServicer(FileMethods):
+    """The service: its methods for workspaces and processes, with those for files."""
 
     def __init__(self, workspaces: Workspaces) -> None:
+        super().__init__(workspaces.get)
         self._workspaces = workspaces
         self._commands = Commands(workspaces.get)
 
@@ -100,7 +97,7 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
 
     async def Stream(self, request: pb.StreamRequest, context: _Context) -> AsyncIterator[pb.StreamResponse]:
         """Runs a command, or resumes reading one, and streams its events."""
-        keepalive = _keepalive_of(request, "keepalive_interval")
+        keepalive = keepalive_of(request)
         async with await self._open_stream(request) as stream:
             while event := await stream.next(keepalive):
                 yield convert.event_to_pb(event, pb.StreamResponse)
@@ -110,7 +107,7 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
     ) -> AsyncIterator[pb.AttachResponse]:
         """Runs a command, or joins one, and passes input, sizes and signals on."""
         opening = await attaching.opening_of(request_iterator)
-        keepalive = _keepalive_of(opening, "open.keepalive_interval")
+        keepalive = keepalive_of(opening, "open.keepalive_interval")
         async with await self._open_attachment(opening) as attachment:
             attachment.act(attaching.actions_of(request_iterator))
             while event := await attachment.next(keepalive):
@@ -138,93 +135,6 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
         )
         return pb.SignalProcessResponse()
 
-    async def WriteFile(
-        self, request_iterator: AsyncIterator[pb.WriteFileRequest], context: _Context
-    ) -> pb.WriteFileResponse:
-        """Writes a file."""
-        return pb.WriteFileResponse(file=convert.file_to_pb(await self._upload(request_iterator)))
-
-    async def _upload(self, request_iterator: AsyncIterator[pb.WriteFileRequest]) -> FileInfo:
-        first = await anext(aiter(request_iterator), None)
-        if first is None or first.WhichOneof("content") != "header":
-            raise InvalidArgumentError(_UPLOAD_ORDER, field="header")
-        header = first.header
-        session = self._session(header.workspace_id)
-        mode = header.mode if header.HasField("mode") else None
-        async with await files.write(session, header.path, mode) as writer:
-            async for request in request_iterator:
-                match request.WhichOneof("content"):
-                    case "data":
-                        await writer.write(request.data)
-                    case "end":
-                        return await writer.finish()
-                    case _:
-                        break
-        raise InvalidArgumentError(_UPLOAD_ORDER, field="content")
-
-    async def ReadFile(self, request: pb.ReadFileRequest, context: _Context) -> AsyncIterator[pb.ReadFileResponse]:
-        """Reads a file."""
-        session = self._session(request.workspace_id)
-        length = request.length_bytes if request.HasField("length_bytes") else None
-        async with await files.read(session, request.path, request.offset_bytes, length) as reader:
-            yield pb.ReadFileResponse(file=convert.file_to_pb(await reader.info()))
-            async for data in reader.chunks():
-                yield pb.ReadFileResponse(data=data)
-
-    async def StatFile(self, request: pb.StatFileRequest, context: _Context) -> pb.StatFileResponse:
-        """Describes a file."""
-        file = await files.stat(self._session(request.workspace_id), request.path, follow=not request.no_follow)
-        return pb.StatFileResponse(file=convert.file_to_pb(file))
-
-    async def ListDirectory(self, request: pb.ListDirectoryRequest, context: _Context) -> pb.ListDirectoryResponse:
-        """Lists a directory."""
-        limit = request.page_size or files.MAX_PAGE
-        session = self._session(request.workspace_id)
-        entries, token = await files.list_directory(session, request.path or ".", limit, request.page_token)
-        return pb.ListDirectoryResponse(files=[convert.file_to_pb(entry) for entry in entries], next_page_token=token)
-
-    async def MakeDirectory(self, request: pb.MakeDirectoryRequest, context: _Context) -> pb.MakeDirectoryResponse:
-        """Makes a directory."""
-        mode = request.mode if request.HasField("mode") else 0o755
-        session = self._session(request.workspace_id)
-        file = await files.make_directory(session, request.path, mode=mode, parents=request.parents)
-        return pb.MakeDirectoryResponse(file=convert.file_to_pb(file))
-
-    async def MoveFile(self, request: pb.MoveFileRequest, context: _Context) -> pb.MoveFileResponse:
-        """Moves a file."""
-        session = self._session(request.workspace_id)
-        file = await files.move(session, request.source_path, request.destination_path, overwrite=request.overwrite)
-        return pb.MoveFileResponse(file=convert.file_to_pb(file))
-
-    async def CopyFile(self, request: pb.CopyFileRequest, context: _Context) -> pb.CopyFileResponse:
-        """Not there yet."""
-        raise UnsupportedError("this server has no CopyFile yet")
-
-    async def ChangeFileMode(self, request: pb.ChangeFileModeRequest, context: _Context) -> pb.ChangeFileModeResponse:
-        """Not there yet."""
-        raise UnsupportedError("this server has no ChangeFileMode yet")
-
-    async def WriteArchive(
-        self, request_iterator: AsyncIterator[pb.WriteArchiveRequest], context: _Context
-    ) -> pb.WriteArchiveResponse:
-        """Not there yet."""
-        raise UnsupportedError("this server has no WriteArchive yet")
-
-    def ReadArchive(self, request: pb.ReadArchiveRequest, context: _Context) -> AsyncIterator[pb.ReadArchiveResponse]:
-        """Not there yet."""
-        raise UnsupportedError("this server has no ReadArchive yet")
-
-    def WatchDirectory(
-        self, request: pb.WatchDirectoryRequest, context: _Context
-    ) -> AsyncIterator[pb.WatchDirectoryResponse]:
-        """Not there yet."""
-        raise UnsupportedError("this server has no WatchDirectory yet")
-
-    async def RemoveFile(self, request: pb.RemoveFileRequest, context: _Context) -> pb.RemoveFileResponse:
-        """Removes a file."""
-        await files.remove(self._session(request.workspace_id), request.path, recursive=request.recursive)
-        return pb.RemoveFileResponse()
-
     def PullImage(self, request: pb.PullImageRequest, context: _Context) -> AsyncIterator[pb.PullImageResponse]:
         """Not there yet."""
         raise UnsupportedError("this server has no PullImage yet")
@@ -243,9 +153,6 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
                 request_window=convert.duration_to_pb(self._workspaces.request_window),
             ),
         )
-
-    def _session(self, workspace_id: str) -> GuestSession:
-        return self._workspaces.get(workspace_id).session
 
     async def _open_stream(self, request: pb.StreamRequest) -> ProcessStream:
         match request.WhichOneof("target"):
@@ -292,12 +199,3 @@ class WorkspaceServicer(pb_grpc.WorkspaceServiceServicer):
                 )
             case _:
                 raise InvalidArgumentError("set start or resume", field="open.target")
-
-
-def _keepalive_of(request: pb.StreamRequest | pb.AttachOpen, field: str) -> float:
-    """Returns the seconds after which a call gives a sign of life."""
-    if not request.HasField("keepalive_interval"):
-        return DEFAULT_KEEPALIVE
-    keepalive = convert.duration_from_pb(request.keepalive_interval)
-    validation.check_seconds(keepalive, field, 1, validation.MAX_LINGER)
-    return keepalive
