@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentic_isolation._version import __version__
+from agentic_isolation.changes import FileChange, FileChangeType, WatchOverflow
 from agentic_isolation.errors import (
     BadArchiveError,
     CapacityError,
@@ -52,6 +53,7 @@ from agentic_isolation.errors import (
     WorkspaceNotADirectoryError,
     WorkspaceNotFoundError,
 )
+from agentic_isolation.files import Files, FileWatch
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.models import (
     CapturedOutput,
@@ -80,6 +82,7 @@ from agentic_isolation.models import (
 from agentic_isolation.process import Process
 from agentic_isolation.service import ServiceClient
 from agentic_isolation.stream import OutputStream
+from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.workspace import AgenticWorkspace
 
 if TYPE_CHECKING:
@@ -96,10 +99,14 @@ __all__ = [
     "DirectoryNotEmptyError",
     "ExecuteResult",
     "Exited",
+    "FileChange",
+    "FileChangeType",
     "FileError",
     "FileInfo",
     "FilePermissionError",
     "FileType",
+    "FileWatch",
+    "Files",
     "Gap",
     "ImageUnavailableError",
     "InputTakenError",
@@ -139,10 +146,13 @@ __all__ = [
     "TerminalSize",
     "Termination",
     "TerminationCause",
+    "TransferProgress",
+    "TransferSummary",
     "UnavailableError",
     "UnsupportedError",
     "UserUnavailableError",
     "WatchLimitError",
+    "WatchOverflow",
     "WorkingDirNotFoundError",
     "WorkspaceConfig",
     "WorkspaceDockerProvider",

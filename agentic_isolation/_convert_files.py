@@ -5,15 +5,15 @@ from __future__ import annotations
 from agentic_isolation import _convert as convert
 from agentic_isolation.changes import FileChange, FileChangeType, WatchEvent, WatchOverflow, WatchStarted
 from agentic_isolation.models import KeepAlive
-from agentic_isolation.transfer import ArchiveSummary
+from agentic_isolation.transfer import TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb
 
 _CHANGES = {kind: pb.FileChangeType.Value(f"FILE_CHANGE_TYPE_{kind.name}") for kind in FileChangeType}
 _CHANGES_BY_NUMBER = {number: kind for kind, number in _CHANGES.items()}
 
 
-def summary_to_pb(summary: ArchiveSummary) -> pb.ArchiveSummary:
-    """ArchiveSummary → message."""
+def summary_to_pb(summary: TransferSummary) -> pb.ArchiveSummary:
+    """TransferSummary → message."""
     return pb.ArchiveSummary(
         files_count=summary.files,
         directories_count=summary.directories,
@@ -23,9 +23,9 @@ def summary_to_pb(summary: ArchiveSummary) -> pb.ArchiveSummary:
     )
 
 
-def summary_from_pb(message: pb.ArchiveSummary) -> ArchiveSummary:
-    """Message → ArchiveSummary."""
-    return ArchiveSummary(
+def summary_from_pb(message: pb.ArchiveSummary) -> TransferSummary:
+    """Message → TransferSummary."""
+    return TransferSummary(
         files=message.files_count,
         directories=message.directories_count,
         symlinks=message.symlinks_count,

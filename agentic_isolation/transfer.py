@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ArchiveSummary", "TransferProgress"]
+__all__ = ["TransferProgress", "TransferSummary"]
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveSummary:
+class TransferSummary:
     """What was transferred: the files of a directory, or one file."""
 
     files: int

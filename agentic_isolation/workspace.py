@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from agentic_isolation import _convert as convert
-from agentic_isolation._files import Files
 from agentic_isolation._lifecycle import Connect, Lifecycle, connected
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._target import target_or_default
+from agentic_isolation.files import Files
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.models import (
     ExecuteResult,
@@ -25,7 +26,11 @@ from agentic_isolation.models import (
 )
 from agentic_isolation.process import Process
 from agentic_isolation.stream import OutputStream
+from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb
+
+if TYPE_CHECKING:
+    from agentic_isolation._transfers import Transfers
 
 
 class AgenticWorkspace:
@@ -327,76 +332,86 @@ class AgenticWorkspace:
         response = await connection.call(connection.stub.GetWorkspace, pb.GetWorkspaceRequest(workspace_id=self.id))
         return convert.workspace_from_pb(response.workspace)
 
-    async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo:
-        """Writes a file atomically: readers see the old content or the whole of the new. Missing parents are made.
-
-        Args:
-            path: Absolute, or relative to the working_dir.
-            content: Bytes, or text that is written as UTF-8.
-            mode: Permission bits; None: those of the file that is replaced, else 0o644.
+    @property
+    def files(self) -> Files:
+        """The files in the workspace.
 
         Raises:
-            FileError, PathEscapesError: The file cannot be written, or leads out of the workspace.
+            ClosedError: It is not open.
         """
-        data = content.encode() if isinstance(content, str) else content
-        return await self._opened_files().write(path, data, mode)
+        return Files(self._lifecycle.connection, self.id)
+
+    async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo:
+        """Writes a file; as Files.write."""
+        return await self.files.write(path, content, mode=mode)
 
     async def read_file(self, path: str) -> bytes:
-        """Returns a file's content.
-
-        Raises:
-            WorkspaceFileNotFoundError: It is not there (also a FileNotFoundError).
-            FileError, PathEscapesError: It cannot be read, or leads out of the workspace.
-        """
-        return await self._opened_files().read(path)
+        """Returns a file's content; as Files.read."""
+        return await self.files.read(path)
 
     async def file_exists(self, path: str) -> bool:
-        """Returns whether anything has that path.
+        """Returns whether anything has that path; as Files.exists."""
+        return await self.files.exists(path)
+
+    async def upload(
+        self,
+        local: str | os.PathLike[str],
+        remote: str | None = None,
+        *,
+        ignore: Sequence[str] = (),
+        progress: Callable[[TransferProgress], object] | None = None,
+    ) -> TransferSummary:
+        """Copies a file, or all that lies in a directory, from this machine into the workspace.
+
+        Each file appears as a whole or not at all. Permission bits are kept, for directories times too; symlinks stay
+        symlinks; devices, pipes and sockets are left out and counted. The content of a single file is verified.
+
+        Args:
+            local: The file or directory.
+            remote: The path of the file, or of the directory that takes what lies in `local`, made if missing; None:
+                the name of `local`. One that ends in "/" is the directory of the file.
+            ignore: What to leave out of a directory, in the syntax of gitignore(5).
+            progress: Is told how far it is, in the event loop, some twenty times a second.
 
         Raises:
-            FileError, PathEscapesError: It cannot be looked at, or leads out of the workspace.
+            OSError: Something cannot be read here.
+            FileError, PathEscapesError: Something cannot be written there (FileError is an OSError, too).
+            ContentMismatchError: What arrived is not what was sent.
         """
-        try:
-            await self.stat_file(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+        return await self._transfers().upload(local, remote, ignore, progress)
 
-    async def stat_file(self, path: str) -> FileInfo:
-        """Describes a file or directory.
+    async def download(
+        self,
+        remote: str,
+        local: str | os.PathLike[str] | None = None,
+        *,
+        ignore: Sequence[str] = (),
+        progress: Callable[[TransferProgress], object] | None = None,
+    ) -> TransferSummary:
+        """Copies a file, or all that lies in a directory, from the workspace to this machine.
+
+        The workspace is not trusted: nothing is written outside of `local`, symlinks there are not followed, and such
+        that would lead out are left out and counted. Otherwise as `upload`, the other way round.
+
+        Args:
+            remote: The file or directory.
+            local: The path of the file, or the directory that takes what lies in `remote`, made if missing; None: the
+                name of `remote`, in the current directory.
+            ignore: What to leave out of a directory, in the syntax of gitignore(5).
+            progress: Is told how far it is.
 
         Raises:
-            FileError, PathEscapesError: It is not there, or leads out of the workspace.
+            OSError: Something cannot be written here.
+            FileError, PathEscapesError: Something cannot be read there.
+            BadArchiveError, ContentMismatchError: What arrived is not what was sent.
         """
-        return await self._opened_files().stat(path)
-
-    async def list_directory(self, path: str = ".") -> list[FileInfo]:
-        """Returns a directory's entries, sorted by name.
-
-        Raises:
-            FileError, PathEscapesError: It is no directory, or leads out of the workspace.
-        """
-        return await self._opened_files().list(path)
-
-    async def make_directory(self, path: str, *, parents: bool = True) -> FileInfo:
-        """Makes a directory; with `parents` missing ones are made, and one that is there is fine.
-
-        Raises:
-            FileError, PathEscapesError: It cannot be made, or leads out of the workspace.
-        """
-        return await self._opened_files().make_directory(path, parents=parents)
-
-    async def remove_file(self, path: str, *, recursive: bool = False) -> None:
-        """Removes a file, a symlink itself, or a directory; with `recursive` all that it holds.
-
-        Raises:
-            FileError, PathEscapesError: It cannot be removed, or leads out of the workspace.
-        """
-        await self._opened_files().remove(path, recursive=recursive)
+        return await self._transfers().download(remote, local, ignore, progress)
 
     async def close(self) -> None:
         """Kills everything in the workspace and removes it. May be called twice; goes on when cancelled."""
         await self._lifecycle.close()
 
-    def _opened_files(self) -> Files:
-        return Files(self._lifecycle.connection, self.id)
+    def _transfers(self) -> Transfers:
+        from agentic_isolation._transfers import Transfers
+
+        return Transfers(self._lifecycle.connection, self.id)

@@ -103,7 +103,7 @@ async def test_program_is_looked_up_in_the_commands_own_path(ws: Workspace) -> N
 
 
 async def test_working_directory_per_command(ws: Workspace) -> None:
-    await ws.make_directory("deep/er")
+    await ws.files.make_directory("deep/er")
     await ws.write_file("deep/er/file", "here")
     assert (await ws.execute("cat file", cwd="/workspace/deep/er")).stdout == "here"
     assert [line async for line in ws.stream("cat file", cwd="/workspace/deep/er")] == ["here"]
@@ -213,7 +213,7 @@ async def test_file_that_is_not_executable(ws: Workspace) -> None:
 
 
 async def test_directory_is_not_executable(ws: Workspace) -> None:
-    await ws.make_directory("folder")
+    await ws.files.make_directory("folder")
     with pytest.raises(ProgramNotExecutableError):
         await ws.execute(["./folder"])
 

@@ -45,17 +45,17 @@ OUTSIDE = [
 
 @in_a_directory_of_this_machine
 async def test_paths_that_lead_out_are_refused(ws: Workspace) -> None:
-    await ws.make_directory("a")
+    await ws.files.make_directory("a")
     for path in OUTSIDE:
-        for look in (ws.read_file, ws.stat_file, ws.list_directory, ws.file_exists):
+        for look in (ws.read_file, ws.files.stat, ws.files.list, ws.file_exists):
             with pytest.raises(PathEscapesError):
                 await look(path)
         with pytest.raises((InvalidArgumentError, WorkspaceIsADirectoryError)):
             await ws.write_file(path, "x")
         with pytest.raises(InvalidArgumentError):
-            await ws.make_directory(path)
+            await ws.files.make_directory(path)
         with pytest.raises(InvalidArgumentError):
-            await ws.remove_file(path, recursive=True)
+            await ws.files.remove(path, recursive=True)
 
 
 @in_a_directory_of_this_machine
@@ -64,15 +64,15 @@ async def test_path_that_is_refused_leaves_no_parents_behind(ws: Workspace) -> N
         with pytest.raises((PathEscapesError, FileNotFoundError)):
             await ws.write_file(path, "x")
         with pytest.raises((PathEscapesError, FileNotFoundError)):
-            await ws.make_directory(path)
-    assert await ws.list_directory() == []
+            await ws.files.make_directory(path)
+    assert await ws.files.list() == []
 
 
 @in_a_directory_of_this_machine
 async def test_refusal_names_the_path_that_was_asked_for(ws: Workspace) -> None:
     for path in ("..", "../../etc/passwd", "/etc/passwd"):
         with pytest.raises(PathEscapesError, match=re.escape(path)):
-            await ws.stat_file(path)
+            await ws.files.stat(path)
 
 
 @in_a_directory_of_this_machine
@@ -80,11 +80,11 @@ async def test_refusal_names_the_path_that_was_asked_for(ws: Workspace) -> None:
 async def test_symlinks_that_lead_out_are_refused(ws: Workspace, target: str) -> None:
     await ws.execute(["sh", "-c", 'ln -s /etc loop; ln -s "$0" link; mkdir dir; ln -s "../link" dir/link', target])
     for path in ("link/passwd", "dir/link/passwd"):
-        for attempt in (ws.read_file, ws.stat_file, ws.remove_file, lambda path: ws.write_file(path, "x")):
+        for attempt in (ws.read_file, ws.files.stat, ws.files.remove, lambda path: ws.write_file(path, "x")):
             with pytest.raises((PathEscapesError, FileNotFoundError)):
                 await attempt(path)
     with pytest.raises(PathEscapesError):
-        await ws.list_directory("link")
+        await ws.files.list("link")
 
 
 @in_a_directory_of_this_machine
@@ -142,7 +142,7 @@ async def test_symlink_races_are_lost(way: Way, ws: Workspace) -> None:
             swapping.cancel()
             await asyncio.gather(swapping, return_exceptions=True)
         assert await victim.read_file("file") == SECRET.encode()
-        assert [file.name for file in await victim.list_directory()] == ["file"]
+        assert [file.name for file in await victim.files.list()] == ["file"]
 
 
 async def attempt_all(ws: Workspace, tally: Counter[str]) -> None:
@@ -152,14 +152,14 @@ async def attempt_all(ws: Workspace, tally: Counter[str]) -> None:
         assert await ws.read_file("door/file") in {b"inside", b"written"}
 
     async def names() -> None:
-        assert {file.name for file in await ws.list_directory("door")} <= {"file", "new"}
+        assert {file.name for file in await ws.files.list("door")} <= {"file", "new"}
 
     async def write() -> None:
         await ws.write_file("door/file", "written")
         await ws.write_file("door/new", "")
 
     async def remove() -> None:
-        await ws.remove_file("door/new")
+        await ws.files.remove("door/new")
 
     for attempt in (read, names, write, remove):
         try:
@@ -184,7 +184,7 @@ async def test_no_path_leads_to_a_file_of_this_machine(ws: Workspace, directory:
         with contextlib.suppress(IsolationError):
             await ws.write_file(path, "overwritten")
         with contextlib.suppress(IsolationError):
-            await ws.remove_file(path)
+            await ws.files.remove(path)
     assert host_file.read_text() == SECRET
 
 

@@ -54,10 +54,10 @@ async def test_names(ws: Workspace) -> None:
         assert (info.name, info.path) == (name, f"/workspace/some dir/{name}")
         assert await ws.read_file(f"some dir/{name}") == name.encode()
         assert (await ws.execute(["cat", "--", f"/proc/self/cwd/some dir/{name}"])).stdout == name
-    assert [file.name for file in await ws.list_directory("some dir")] == sorted(NAMES, key=str.encode)
+    assert [file.name for file in await ws.files.list("some dir")] == sorted(NAMES, key=str.encode)
     for name in NAMES:
-        await ws.remove_file(f"some dir/{name}")
-    assert await ws.list_directory("some dir") == []
+        await ws.files.remove(f"some dir/{name}")
+    assert await ws.files.list("some dir") == []
 
 
 CONTENTS = [b"", b"x", b"\0", bytes(range(256)) * 300, b"\xff\xfe\xfd", b"\r\n\n\r", bytes(65536), bytes(262_145)]
@@ -92,15 +92,15 @@ async def test_hundred_megabytes(way: Way, ws: Workspace) -> None:
 async def test_parents_are_made(ws: Workspace) -> None:
     await ws.write_file("a/b/c/file", "deep")
     assert await ws.read_file("/workspace/a/b/c/file") == b"deep"
-    assert [file.name for file in await ws.list_directory("a/b")] == ["c"]
+    assert [file.name for file in await ws.files.list("a/b")] == ["c"]
 
 
 async def test_paths_to_the_same_file(ws: Workspace) -> None:
-    await ws.make_directory("a")
+    await ws.files.make_directory("a")
     await ws.write_file("file", "same")
     for path in ("file", "./file", "/workspace/file", "a/../file", "a//.././/file", "/workspace/./file"):
         assert await ws.read_file(path) == b"same"
-        assert (await ws.stat_file(path)).path == "/workspace/file"
+        assert (await ws.files.stat(path)).path == "/workspace/file"
 
 
 async def test_mode_of_a_new_and_of_a_replaced_file(ws: Workspace) -> None:
@@ -142,7 +142,7 @@ async def test_readers_see_the_old_file_or_the_new_one(ws: Workspace) -> None:
         await ws.write_file("shared", bytes([ord("a") + number % 26]) * 300_000)
     result = await reading
     assert (result.stderr, result.stdout) == ("", "20\n")
-    assert [file.name for file in await ws.list_directory()] == ["shared"], "no temporary file is left"
+    assert [file.name for file in await ws.files.list()] == ["shared"], "no temporary file is left"
 
 
 async def test_writing_that_is_cancelled_leaves_the_old_file_or_the_new_one(ws: Workspace) -> None:
@@ -154,17 +154,17 @@ async def test_writing_that_is_cancelled_leaves_the_old_file_or_the_new_one(ws: 
             await asyncio.sleep(0)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
-        sizes.add((await ws.stat_file("file")).size_bytes)
+        sizes.add((await ws.files.stat("file")).size_bytes)
     assert sizes <= {3, 4 << 20}
 
     async def only_the_file_is_there() -> bool:
-        return [file.name for file in await ws.list_directory()] == ["file"]
+        return [file.name for file in await ws.files.list()] == ["file"]
 
     await eventually(only_the_file_is_there, "temporary files are gone")
 
 
 async def test_missing_file(ws: Workspace) -> None:
-    for attempt in (ws.read_file, ws.stat_file, ws.remove_file, ws.list_directory):
+    for attempt in (ws.read_file, ws.files.stat, ws.files.remove, ws.files.list):
         with pytest.raises(WorkspaceFileNotFoundError, match="nowhere"):
             await attempt("nowhere/at all")
         with pytest.raises(FileNotFoundError):
@@ -180,14 +180,14 @@ async def test_file_where_a_directory_should_be(ws: Workspace) -> None:
     with pytest.raises(WorkspaceNotADirectoryError):
         await ws.write_file("file/below", "")
     with pytest.raises(WorkspaceNotADirectoryError):
-        await ws.list_directory("file")
+        await ws.files.list("file")
     with pytest.raises((WorkspaceNotADirectoryError, WorkspaceFileExistsError)):
-        await ws.make_directory("file/below")
+        await ws.files.make_directory("file/below")
     assert not await ws.file_exists("file/below")
 
 
 async def test_directory_where_a_file_should_be(ws: Workspace) -> None:
-    await ws.make_directory("folder")
+    await ws.files.make_directory("folder")
     with pytest.raises(WorkspaceIsADirectoryError):
         await ws.read_file("folder")
     with pytest.raises(WorkspaceIsADirectoryError):
@@ -196,7 +196,7 @@ async def test_directory_where_a_file_should_be(ws: Workspace) -> None:
 
 
 async def test_refused_upload_says_why_however_much_of_it_was_under_way(ws: Workspace) -> None:
-    await ws.make_directory("folder")
+    await ws.files.make_directory("folder")
     for size in (0, 1 << 20, 8 << 20):
         for _ in range(15):
             with pytest.raises(WorkspaceIsADirectoryError):
@@ -208,16 +208,16 @@ async def test_what_is_no_regular_file_is_not_read(ws: Workspace) -> None:
     await ws.execute("mkfifo pipe; ln -s /dev/zero zero")
     with pytest.raises(NotARegularFileError):
         await ws.read_file("pipe")
-    assert (await ws.stat_file("pipe")).type is FileType.OTHER
-    await ws.remove_file("pipe")
+    assert (await ws.files.stat("pipe")).type is FileType.OTHER
+    await ws.files.remove("pipe")
     assert not await ws.file_exists("pipe")
 
 
 async def test_stat(ws: Workspace) -> None:
     before = datetime.now(UTC) - timedelta(seconds=5)
     await ws.write_file("file", "12345", mode=0o640)
-    await ws.make_directory("folder")
-    file, folder = await ws.stat_file("file"), await ws.stat_file("folder")
+    await ws.files.make_directory("folder")
+    file, folder = await ws.files.stat("file"), await ws.files.stat("folder")
     assert (file.path, file.name, file.type, file.size_bytes, file.mode) == (
         "/workspace/file",
         "file",
@@ -227,47 +227,47 @@ async def test_stat(ws: Workspace) -> None:
     )
     assert (folder.path, folder.name, folder.type) == ("/workspace/folder", "folder", FileType.DIRECTORY)
     assert before < file.modified_at < datetime.now(UTC) + timedelta(seconds=5)
-    assert (await ws.stat_file(".")).path == "/workspace"
-    assert (await ws.stat_file("/workspace")).type is FileType.DIRECTORY
+    assert (await ws.files.stat(".")).path == "/workspace"
+    assert (await ws.files.stat("/workspace")).type is FileType.DIRECTORY
 
 
 async def test_symlinks_within_the_workspace(ws: Workspace) -> None:
     await ws.execute("echo content > file; mkdir folder; ln -s file link; ln -s ../file folder/up; ln -s lost dangling")
     assert await ws.read_file("link") == b"content\n"
     assert await ws.read_file("folder/up") == b"content\n"
-    assert (await ws.stat_file("link")).type is FileType.FILE
+    assert (await ws.files.stat("link")).type is FileType.FILE
     assert not await ws.file_exists("dangling")
-    by_name = {file.name: file for file in await ws.list_directory()}
+    by_name = {file.name: file for file in await ws.files.list()}
     assert (by_name["link"].type, by_name["link"].symlink_target) == (FileType.SYMLINK, "file")
     assert (by_name["dangling"].type, by_name["dangling"].symlink_target) == (FileType.SYMLINK, "lost")
-    await ws.remove_file("link")
+    await ws.files.remove("link")
     assert await ws.read_file("file") == b"content\n", "removing a link leaves what it points to"
 
 
 async def test_make_directory(ws: Workspace) -> None:
-    info = await ws.make_directory("a/b/c")
+    info = await ws.files.make_directory("a/b/c")
     assert (info.path, info.type, info.mode) == ("/workspace/a/b/c", FileType.DIRECTORY, 0o755)
-    await ws.make_directory("a/b/c")
+    await ws.files.make_directory("a/b/c")
     with pytest.raises(WorkspaceFileExistsError):
-        await ws.make_directory("a", parents=False)
+        await ws.files.make_directory("a", parents=False)
     with pytest.raises(WorkspaceFileNotFoundError):
-        await ws.make_directory("x/y", parents=False)
-    await ws.make_directory("x", parents=False)
-    assert [file.name for file in await ws.list_directory()] == ["a", "x"]
+        await ws.files.make_directory("x/y", parents=False)
+    await ws.files.make_directory("x", parents=False)
+    assert [file.name for file in await ws.files.list()] == ["a", "x"]
 
 
 async def test_list_directory_is_sorted_by_bytes_and_complete(ws: Workspace) -> None:
     """More than a page of 1,000."""
     await ws.execute("mkdir many; cd many; seq 1200 | xargs touch; touch B a 'ä' .hidden")
-    names = [file.name for file in await ws.list_directory("many")]
+    names = [file.name for file in await ws.files.list("many")]
     assert len(names) == 1204
     assert names == sorted(names, key=str.encode)
 
 
 async def test_list_directory_tells_what_entries_are(ws: Workspace) -> None:
-    assert await ws.list_directory() == []
+    assert await ws.files.list() == []
     await ws.execute("mkdir folder; echo hi > file; ln -s file link; mkfifo pipe")
-    entries = {file.name: file for file in await ws.list_directory("/workspace")}
+    entries = {file.name: file for file in await ws.files.list("/workspace")}
     assert {name: file.type for name, file in entries.items()} == {
         "file": FileType.FILE,
         "folder": FileType.DIRECTORY,
@@ -282,31 +282,37 @@ async def test_remove(ws: Workspace) -> None:
     await ws.write_file("folder/sub/file", "")
     await ws.execute("mkdir empty; ln -s folder link")
     with pytest.raises(DirectoryNotEmptyError):
-        await ws.remove_file("folder")
-    await ws.remove_file("empty")
-    await ws.remove_file("link", recursive=True)
+        await ws.files.remove("folder")
+    await ws.files.remove("empty")
+    await ws.files.remove("link", recursive=True)
     assert await ws.file_exists("folder/sub/file"), "a link is removed, not what it points to"
-    await ws.remove_file("folder", recursive=True)
-    assert await ws.list_directory() == []
+    await ws.files.remove("folder", recursive=True)
+    assert await ws.files.list() == []
 
 
 async def test_remove_takes_directories_that_are_locked_by_their_mode(ws: Workspace) -> None:
     await ws.execute("mkdir -p locked/inner; touch locked/inner/file; chmod 000 locked/inner locked")
-    await ws.remove_file("locked", recursive=True)
-    assert await ws.list_directory() == []
+    await ws.files.remove("locked", recursive=True)
+    assert await ws.files.list() == []
 
 
 async def test_the_working_directory_is_not_removed(ws: Workspace) -> None:
     await ws.write_file("a/file", "kept")
     for path in (".", "/workspace", "/workspace/", "a/.."):
         with pytest.raises((InvalidArgumentError, FileError)):
-            await ws.remove_file(path, recursive=True)
+            await ws.files.remove(path, recursive=True)
     assert await ws.read_file("a/file") == b"kept"
 
 
 async def test_paths_that_make_no_sense_are_refused_by_their_field(ws: Workspace) -> None:
     for path in ("", "a\0b", "x" * 5000, "\udcff"):
-        for attempt in (ws.read_file, ws.stat_file, ws.remove_file, ws.make_directory, partial(write_nothing, ws)):
+        for attempt in (
+            ws.read_file,
+            ws.files.stat,
+            ws.files.remove,
+            ws.files.make_directory,
+            partial(write_nothing, ws),
+        ):
             with pytest.raises(InvalidArgumentError) as caught:
                 await attempt(path)
             assert caught.value.field == "path", f"{path!r:.100}"

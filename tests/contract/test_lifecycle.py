@@ -64,7 +64,7 @@ async def test_closing_kills_everything_and_may_be_repeated(way: Way) -> None:
     with pytest.raises(IsolationError):
         await run
     await ws.close()
-    for attempt in (ws.execute("true"), ws.read_file("x"), ws.write_file("x", ""), ws.list_directory()):
+    for attempt in (ws.execute("true"), ws.read_file("x"), ws.write_file("x", ""), ws.files.list()):
         with pytest.raises(IsolationError):
             await attempt
 

@@ -72,7 +72,7 @@ async def test_killed_guest(target: str) -> None:
         outcomes = await asyncio.gather(*running, return_exceptions=True)
         assert time.monotonic() - killed_at < 1
         assert [type(outcome) for outcome in outcomes] == [WorkspaceLostError] * 2
-        for call in (ws.execute("true"), ws.write_file("file", ""), ws.read_file("file"), ws.list_directory()):
+        for call in (ws.execute("true"), ws.write_file("file", ""), ws.read_file("file"), ws.files.list()):
             with pytest.raises(WorkspaceLostError, match=ws.id):
                 await call
         with pytest.raises(WorkspaceLostError):

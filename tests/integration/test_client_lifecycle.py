@@ -126,7 +126,7 @@ async def test_use_before_opening() -> None:
 async def test_use_after_closing() -> None:
     async with embedded() as ws:
         pass
-    for use in (ws.execute("true"), ws.read_file("file"), ws.list_directory(), ws.remove_file("file")):
+    for use in (ws.execute("true"), ws.read_file("file"), ws.files.list(), ws.files.remove("file")):
         with pytest.raises(ClosedError):
             await use
     with pytest.raises(ClosedError):

@@ -168,12 +168,12 @@ async def test_files_go_on(ws: AgenticWorkspace, path: FaultyPath) -> None:
         for number in range(8):
             await ws.write_file(f"d/file-{number}", data)
             assert await ws.read_file(f"d/file-{number}") == data
-            assert (await ws.stat_file(f"d/file-{number}")).size_bytes == len(data)
-            assert len(await ws.list_directory("d")) == number + 1
-            await ws.make_directory("d/e")
-            await ws.remove_file("d/e")
+            assert (await ws.files.stat(f"d/file-{number}")).size_bytes == len(data)
+            assert len(await ws.files.list("d")) == number + 1
+            await ws.files.make_directory("d/e")
+            await ws.files.remove("d/e")
     with pytest.raises(WorkspaceFileNotFoundError):
-        await ws.remove_file("d/e")
+        await ws.files.remove("d/e")
 
 
 async def test_creations_go_on(service: ServedProcess, path: FaultyPath) -> None:
@@ -194,7 +194,7 @@ async def test_path_that_leads_nowhere_is_noticed(ws: AgenticWorkspace, path: Fa
     connections = path.connection_count
     path.hold()
     began = time.monotonic()
-    stat = asyncio.create_task(ws.stat_file("runs"))
+    stat = asyncio.create_task(ws.files.stat("runs"))
     await eventually(lambda: path.connection_count > connections, "another one is tried", within=NOTICED_WITHIN)
     assert time.monotonic() - began < NOTICED_WITHIN
     await path.reset()

@@ -71,7 +71,7 @@ async def test_other_codes_are_no_reason(
     for rpc in ("StatFile", "Execute"):
         scripted.will_answer(rpc, code)
     scripted.will_answer("Stream", [code])
-    for call in (ws.stat_file("file"), ws.execute("true"), anext(ws.stream("true"))):
+    for call in (ws.files.stat("file"), ws.execute("true"), anext(ws.stream("true"))):
         with pytest.raises(IsolationError) as raised:
             await call
         assert not isinstance(raised.value, UnavailableError)
@@ -82,7 +82,7 @@ async def test_other_codes_are_no_reason(
 async def test_unavailable_is_repeated(scripted: ScriptedService, ws: AgenticWorkspace) -> None:
     """Whether the service, a proxy before it, or the engine behind it is."""
     scripted.will_answer("StatFile", UNAVAILABLE, UnavailableError("it drains"), ProviderUnavailableError("no engine"))
-    await ws.stat_file("file")
+    await ws.files.stat("file")
     assert len(scripted.asked_for("StatFile")) == 4
 
 
@@ -116,19 +116,19 @@ async def test_engine_that_is_not_there_is_told_at_once(scripted: ScriptedServic
 async def test_what_must_not_be_repeated_is_not(scripted: ScriptedService, ws: AgenticWorkspace) -> None:
     scripted.will_answer("MakeDirectory", UNAVAILABLE, UNAVAILABLE)
     with pytest.raises(UnavailableError):
-        await ws.make_directory("d", parents=False)
+        await ws.files.make_directory("d", parents=False)
     assert len(scripted.asked_for("MakeDirectory")) == 1
-    await ws.make_directory("d")
+    await ws.files.make_directory("d")
     assert len(scripted.asked_for("MakeDirectory")) == 3
 
 
 async def test_removal_that_was_carried_out_before(scripted: ScriptedService, ws: AgenticWorkspace) -> None:
     """Only a repeat may find nothing."""
     scripted.will_answer("RemoveFile", UNAVAILABLE, WorkspaceFileNotFoundError("gone"))
-    await ws.remove_file("file")
+    await ws.files.remove("file")
     scripted.will_answer("RemoveFile", WorkspaceFileNotFoundError("was never there"))
     with pytest.raises(WorkspaceFileNotFoundError):
-        await ws.remove_file("file")
+        await ws.files.remove("file")
     async with ServiceClient(scripted.target) as client:
         scripted.will_answer("DestroyWorkspace", UNAVAILABLE, WorkspaceNotFoundError("gone"))
         await client.destroy_workspace(ws.id)
@@ -164,7 +164,7 @@ async def test_silence_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(_connection, "ATTEMPT_TIMEOUT", 0.3)
     scripted.will_answer("StatFile", SILENCE, SILENCE)
-    await ws.stat_file("file")
+    await ws.files.stat("file")
     assert len(scripted.asked_for("StatFile")) == 3
 
 

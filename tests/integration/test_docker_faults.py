@@ -69,7 +69,7 @@ async def test_container_that_is_ended_from_outside(
         outcomes = await asyncio.gather(*commands, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [WorkspaceLostError] * 2, outcomes
         assert time.monotonic() - ended_at < SOON
-        for call in (ws.execute("true"), ws.write_file("file", ""), ws.read_file("file"), ws.list_directory()):
+        for call in (ws.execute("true"), ws.write_file("file", ""), ws.read_file("file"), ws.files.list()):
             with pytest.raises(WorkspaceLostError, match=ws.id):
                 await call
         assert time.monotonic() - ended_at < SOON
@@ -119,6 +119,6 @@ async def test_full_disk(service: ServedProcess, security: SecurityConfig) -> No
         result = await ws.execute(python("open('big', 'wb').write(bytes(4 << 20))"))
         assert not result.success
         assert "No space left on device" in result.stderr
-        await ws.remove_file("big")
+        await ws.files.remove("big")
         await ws.write_file("after", b"x" * (2 << 20))
         assert await ws.read_file("small") == b"x" * (1 << 20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentic_isolation.errors import InvalidArgumentError
-from agentic_isolation.transfer import ArchiveSummary
+from agentic_isolation.transfer import TransferSummary
 from agentic_isolation_service.core import files
 from agentic_isolation_service.core.ignoring import ignored_paths
 from agentic_isolation_service.core.transfers import Download, Upload
@@ -12,7 +12,7 @@ from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
 
 
-async def unpack(session: GuestSession, path: str) -> Upload[ArchiveSummary]:
+async def unpack(session: GuestSession, path: str) -> Upload[TransferSummary]:
     """Opens a directory, made if missing, for a tar stream to be unpacked into it.
 
     Raises:
@@ -23,7 +23,7 @@ async def unpack(session: GuestSession, path: str) -> Upload[ArchiveSummary]:
     return Upload(session, channel, payloads.archive_summary, files.escape_of("path"))
 
 
-async def pack(session: GuestSession, path: str, ignore: list[str]) -> Download[ArchiveSummary]:
+async def pack(session: GuestSession, path: str, ignore: list[str]) -> Download[TransferSummary]:
     """Opens a directory for reading as a tar stream.
 
     Args:

@@ -106,7 +106,7 @@ async def _looks(workspace: AgenticWorkspace) -> str:
     """Returns what is wrong with a workspace that may start no process, or nothing."""
     try:
         async with asyncio.timeout(PATIENCE):
-            await workspace.list_directory(workspace.info.working_dir)
+            await workspace.files.list(workspace.info.working_dir)
     except TimeoutError:
         return "the workspace does not answer"
     return ""

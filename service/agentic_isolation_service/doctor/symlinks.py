@@ -72,10 +72,10 @@ async def write_through(arena: Arena) -> Verdict:
         answers = []
         for what, act in (
             ("write dir-link/new", workspace.write_file("dir-link/new", b"new")),
-            ("make dir-link/directory", workspace.make_directory("dir-link/directory")),
-            ("remove dir-link/secret", workspace.remove_file("dir-link/secret")),
+            ("make dir-link/directory", workspace.files.make_directory("dir-link/directory")),
+            ("remove dir-link/secret", workspace.files.remove("dir-link/secret")),
             ("write file-link", workspace.write_file("file-link", b"overwritten")),
-            ("remove dir-link/", workspace.remove_file("dir-link/", recursive=True)),
+            ("remove dir-link/", workspace.files.remove("dir-link/", recursive=True)),
         ):
             try:
                 await act

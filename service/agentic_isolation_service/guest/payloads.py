@@ -17,7 +17,7 @@ from agentic_isolation.models import (
     Termination,
     TerminationCause,
 )
-from agentic_isolation.transfer import ArchiveSummary
+from agentic_isolation.transfer import TransferSummary
 from agentic_isolation_service.guest.frames import ProtocolError
 
 _T = TypeVar("_T", int, str, bool)
@@ -171,9 +171,9 @@ def digest(value: dict[str, object]) -> bytes:
     return bytes.fromhex(text)
 
 
-def archive_summary(value: dict[str, object]) -> ArchiveSummary:
+def archive_summary(value: dict[str, object]) -> TransferSummary:
     """Returns what a RESULT of `pack` or `unpack` says that an archive held."""
-    return ArchiveSummary(
+    return TransferSummary(
         files=member(value, "files", int),
         directories=member(value, "directories", int),
         symlinks=member(value, "symlinks", int),

@@ -1,0 +1,277 @@
+"""Files of this machine that a download writes: each appears as a whole, and nothing of it outside its directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import posixpath
+import secrets
+import stat
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from agentic_isolation._tar import Tally, TarReader
+from agentic_isolation.errors import BadArchiveError
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CLOEXEC
+_FLUSH_AT = 1 << 20
+"""Bytes."""
+
+
+class AtomicFile:
+    """A file that gets its name when it is complete. Left without `commit`, it leaves nothing.
+
+    Until then it has no name at all, where the file system can do that (O_TMPFILE, open(2)): a program that is killed
+    leaves nothing either.
+
+    Args:
+        directory: Descriptor of its directory.
+        name: Its name there. A file or symlink of that name is replaced.
+    """
+
+    def __init__(self, directory: int, name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self._temporary = f".{name[:100]}.{secrets.token_hex(6)}.part"
+        self._named = False
+        try:
+            self._file = os.open(".", _WRITE | os.O_TMPFILE, 0o600, dir_fd=directory)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                raise
+            flags = _WRITE | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            self._file = os.open(self._temporary, flags, 0o600, dir_fd=directory)
+            self._named = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._named:
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary, dir_fd=self._directory)
+        os.close(self._file)
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Appends bytes."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def commit(self, mode: int, mtime: float | None = None) -> None:
+        """Gives the file its name, its permission bits as far as the umask allows, and its time."""
+        os.fchmod(self._file, mode & 0o777 & ~_umask())
+        if mtime is not None:
+            os.utime(self._file, (mtime, mtime))
+        if not self._named:
+            source = f"/proc/self/fd/{self._file}"
+            os.link(source, self._temporary, dst_dir_fd=self._directory, follow_symlinks=True)
+            self._named = True
+        os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self._named = False
+
+
+class Source:
+    """A file that is read, piece by piece, by one thread after another.
+
+    Args:
+        path: Where it is.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._lock = threading.Lock()
+        self._digest = hashlib.sha256()
+        status = os.fstat(self._file.fileno())
+        self.mode = stat.S_IMODE(status.st_mode) & 0o777
+        self.size = status.st_size
+        self.done = 0
+        """Bytes read so far."""
+
+    def read(self, most: int) -> bytes:
+        """Returns the next bytes; empty at the end, and after `close`."""
+        with self._lock:
+            data = b"" if self._file.closed else self._file.read(most)
+            self._digest.update(data)
+            self.done += len(data)
+            return data
+
+    def sha256(self) -> bytes:
+        """Returns the digest of what was read."""
+        return self._digest.digest()
+
+    def close(self) -> None:
+        """Closes the file, after a read that is under way. May be called twice."""
+        with self._lock:
+            self._file.close()
+
+
+class Target:
+    """A file that is written piece by piece, and appears when it is committed. Missing parents are made.
+
+    Args:
+        path: Where it is to be.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._file = AtomicFile(self._directory, path.name)
+        except BaseException:
+            os.close(self._directory)
+            raise
+        self._waiting = bytearray()
+        self._digest = hashlib.sha256()
+        self.done = 0
+        """Bytes put in so far."""
+
+    def put(self, data: bytes) -> bool:
+        """Adds bytes; returns whether it is time to flush them."""
+        self._waiting += data
+        self.done += len(data)
+        return len(self._waiting) >= _FLUSH_AT
+
+    def flush(self) -> None:
+        """Writes what was put in."""
+        self._file.write(self._waiting)
+        self._digest.update(self._waiting)
+        self._waiting.clear()
+
+    def sha256(self) -> bytes:
+        """Returns the digest of what was flushed."""
+        return self._digest.digest()
+
+    def commit(self, mode: int) -> None:
+        """Makes it appear."""
+        self._file.commit(mode)
+
+    def close(self) -> None:
+        """Lets go of it; without `commit`, nothing of it is left."""
+        self._file.__exit__(None, None, None)
+        os.close(self._directory)
+
+
+def unpack(directory: str, reader: TarReader, tally: Tally) -> None:
+    """Unpacks a tar stream that nobody vouches for below a directory, which is made if missing; counts in `tally`.
+
+    What is there already is merged with: files are replaced, symlinks are not followed. Symlinks that lead out of the
+    directory are left out.
+
+    Raises:
+        BadArchiveError: It is no tar stream, is cut off, or holds what may not be unpacked.
+        OSError: This machine's file system refuses something.
+    """
+    os.makedirs(directory, exist_ok=True)
+    with _Tree(directory) as tree:
+        for entry in reader.entries():
+            parts = _parts(entry.name)
+            tally.path = posixpath.join(directory, *parts)
+            if entry.kind == "directory":
+                tree.make(parts)
+                tally.directories += 1
+            elif not parts:
+                raise BadArchiveError(f"an entry without a name of its own: {entry.name!r}")
+            elif entry.kind == "file":
+                with AtomicFile(tree.open(parts[:-1]), parts[-1]) as file:
+                    for piece in reader.content():
+                        file.write(piece)
+                        tally.content_bytes += len(piece)
+                    file.commit(entry.mode, entry.mtime)
+                tally.files += 1
+            elif _leads_out(parts, entry.target):
+                tally.skipped += 1
+            else:
+                tree.link(parts, entry.target)
+                tally.symlinks += 1
+
+
+class _Tree:
+    """Directories below one, by their descriptors: what a path leads to is never a symlink's doing."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._latest: tuple[str, ...] = ()
+        self._descriptor = self._root
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave()
+        os.close(self._root)
+
+    def open(self, parts: tuple[str, ...]) -> int:
+        """Returns the descriptor of a directory, made if missing; it is good until the next call."""
+        if parts != self._latest:
+            self._leave()
+            for part in parts:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, 0o777, dir_fd=self._descriptor)
+                below = os.open(part, _DIRECTORY, dir_fd=self._descriptor)
+                self._close()
+                self._descriptor = below
+            self._latest = parts
+        return self._descriptor
+
+    def make(self, parts: tuple[str, ...]) -> None:
+        """Makes a directory, or is content with one that is there."""
+        self.open(parts)
+
+    def link(self, parts: tuple[str, ...], target: str) -> None:
+        """Makes a symlink, in place of a file or symlink that is there."""
+        directory = self.open(parts[:-1])
+        temporary = f".{secrets.token_hex(8)}.part"
+        os.symlink(target, temporary, dir_fd=directory)
+        try:
+            os.rename(temporary, parts[-1], src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError:
+            os.unlink(temporary, dir_fd=directory)
+            raise
+
+    def _leave(self) -> None:
+        self._close()
+        self._descriptor = self._root
+        self._latest = ()
+
+    def _close(self) -> None:
+        if self._descriptor != self._root:
+            os.close(self._descriptor)
+            self._descriptor = self._root
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        raise BadArchiveError(f"{name!r} leads out of the directory")
+    return parts
+
+
+def _leads_out(parts: tuple[str, ...], target: str) -> bool:
+    """Whether a symlink at a place leads out of the directory that is unpacked into, by its spelling."""
+    place = posixpath.normpath(posixpath.join(*parts[:-1], target)) if target else ".."
+    return posixpath.isabs(target) or place == ".." or place.startswith("../") or "\0" in target
+
+
+def _umask() -> int:
+    """Returns the file mode creation mask, which can only be read from the kernel's description of this process."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return stat.S_IWGRP | stat.S_IWOTH
