@@ -1,7 +1,6 @@
 package files
 
 import (
-	"cmp"
 	"os"
 	"slices"
 	"strings"
@@ -48,8 +47,10 @@ func (u *unsettled) settle() error {
 		paths = append(paths, path)
 	}
 	slices.SortFunc(paths, func(a, b string) int { return strings.Compare(b, a) })
+	around := &cursor{base: u.base}
+	defer around.close()
 	for _, path := range paths {
-		if err := u.set(path, u.marks[path]); err != nil && !isGone(err) {
+		if err := set(around, path, u.marks[path]); err != nil && !isGone(err) {
 			return err
 		}
 	}
@@ -57,8 +58,12 @@ func (u *unsettled) settle() error {
 	return nil
 }
 
-func (u *unsettled) set(path string, m mark) error {
-	self, err := u.base.OpenFile(cmp.Or(path, ".")+within, openDirectory, 0)
+func set(around *cursor, path string, m mark) error {
+	dir, err := around.at(path)
+	if err != nil {
+		return err
+	}
+	self, err := openSelf(dir)
 	if err != nil {
 		return err
 	}
@@ -69,41 +74,6 @@ func (u *unsettled) set(path string, m mark) error {
 		}
 	}
 	return self.Chmod(m.mode)
-}
-
-// cursor is the directory below a base that was asked for last, which the next one often is as well.
-type cursor struct {
-	base *os.Root
-	path string
-	dir  *os.Root
-}
-
-// at pins a directory. It is valid until the next call.
-func (c *cursor) at(path string) (*os.Root, error) {
-	if path == "" {
-		return c.base, nil
-	}
-	if c.dir != nil && c.path == path {
-		return c.dir, nil
-	}
-	around, rest := c.base, path
-	if c.dir != nil && strings.HasPrefix(path, c.path+"/") {
-		around, rest = c.dir, path[len(c.path)+1:]
-	}
-	dir, err := around.OpenRoot(rest + within)
-	if err != nil {
-		return nil, err
-	}
-	c.close()
-	c.path, c.dir = path, dir
-	return dir, nil
-}
-
-func (c *cursor) close() {
-	if c.dir != nil {
-		c.dir.Close()
-		c.dir = nil
-	}
 }
 
 // divide separates a path's last part.
