@@ -115,3 +115,47 @@ func exists(dir *os.Root, base string) bool {
 	_, err := dir.Lstat(base)
 	return !errors.Is(err, os.ErrNotExist)
 }
+
+// Chmod sets permission bits. Symlinks are followed.
+func (s *Space) Chmod(p string, mode os.FileMode) (Entry, error) {
+	defer s.acquire()()
+	at, dir, base, info, err := s.follow(p)
+	if fault.Is(err, fault.BadRequest) && at.name != "" {
+		// The root, or a path that ends with a dot, which is no entry of a directory.
+		if dir, err = s.tree.OpenDir(at.name); err != nil {
+			return Entry{}, problem(at, err)
+		}
+		return chmodSelf(at, dir, mode)
+	}
+	if err != nil {
+		return Entry{}, err
+	}
+	defer dir.Close()
+	if info == nil {
+		return Entry{}, fault.New(fault.FileNotFound, "%q: no such file or directory", at.shown)
+	}
+	if err := dir.Chmod(base, mode); err != nil {
+		return Entry{}, problem(at, err)
+	}
+	if info, err = dir.Lstat(base); err != nil {
+		return Entry{}, problem(at, err)
+	}
+	return entryOf(at.shown, info), nil
+}
+
+func chmodSelf(at place, dir *os.Root, mode os.FileMode) (Entry, error) {
+	defer dir.Close()
+	self, err := openSelf(dir)
+	if err != nil {
+		return Entry{}, problem(at, err)
+	}
+	defer self.Close()
+	if err := self.Chmod(mode); err != nil {
+		return Entry{}, problem(at, err)
+	}
+	info, err := self.Stat()
+	if err != nil {
+		return Entry{}, problem(at, err)
+	}
+	return entryOf(at.shown, info), nil
+}

@@ -15,7 +15,7 @@ import (
 	"agentic-isolation/guest/internal/fault"
 )
 
-func space(t *testing.T) (*Space, string) {
+func space(t testing.TB) (*Space, string) {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
 	must(t, os.Mkdir(root, 0o755))
@@ -24,7 +24,7 @@ func space(t *testing.T) (*Space, string) {
 	return s, root
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func TestSymlinksThatLeave(t *testing.T) {
 		want(t, err, fault.PathEscapes)
 		_, err = put(s, dir+"/new", "x", KeepMode)
 		want(t, err, fault.PathEscapes)
-		_, _, err = s.List(dir, "", 10)
+		_, err = s.List(dir, "", 10, 1)
 		want(t, err, fault.PathEscapes)
 		_, err = s.Mkdir(dir+"/d", 0o755, true)
 		want(t, err, fault.PathEscapes)
@@ -191,8 +191,8 @@ func TestSymlinkRace(t *testing.T) {
 		_, _ = put(s, "d/new", "x", KeepMode)
 		_, _ = s.Mkdir("d/dir", 0o755, true)
 		_ = s.Remove("d/new", false)
-		if entries, _, err := s.List("d", "", 10); err == nil {
-			for _, e := range entries {
+		if page, err := s.List("d", "", 10, 1); err == nil {
+			for _, e := range page.Entries {
 				if e.Size == int64(len("secret")) && e.Name == "f" {
 					t.Error("the outside was listed")
 				}
@@ -263,7 +263,7 @@ func TestSpecialFiles(t *testing.T) {
 	want(t, err, fault.NotARegularFile)
 	_, err = put(s, "fifo", "x", KeepMode)
 	want(t, err, fault.NotARegularFile)
-	_, _, err = s.List("fifo", "", 10)
+	_, err = s.List("fifo", "", 10, 1)
 	want(t, err, fault.NotADirectory)
 	_, err = put(s, "fifo/f", "x", KeepMode)
 	want(t, err, fault.NotADirectory)
@@ -312,25 +312,25 @@ func TestListPages(t *testing.T) {
 	var got []string
 	after := ""
 	for range 100 {
-		entries, more, err := s.List(".", after, 100)
+		page, err := s.List(".", after, 100, 1)
 		must(t, err)
-		for _, e := range entries {
+		for _, e := range page.Entries {
 			got = append(got, e.Name)
 			if e.Name == "link" && (e.Type != "symlink" || e.Target != "Z") {
 				t.Errorf("%+v", e)
 			}
 		}
-		if !more {
+		if !page.More {
 			break
 		}
-		after = entries[len(entries)-1].Name
+		after = page.Next
 	}
 	if len(got) != len(names)+1 || !slices.IsSorted(got) {
 		t.Fatalf("%d names, sorted: %v", len(got), slices.IsSorted(got))
 	}
-	_, _, err := s.List("Z", "", 10)
+	_, err := s.List("Z", "", 10, 1)
 	want(t, err, fault.NotADirectory)
-	_, _, err = s.List("missing", "", 10)
+	_, err = s.List("missing", "", 10, 1)
 	want(t, err, fault.FileNotFound)
 }
 
@@ -345,9 +345,9 @@ func TestListIsBoundedInSize(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%0250d", i)), nil, 0o644))
 	}
 	rel, _ := filepath.Rel(root, dir)
-	entries, more, err := s.List(rel, "", 1000)
-	if err != nil || !more || len(entries) == 0 {
-		t.Fatal(len(entries), more, err)
+	page, err := s.List(rel, "", 1000, 1)
+	if err != nil || !page.More || len(page.Entries) == 0 {
+		t.Fatal(len(page.Entries), page.More, err)
 	}
 }
 

@@ -1,91 +1,117 @@
 package files
 
 import (
-	"errors"
 	"io"
-	"os"
 	"path"
-	"slices"
-	"strings"
+
+	"agentic-isolation/guest/internal/fault"
 )
 
 const (
 	// MaxEntries is the most that one listing returns.
-	MaxEntries  = 1000
+	MaxEntries = 1000
+	// MaxDepth is the most levels that one listing goes down.
+	MaxDepth    = 1000
 	namesAtOnce = 512
-	// maxListing bounds a listing's size in JSON, roughly: a frame must hold it.
-	maxListing = 512 << 10
-	entrySize  = 160
+	// maxListing bounds a listing's size in JSON: a frame must hold it, and one more entry.
+	maxListing = 384 << 10
+	entrySize  = 200
+	// maxEntryPath bounds the paths of directories that a listing goes into.
+	maxEntryPath = 16 << 10
 )
 
-// List describes up to limit entries of the directory at p whose names follow after, and tells whether there are more.
-func (s *Space) List(p, after string, limit int) (entries []Entry, more bool, err error) {
-	at, err := s.locate(p)
+// Listing is a page of a directory's entries.
+type Listing struct {
+	Entries []Entry `json:"entries"`
+	More    bool    `json:"more"`
+	// Next is what the next page comes after.
+	Next string `json:"next,omitempty"`
+}
+
+// List describes up to limit entries below the directory at p that follow after, which is a path relative to it, and
+// goes depth levels down.
+func (s *Space) List(p, after string, limit, depth int) (Listing, error) {
+	at, w, err := s.walkAt(p, limit+1)
 	if err != nil {
-		return nil, false, err
+		return Listing{}, err
 	}
-	defer s.acquire()()
-	dir, err := s.tree.OpenDir(at.name)
-	if err != nil {
-		return nil, false, problem(at, err)
-	}
-	defer dir.Close()
-	names, err := smallest(dir, after, limit+1)
-	if err != nil {
-		return nil, false, problem(at, err)
-	}
-	entries = []Entry{}
-	size := 0
-	for i, name := range names {
-		if i == limit || size > maxListing {
-			return entries, true, nil
+	defer w.base.Close()
+	defer w.close()
+	if after != "" {
+		if err := w.resume(after, depth); err != nil && !isLeftOut(err) {
+			return Listing{}, problem(at, err)
 		}
-		info, err := dir.Lstat(name)
-		if errors.Is(err, os.ErrNotExist) {
+	}
+	page := Listing{Entries: []Entry{}}
+	for size := 0; ; {
+		v, err := w.next()
+		if err == io.EOF {
+			page.Next = ""
+			return page, nil
+		}
+		if isLeftOut(err) {
 			continue
 		}
 		if err != nil {
-			return nil, false, problem(at, err)
+			return Listing{}, problem(at.within(v.path), err)
 		}
-		e := entryOf(path.Join(at.shown, displayed(name)), info)
-		e.Name = displayed(name)
-		if e.Type == "symlink" {
-			e.Target, _ = dir.Readlink(name)
+		if len(page.Entries) == limit || size > maxListing {
+			page.More = true
+			return page, nil
 		}
-		entries = append(entries, e)
-		// JSON may need six characters for one.
-		size += entrySize + 2*(len(e.Name)+len(e.Path)+len(e.Target))
+		e := v.entry(at)
+		page.Entries = append(page.Entries, e)
+		page.Next = displayed(v.path)
+		size += entrySize + encodedSize(e.Name) + encodedSize(e.Path) + encodedSize(e.Target)
+		if v.info.IsDir() && len(w.levels) < depth && len(v.path) < maxEntryPath {
+			w.enter(v)
+		}
 	}
-	return entries, false, nil
 }
 
-// smallest returns the first n names after the given one. It never holds more than a few times n, however large the
-// directory is.
-func smallest(dir *os.Root, after string, n int) ([]string, error) {
-	f, err := dir.OpenFile(".", openDirectory, 0)
+// walkAt begins a walk through the directory at p. The caller closes it and its base.
+func (s *Space) walkAt(p string, batch int) (place, *walk, error) {
+	at, err := s.locate(p)
 	if err != nil {
-		return nil, err
+		return at, nil, err
 	}
-	defer f.Close()
-	var names []string
-	for {
-		batch, err := f.Readdirnames(namesAtOnce)
-		for _, name := range batch {
-			if displayed(name) > after {
-				names = append(names, name)
-			}
-		}
-		if len(names) > n+4*namesAtOnce || err != nil {
-			slices.SortFunc(names, func(a, b string) int {
-				return strings.Compare(displayed(a), displayed(b))
-			})
-			names = names[:min(n, len(names))]
-		}
-		if err == io.EOF {
-			return names, nil
-		}
-		if err != nil {
-			return nil, err
+	defer s.acquire()()
+	base, err := s.tree.OpenDir(at.name)
+	if err != nil {
+		return at, nil, problem(at, err)
+	}
+	return at, s.walk(base, batch), nil
+}
+
+// entry describes what a walk through a place has come to.
+func (v visit) entry(at place) Entry {
+	e := entryOf(path.Join(at.shown, displayed(v.path)), v.info)
+	e.Name = displayed(v.name)
+	if e.Type == "symlink" {
+		e.Target, _ = v.dir.Readlink(v.name)
+	}
+	return e
+}
+
+// within is a place below another one.
+func (at place) within(p string) place {
+	return place{name: join(at.name, p), shown: path.Join(at.shown, displayed(p))}
+}
+
+// isLeftOut tells whether a listing passes over an entry for an error's sake.
+func isLeftOut(err error) bool {
+	return isGone(err) || err != nil && fault.Is(problem(place{}, err), fault.PermissionDenied)
+}
+
+// encodedSize bounds the size of a string in JSON.
+func encodedSize(text string) int {
+	size := len(text)
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c >= 0x7f || c == '<' || c == '>' || c == '&' {
+			size += 5
+		} else if c == '"' || c == '\\' {
+			size++
 		}
 	}
+	return size
 }

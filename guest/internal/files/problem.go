@@ -26,8 +26,17 @@ var reasons = []struct {
 	{syscall.ENXIO, fault.NotARegularFile},
 }
 
+// Package os does not export what os.Root reports.
+const (
+	escapesText     = "path escapes from parent"
+	noDirectoryText = "not a directory"
+)
+
 // problem turns an error about a place into the protocol's. It leaves out the names that only the guest knows.
 func problem(at place, err error) error {
+	if err == nil {
+		return nil
+	}
 	var known *fault.Error
 	if errors.As(err, &known) {
 		return known
@@ -44,11 +53,10 @@ func problem(at place, err error) error {
 			return fault.New(fault.FileSystem, "%q: source and target are on different file systems; copy instead", at.shown)
 		}
 	}
-	// Package os does not export what os.Root reports.
 	switch err.Error() {
-	case "path escapes from parent":
+	case escapesText:
 		return fault.New(fault.PathEscapes, "%q leads out of the workspace", at.shown)
-	case "not a directory":
+	case noDirectoryText:
 		return fault.New(fault.NotADirectory, "%q: not a directory", at.shown)
 	}
 	return fault.New(fault.FileSystem, "%q: %v", at.shown, err)

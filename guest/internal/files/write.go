@@ -27,6 +27,8 @@ type Upload struct {
 	temp  string
 	mode  int
 	file  *os.File
+	// overwrite: what is there is replaced.
+	overwrite bool
 }
 
 // Create begins to write the file at p. Symlinks are followed: what they lead to is replaced, not they.
@@ -40,56 +42,78 @@ func (s *Space) Create(p string, mode int, parents bool) (*Upload, error) {
 			return nil, err
 		}
 	}
-	u, err := s.aim(p, mode)
+	at, dir, base, info, err := s.follow(p)
+	if fault.Is(err, fault.BadRequest) && at.name != "" {
+		return nil, fault.New(fault.IsADirectory, "%q is a directory", at.shown)
+	}
 	if err != nil {
 		return nil, err
 	}
-	var random [8]byte
-	_, _ = rand.Read(random[:]) // never fails
-	u.temp = ".agentic-upload-" + hex.EncodeToString(random[:])
-	u.file, err = u.dir.OpenFile(u.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	u := &Upload{space: s, at: at, dir: dir, base: base, mode: mode, overwrite: true}
+	if info != nil {
+		err = mustBeRegular(at, info)
+	}
+	if err == nil {
+		err = u.open()
+	}
 	if err != nil {
-		u.dir.Close()
-		return nil, problem(u.at, err)
+		dir.Close()
+		return nil, problem(at, err)
 	}
 	return u, nil
 }
 
-// aim finds the directory and the name that a write to p ends at.
-func (s *Space) aim(p string, mode int) (*Upload, error) {
+// open makes the file that is not yet in its place.
+func (u *Upload) open() (err error) {
+	u.temp = temporaryName()
+	u.file, err = u.dir.OpenFile(u.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	return err
+}
+
+// temporary begins the names of what is not yet in its place.
+const temporary = ".agentic-upload-"
+
+func temporaryName() string {
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return temporary + hex.EncodeToString(random[:])
+}
+
+// follow locates p and pins the directory that it is an entry of, whatever symlinks it ends with; the caller closes it.
+// Info is nil where nothing is there.
+func (s *Space) follow(p string) (at place, dir *os.Root, base string, info os.FileInfo, err error) {
 	shown := ""
 	for range maxLinks {
-		at, dir, base, err := s.parent(p)
+		at, dir, base, err = s.parent(p)
 		if err != nil {
-			if at.name != "" && fault.Is(err, fault.BadRequest) {
-				return nil, fault.New(fault.IsADirectory, "%q is a directory", at.shown)
-			}
-			return nil, err
+			return at, nil, "", nil, err
 		}
 		if shown == "" {
 			shown = at.shown
 		}
 		at.shown = shown
-		info, err := dir.Lstat(base)
+		info, err = dir.Lstat(base)
 		if err == nil && info.Mode()&os.ModeSymlink != 0 {
 			target, err := dir.Readlink(base)
 			dir.Close()
 			if err != nil {
-				return nil, problem(at, err)
+				return at, nil, "", nil, problem(at, err)
 			}
 			if p, err = s.throughLink(at, target); err != nil {
-				return nil, err
+				return at, nil, "", nil, err
 			}
 			continue
 		}
-		u := &Upload{space: s, at: at, dir: dir, base: base, mode: mode}
-		if err := u.check(info, err); err != nil {
-			dir.Close()
-			return nil, err
+		if err = problem(at, err); fault.Is(err, fault.FileNotFound) {
+			return at, dir, base, nil, nil
 		}
-		return u, nil
+		if err != nil {
+			dir.Close()
+			return at, nil, "", nil, err
+		}
+		return at, dir, base, info, nil
 	}
-	return nil, problem(place{shown: shown}, syscall.ELOOP)
+	return at, nil, "", nil, problem(place{shown: shown}, syscall.ELOOP)
 }
 
 // throughLink is the path, for locate, that a symlink at a place leads to.
@@ -167,7 +191,12 @@ func (u *Upload) commit() (Entry, error) {
 	if err := u.file.Close(); err != nil {
 		return Entry{}, err
 	}
-	if err := u.dir.Rename(u.temp, u.base); err != nil {
+	if u.overwrite {
+		err = u.dir.Rename(u.temp, u.base)
+	} else {
+		err = rename(u.dir, u.temp, u.dir, u.base, false)
+	}
+	if err != nil {
 		return Entry{}, err
 	}
 	return entryOf(u.at.shown, info), nil

@@ -34,6 +34,7 @@ const (
 	MaxPayload = 1 << 20
 	MaxData    = 1 << 16
 	maxEcho    = 64
+	maxEnd     = 4 << 10
 )
 
 // Frame is one decoded frame.
@@ -92,8 +93,10 @@ func check(t Type, channel uint32, n int) error {
 	case Hello, Open, Event, Result, Error:
 	case Data, Stdout, Stderr:
 		ok = n >= 1 && n <= MaxData
-	case End, Close:
+	case Close:
 		ok = n == 0
+	case End:
+		ok = n <= maxEnd
 	case Credit:
 		ok = n == 4
 	case Gap:

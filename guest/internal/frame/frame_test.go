@@ -56,18 +56,18 @@ func TestTruncatedFrames(t *testing.T) {
 
 func TestMalformedFrames(t *testing.T) {
 	for name, raw := range map[string][]byte{
-		"oversized":        AppendHeader(nil, Open, 1, MaxPayload+1),
-		"oversized DATA":   AppendHeader(nil, Data, 1, MaxData+1),
-		"empty STDOUT":     AppendHeader(nil, Stdout, 1, 0),
-		"END with payload": AppendHeader(nil, End, 1, 1),
-		"short CREDIT":     AppendHeader(nil, Credit, 1, 3),
-		"long GAP":         AppendHeader(nil, Gap, 1, 9),
-		"long PING":        AppendHeader(nil, Ping, 0, 65),
-		"unknown type":     AppendHeader(nil, Pong+1, 1, 0),
-		"type zero":        AppendHeader(nil, 0, 1, 0),
-		"OPEN on 0":        AppendHeader(nil, Open, 0, 2),
-		"RESULT on 0":      AppendHeader(nil, Result, 0, 2),
-		"PING on 1":        AppendHeader(nil, Ping, 1, 2),
+		"oversized":      AppendHeader(nil, Open, 1, MaxPayload+1),
+		"oversized DATA": AppendHeader(nil, Data, 1, MaxData+1),
+		"empty STDOUT":   AppendHeader(nil, Stdout, 1, 0),
+		"END too long":   AppendHeader(nil, End, 1, maxEnd+1),
+		"short CREDIT":   AppendHeader(nil, Credit, 1, 3),
+		"long GAP":       AppendHeader(nil, Gap, 1, 9),
+		"long PING":      AppendHeader(nil, Ping, 0, 65),
+		"unknown type":   AppendHeader(nil, Pong+1, 1, 0),
+		"type zero":      AppendHeader(nil, 0, 1, 0),
+		"OPEN on 0":      AppendHeader(nil, Open, 0, 2),
+		"RESULT on 0":    AppendHeader(nil, Result, 0, 2),
+		"PING on 1":      AppendHeader(nil, Ping, 1, 2),
 	} {
 		var malformed *Malformed
 		if _, err := NewDecoder(bytes.NewReader(raw)).Next(); !errors.As(err, &malformed) {

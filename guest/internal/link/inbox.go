@@ -1,8 +1,11 @@
 package link
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
+	"unicode/utf8"
 
 	"agentic-isolation/guest/internal/frame"
 )
@@ -10,11 +13,14 @@ import (
 // inbox is what the service has sent on a channel and the operation has not yet taken. Credit bounds it.
 type inbox struct {
 	// wanted: the operation takes data at all.
-	wanted  bool
-	data    []byte
-	window  int64
-	end     bool
-	arrived chan struct{}
+	wanted bool
+	// wantsClaim: END may tell what the data comes to.
+	wantsClaim bool
+	data       []byte
+	window     int64
+	end        bool
+	claim      []byte
+	arrived    chan struct{}
 }
 
 // ErrStopped tells that whoever received was stopped.
@@ -22,6 +28,16 @@ var ErrStopped = errors.New("stopped")
 
 // AcceptData makes the channel take DATA and END. It must be called within Open.
 func (ch *Channel) AcceptData() { ch.in.wanted = true }
+
+// AcceptClaim makes the channel also take an END with a JSON object. It must be called within Open.
+func (ch *Channel) AcceptClaim() { ch.in.wantsClaim = true }
+
+// Claim is the JSON object of END, nil if there was none. It is known once Receive has returned io.EOF.
+func (ch *Channel) Claim() []byte {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.in.claim
+}
 
 func (ch *Channel) receive(b []byte) error {
 	ch.mu.Lock()
@@ -40,7 +56,7 @@ func (ch *Channel) receive(b []byte) error {
 	return nil
 }
 
-func (ch *Channel) receiveEnd() error {
+func (ch *Channel) receiveEnd(claim []byte) error {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	switch {
@@ -48,6 +64,12 @@ func (ch *Channel) receiveEnd() error {
 		return nil
 	case !ch.in.wanted || ch.in.end:
 		return errChannel
+	case len(claim) > 0:
+		var object map[string]json.RawMessage
+		if !ch.in.wantsClaim || !utf8.Valid(claim) || json.Unmarshal(claim, &object) != nil || object == nil {
+			return errChannel
+		}
+		ch.in.claim = bytes.Clone(claim)
 	}
 	ch.in.end = true
 	notify(ch.in.arrived)

@@ -164,7 +164,7 @@ func (l *Link) accept(f frame.Frame) error {
 	case frame.Data:
 		return ch.receive(f.Payload)
 	case frame.End:
-		return ch.receiveEnd()
+		return ch.receiveEnd(f.Payload)
 	case frame.Credit:
 		ch.addCredit(binary.BigEndian.Uint32(f.Payload))
 	case frame.Close:

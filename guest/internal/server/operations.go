@@ -34,12 +34,19 @@ var operations = map[string]operation{
 	"mkdir":    simple((*Guest).mkdir),
 	"remove":   simple((*Guest).remove),
 	"move":     simple((*Guest).move),
+	"copy":     simple((*Guest).copy),
+	"chmod":    simple((*Guest).chmod),
+	"pack":     openPack,
+	"unpack":   openUnpack,
 	"read":     openRead,
 	"write":    openWrite,
 }
 
 // since is the protocol version that brought an operation, where that is not the first.
-var since = map[string]int{"remember": 2, "input": 3, "resize": 3, "wait": 3, "secrets": 3}
+var since = map[string]int{
+	"remember": 2, "input": 3, "resize": 3, "wait": 3, "secrets": 3, "copy": 3,
+	"chmod": 3, "pack": 3, "unpack": 3, "watch": 3,
+}
 
 // membersSince is the same of the members of older operations.
 var membersSince = map[string]map[string]int{
