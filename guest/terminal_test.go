@@ -151,7 +151,7 @@ func TestTerminalOfAnotherUser(t *testing.T) {
 
 func TestTerminalKeysSignals(t *testing.T) {
 	c := guesttest.Start(t, nil).Connect()
-	ch := c.Open("run", sh(inTerminal(nil), `echo ready; sleep 60`))
+	ch := c.Open("run", sh(inTerminal(nil), `echo ready; exec sleep 60`))
 	awaitFirst(t, ch, "ready")
 	in, _ := writer(t, c, map[string]any{"process_id": "t"})
 	in.Send([]byte{3})
