@@ -213,5 +213,8 @@ func TestWait(t *testing.T) {
 	if o.Err != nil || o.Result["cause"] != "killed" {
 		t.Fatalf("%v %v", o.Result, o.Err)
 	}
-	wantFault(t, c.Do("wait", map[string]any{"process_id": "p"}), fault.ProcessNotFound)
+	eventually(t, "it is forgotten", func() bool {
+		o := c.Do("wait", map[string]any{"process_id": "p"})
+		return o.Err != nil && o.Err.Reason == fault.ProcessNotFound
+	})
 }
