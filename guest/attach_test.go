@@ -341,8 +341,8 @@ func TestPs(t *testing.T) {
 
 func TestPsTellsAllOfAProcess(t *testing.T) {
 	c := guesttest.Start(t, nil).Connect()
-	ch := c.Open("run", sh(inTerminal(map[string]any{"linger_ms": -1}), "echo text; sleep 60 & sleep 60; true"))
-	awaitFirst(t, ch, "text")
+	ch := c.Open("run", sh(inTerminal(map[string]any{"linger_ms": -1}), "sleep 60 & sleep 60 & echo text; wait"))
+	awaitFirst(t, ch, "text\r\n")
 	wantExit(t, c.Do("run", sh(map[string]any{"process_id": "p", "linger_ms": 60_000}, "echo out; echo err >&2; exit 4")), 4, "exited")
 	both := c.Do("ps", nil).Result["processes"].([]any)
 	first, second := both[0].(map[string]any), both[1].(map[string]any)

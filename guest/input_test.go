@@ -32,6 +32,14 @@ func granted(t *testing.T, ch *guesttest.Channel) (credit uint64, end frame.Fram
 	}
 }
 
+// wantTaken wants an input to end with so many bytes taken.
+func wantTaken(t *testing.T, ch *guesttest.Channel, offset int) {
+	t.Helper()
+	if o := ch.Finish(); o.Err != nil || o.Result["offset"] != float64(offset) || o.Result["ended"] != true {
+		t.Fatalf("%v %v, want %d", o.Result, o.Err, offset)
+	}
+}
+
 func withInput(members map[string]any) map[string]any {
 	all := map[string]any{"process_id": "p", "input": true}
 	for k, v := range members {
@@ -68,9 +76,7 @@ func TestInputOfManyWriters(t *testing.T) {
 	}
 	third.Send([]byte("three"))
 	third.End()
-	if o := third.Finish(); o.Result["offset"] != 13.0 || o.Result["ended"] != true {
-		t.Fatalf("%v %v", o.Result, o.Err)
-	}
+	wantTaken(t, third, 13)
 	o := ch.Finish()
 	wantExit(t, o, 0, "exited")
 	if string(o.Stdout) != "three" {
@@ -104,6 +110,34 @@ func TestInputIsGrantedAsItIsTaken(t *testing.T) {
 	credit, end = granted(t, third)
 	if want := fmt.Sprintf(`{"offset":%d,"ended":true}`, uint64(offset)+credit); string(end.Payload) != want {
 		t.Fatalf("%v %s, not %s", end.Type, end.Payload, want)
+	}
+}
+
+func TestWritersThatTakeOverFromEachOther(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	ch := c.Open("run", runOf(withInput(nil), "wc", "-c"))
+	ch.AwaitEvent()
+	links := []*guesttest.Client{c, g.Connect(), g.Connect()}
+	var last *guesttest.Channel
+	want := 0.0
+	for i := range 60 {
+		next, offset := writer(t, links[i%len(links)], map[string]any{"process_id": "p", "take": true})
+		if last != nil {
+			credit, end := granted(t, last)
+			if want += float64(credit); end.Type != frame.Error || offset != want {
+				t.Fatalf("%v: at %v, not %v", end.Type, offset, want)
+			}
+		}
+		// It is stopped somewhere in the middle.
+		next.Send(bytes.Repeat([]byte("x"), 100_000))
+		last = next
+	}
+	last.End()
+	credit, _ := granted(t, last)
+	o := ch.Finish()
+	if got := strings.TrimSpace(string(o.Stdout)); got != fmt.Sprint(uint64(want)+credit) {
+		t.Fatalf("%s have come of %v", got, want+float64(credit))
 	}
 }
 
@@ -179,5 +213,8 @@ func TestWait(t *testing.T) {
 	if o.Err != nil || o.Result["cause"] != "killed" {
 		t.Fatalf("%v %v", o.Result, o.Err)
 	}
-	wantFault(t, c.Do("wait", map[string]any{"process_id": "p"}), fault.ProcessNotFound)
+	eventually(t, "it is forgotten", func() bool {
+		o := c.Do("wait", map[string]any{"process_id": "p"})
+		return o.Err != nil && o.Err.Reason == fault.ProcessNotFound
+	})
 }

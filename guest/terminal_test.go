@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"agentic-isolation/guest/internal/fault"
+	"agentic-isolation/guest/internal/frame"
 	"agentic-isolation/guest/internal/guesttest"
 	"agentic-isolation/guest/internal/link"
 )
@@ -81,6 +82,61 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
+func TestEndOfATerminalsInput(t *testing.T) {
+	c := guesttest.Start(t, nil).Connect()
+	// Each cat ends by one end of file; one too many would end the second one.
+	for typed, want := range map[string]string{"": "", "line\n": "line", "line\r": "line", "half": "half", "half\x04": "half", "gone\x15": ""} {
+		ch := c.Open("run", sh(inTerminal(nil), `stty -echo; echo ready; echo "<$(cat)>"; read line && echo "more: $line"`))
+		awaitFirst(t, ch, "ready\r\n")
+		in, _ := writer(t, c, map[string]any{"process_id": "t"})
+		in.Send([]byte(typed))
+		in.End()
+		awaitText(t, ch, "<"+want+">\r\n")
+		wantTaken(t, in, len(typed))
+		key := c.Do("signal", map[string]any{"process_id": "t", "signal": 2, "foreground": true})
+		if key.Err != nil {
+			t.Fatal(key.Err)
+		}
+		wantSignal(t, ch.Finish(), syscall.SIGINT, "signaled")
+	}
+	// Without lines the character is one like others.
+	ch := c.Open("run", sh(inTerminal(nil), `stty raw -echo; echo ready; head -c 5 | od -An -c`))
+	awaitFirst(t, ch, "ready")
+	in, _ := writer(t, c, map[string]any{"process_id": "t"})
+	in.Send([]byte("half"))
+	in.End()
+	if o := ch.Finish(); !strings.Contains(string(o.Stdout), "h   a   l   f 004") {
+		t.Fatalf("%q", o.Stdout)
+	}
+}
+
+func TestTerminalThatNobodyReads(t *testing.T) {
+	c := guesttest.Start(t, nil).Connect()
+	ch := c.Open("run", sh(inTerminal(nil), `stty raw -echo; echo ready; sleep 60`))
+	awaitFirst(t, ch, "ready")
+	var offset, credit uint64
+	for i := range 3 {
+		in, at := writer(t, c, map[string]any{"process_id": "t", "take": true})
+		if uint64(at) != offset+credit {
+			t.Fatalf("%v, not %d", at, offset+credit)
+		}
+		in.Send(bytes.Repeat([]byte("x"), link.Window))
+		in.End() // which waits as well
+		c.Ping("all has arrived")
+		if i < 2 {
+			in.Close()
+		} else {
+			c.Do("kill", map[string]any{"process_id": "t"})
+		}
+		offset = uint64(at)
+		var end frame.Frame
+		if credit, end = granted(t, in); credit >= link.Window {
+			t.Fatalf("%d taken of a terminal that nobody reads, %v", credit, end.Type)
+		}
+	}
+	wantSignal(t, ch.Finish(), syscall.SIGKILL, "killed")
+}
+
 func TestTerminalOfAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can change the user")
@@ -95,7 +151,7 @@ func TestTerminalOfAnotherUser(t *testing.T) {
 
 func TestTerminalKeysSignals(t *testing.T) {
 	c := guesttest.Start(t, nil).Connect()
-	ch := c.Open("run", sh(inTerminal(nil), `echo ready; sleep 60`))
+	ch := c.Open("run", sh(inTerminal(nil), `echo ready; exec sleep 60`))
 	awaitFirst(t, ch, "ready")
 	in, _ := writer(t, c, map[string]any{"process_id": "t"})
 	in.Send([]byte{3})

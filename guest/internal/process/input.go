@@ -16,6 +16,9 @@ var (
 	errWriterClose error = fault.New(fault.Cancelled, "the writer of the process's input was closed")
 )
 
+// none is no byte.
+const none = -1
+
 // input is a command's standard input: a pipe, or the guest's end of its terminal. One writer at a time may write to it;
 // without one it stays open and silent.
 type input struct {
@@ -28,8 +31,12 @@ type input struct {
 	// taken counts the bytes that writers have got rid of, and ended tells that there will be no more.
 	taken uint64
 	ended bool
-	// begun: the terminal's line is not empty.
-	begun bool
+	// last is the byte that was written last; none at the beginning of a line.
+	last int
+}
+
+func newInput(file *os.File, terminal bool) *input {
+	return &input{file: file, terminal: terminal, last: none}
 }
 
 // Writer writes to a command's standard input until it is over.
@@ -92,7 +99,7 @@ func (in *input) key(character byte) bool {
 	if controlErr != nil || err != nil || n == 0 {
 		return false
 	}
-	in.begun = false
+	in.last = none
 	return true
 }
 
@@ -180,8 +187,7 @@ func (w *Writer) End() error {
 func (w *Writer) typeEnd() error {
 	for {
 		w.input.mu.Lock()
-		character, lines := endOfFile(w.input.file)
-		again := w.input.begun && lines
+		character, again := endOfFile(w.input.file, w.input.last)
 		w.input.mu.Unlock()
 		if character == 0 {
 			return nil
@@ -232,7 +238,9 @@ func (w *Writer) put(fd int, b []byte, counted bool) (int, error) {
 	if counted {
 		in.taken += uint64(n)
 	}
-	in.begun = counted && b[n-1] != '\n' && b[n-1] != '\r'
+	if in.last = none; counted {
+		in.last = int(b[n-1])
+	}
 	return n, nil
 }
 

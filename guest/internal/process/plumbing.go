@@ -26,7 +26,7 @@ func (p *Process) plumbPipes() (stdio [3]*os.File, err error) {
 	if p.Stdin || p.Input {
 		var ours *os.File
 		if ours, stdio[0], err = newPipe(false); err == nil {
-			p.input = &input{file: ours}
+			p.input = newInput(ours, false)
 		}
 		if err == nil && p.Stdin {
 			p.stdin, err = p.input.open(false)
@@ -50,7 +50,7 @@ func (p *Process) plumbTerminal() (stdio [3]*os.File, err error) {
 	if p.terminal, err = newTerminal(*p.Terminal, p.User); err != nil {
 		return stdio, err
 	}
-	p.input = &input{file: p.terminal.master, terminal: true}
+	p.input = newInput(p.terminal.master, true)
 	for i := range stdio {
 		if stdio[i], err = duplicate(p.terminal.slave); err != nil {
 			return stdio, err

@@ -79,13 +79,31 @@ func foreground(master *os.File) int {
 	return int(group)
 }
 
-// endOfFile returns the character that ends a terminal's input, 0 where there is none, and whether it reads in lines.
-func endOfFile(master *os.File) (character byte, lines bool) {
+// endOfFile returns the character that ends a terminal's input, 0 where there is none, and whether it only ends the line
+// for now, as that is not empty after the last byte.
+func endOfFile(master *os.File, last int) (character byte, again bool) {
 	t, err := settings(master)
 	if err != nil {
 		return 0, false
 	}
-	return t.Cc[syscall.VEOF], t.Lflag&syscall.ICANON != 0
+	return t.Cc[syscall.VEOF], last != none && t.Lflag&syscall.ICANON != 0 && !endsLine(&t, byte(last))
+}
+
+// endsLine reports whether a terminal's line is empty after a byte.
+func endsLine(t *syscall.Termios, last byte) bool {
+	switch {
+	case last == '\n', last == '\r' && t.Iflag&syscall.ICRNL != 0:
+		return true
+	case last == 0: // which stands for characters that there are not
+		return false
+	}
+	for _, at := range []int{syscall.VEOF, syscall.VEOL, syscall.VEOL2, syscall.VKILL} {
+		if t.Cc[at] == last {
+			return true
+		}
+	}
+	interrupts := last == t.Cc[syscall.VINTR] || last == t.Cc[syscall.VQUIT] || last == t.Cc[syscall.VSUSP]
+	return interrupts && t.Lflag&syscall.ISIG != 0
 }
 
 // signalKey returns the character by which a terminal sends a signal to its foreground process group; 0 where none does.

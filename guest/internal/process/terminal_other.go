@@ -18,6 +18,6 @@ func setSize(*os.File, Size) error { return errNoTerminals }
 
 func foreground(*os.File) int { return 0 }
 
-func endOfFile(*os.File) (character byte, lines bool) { return 0, false }
+func endOfFile(*os.File, int) (character byte, again bool) { return 0, false }
 
 func signalKey(*os.File, syscall.Signal) byte { return 0 }
