@@ -113,7 +113,7 @@ func deep(t *testing.T, root string, levels int) {
 }
 
 func TestTreesOfAnyDepth(t *testing.T) {
-	const levels = 600
+	const levels = 150
 	s, root := space(t)
 	must(t, os.Mkdir(filepath.Join(root, "t"), 0o755))
 	deep(t, filepath.Join(root, "t"), levels)

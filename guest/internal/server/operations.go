@@ -38,6 +38,7 @@ var operations = map[string]operation{
 	"chmod":    simple((*Guest).chmod),
 	"pack":     openPack,
 	"unpack":   openUnpack,
+	"watch":    simple((*Guest).watch),
 	"read":     openRead,
 	"write":    openWrite,
 }
