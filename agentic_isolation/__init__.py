@@ -53,6 +53,7 @@ from agentic_isolation.errors import (
     WorkspaceNotFoundError,
 )
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
+from agentic_isolation.jsonl import JsonLine
 from agentic_isolation.models import (
     CapturedOutput,
     ExecuteResult,
@@ -79,7 +80,7 @@ from agentic_isolation.models import (
 )
 from agentic_isolation.process import Process
 from agentic_isolation.service import ServiceClient
-from agentic_isolation.stream import OutputStream
+from agentic_isolation.stream import JsonStream, OutputStream
 from agentic_isolation.workspace import AgenticWorkspace
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ __all__ = [
     "Isolation",
     "IsolationError",
     "IsolationUnavailableError",
+    "JsonLine",
+    "JsonStream",
     "NetworkMode",
     "NoSpaceError",
     "NoTerminalError",

@@ -186,8 +186,8 @@ class Process:
         while not self._lines:
             event = await self._attachment.next()
             if event is None:
-                self._lines += self._splitter.rest()
+                self._lines += (line.text for line in self._splitter.rest())
                 break
             if isinstance(event, Output) and event.source is OutputSource.STDOUT:
-                self._lines += (line.removesuffix("\r") for line in self._splitter.split(event.data))
+                self._lines += (line.text.removesuffix("\r") for line in self._splitter.split(event.data))
         return bool(self._lines)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, overload
 
 from agentic_isolation import _convert as convert
 from agentic_isolation._files import Files
 from agentic_isolation._lifecycle import Connect, Lifecycle, connected
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
-from agentic_isolation._target import target_or_default
+from agentic_isolation._target import service_at, target_or_default
+from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.models import (
     ExecuteResult,
@@ -24,8 +25,11 @@ from agentic_isolation.models import (
     command_of,
 )
 from agentic_isolation.process import Process
-from agentic_isolation.stream import OutputStream
+from agentic_isolation.service import ServiceClient
+from agentic_isolation.stream import JsonStream, OutputStream
 from agentic_isolation.v1 import workspace_pb2 as pb
+
+_STREAMS: dict[str | None, type[OutputStream | JsonStream]] = {None: OutputStream, "jsonl": JsonStream}
 
 
 class AgenticWorkspace:
@@ -199,6 +203,7 @@ class AgenticWorkspace:
         parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin, redact_secrets=redact_secrets)
         return await self._lifecycle.commands.execute(parsed, output_limit)
 
+    @overload
     def stream(
         self,
         command: str | Sequence[str],
@@ -208,7 +213,33 @@ class AgenticWorkspace:
         env: Mapping[str, str] | None = None,
         stdin: str | bytes | None = None,
         redact_secrets: bool = False,
-    ) -> OutputStream:
+        parse: None = None,
+    ) -> OutputStream: ...
+
+    @overload
+    def stream(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        redact_secrets: bool = False,
+        parse: Literal["jsonl"],
+    ) -> JsonStream: ...
+
+    def stream(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout: float | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | bytes | None = None,
+        redact_secrets: bool = False,
+        parse: Literal["jsonl"] | None = None,
+    ) -> OutputStream | JsonStream:
         """Runs a command and gives its output as it is printed: iterate over the result for stdout's lines.
 
         The command starts with the first step. Its process tree is killed when iteration is left or cancelled. When the
@@ -221,15 +252,21 @@ class AgenticWorkspace:
             env: Laid over the workspace's environment.
             stdin: Standard input; None: empty.
             redact_secrets: Put `***` in place of the workspace's secrets in its output.
+            parse: "jsonl": lines come as JsonLine, each with the JSON document that it is, if it is one; None: as text.
 
         Raises:
+            InvalidArgumentError: There is no such way to parse.
             ProcessNotFoundError, OffsetError: While iterating: the command, or that much of its output, was forgotten
                 while the service could not be reached.
             IsolationError: While iterating, as `execute`.
         """
+        if parse not in _STREAMS:
+            raise InvalidArgumentError(
+                f"{parse!r} is no way to parse lines; use 'jsonl', or None for text", field="parse"
+            )
         commands = self._lifecycle.commands
         parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin, redact_secrets=redact_secrets)
-        return OutputStream(partial(commands.events, convert.command_to_pb(parsed)))
+        return _STREAMS[parse](partial(commands.events, convert.command_to_pb(parsed)))
 
     async def start(
         self,
@@ -400,3 +437,31 @@ class AgenticWorkspace:
 
     def _opened_files(self) -> Files:
         return Files(self._lifecycle.connection, self.id)
+
+    # The last one: to type checkers `list` is this from here on.
+    @classmethod
+    async def list(
+        cls,
+        labels: Mapping[str, str] | None = None,
+        *,
+        target: str | None = None,
+        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
+    ) -> list[WorkspaceInfo]:
+        """Returns the workspaces of a service, oldest first; each can be used by `connect` with its id.
+
+        Without a `target`, and without AGENTIC_ISOLATION_TARGET, they are those of this event loop's embedded service.
+
+        Args:
+            labels: Only those that have all of these.
+            target: The service's address, `host:port` or `unix:PATH`; None: AGENTIC_ISOLATION_TARGET.
+            retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
+
+        Raises:
+            InvalidArgumentError: The retry_timeout is negative, infinite or no number.
+            UnavailableError: The service cannot be reached.
+        """
+        async with (
+            service_at(target_or_default(target)) as address,
+            ServiceClient(address, retry_timeout=retry_timeout) as service,
+        ):
+            return [workspace async for workspace in service.list_workspaces(labels)]
