@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -87,7 +87,7 @@ class Process:
             raise StopAsyncIteration
         return event
 
-    async def lines(self) -> AsyncIterator[str]:
+    async def lines(self) -> AsyncGenerator[str, None]:
         """Yields the lines of its standard output, or of its terminal, as text without their newlines.
 
         Invalid UTF-8 is replaced. A terminal ends lines with a carriage return, which is left out as well.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -50,7 +50,7 @@ class LineStream(abc.ABC, Generic[_T]):
         """0 to 255, 128+n for signal n, 124 after a timeout; None while the command has not ended."""
         return None if self.termination is None else self.termination.returncode
 
-    def events(self) -> AsyncIterator[ProcessEvent]:
+    def events(self) -> AsyncGenerator[ProcessEvent, None]:
         """Yields every event: Started, Output of both sources in the order of arrival, Gap, Exited.
 
         Output comes as bytes, as they were written, cut at arbitrary places.
@@ -64,16 +64,21 @@ class LineStream(abc.ABC, Generic[_T]):
         return self
 
     async def __anext__(self) -> _T:
-        running = self._running or self._start(lines=True)
-        while not self._lines:
-            event = await anext(running, None)
-            if event is None:
-                raise StopAsyncIteration
-            if isinstance(event, Output) and event.source is OutputSource.STDOUT:
-                self._lines += map(self._line, self._splitter.split(event.data))
-            elif isinstance(event, Exited):
-                self._lines += map(self._line, self._splitter.rest())
+        await self._wait()
+        if not self._lines:
+            raise StopAsyncIteration
         return self._lines.popleft()
+
+    async def take(self) -> list[_T]:
+        """Waits for a line and returns it with those that have come together with it; none when the command has ended.
+
+        Raises:
+            IsolationError: As AgenticWorkspace.execute.
+        """
+        await self._wait()
+        taken = list(self._lines)
+        self._lines.clear()
+        return taken
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,6 +93,18 @@ class LineStream(abc.ABC, Generic[_T]):
         self._closed = True
         if self._running is not None:
             await self._running.aclose()
+
+    async def _wait(self) -> None:
+        """Waits until there is a line, or there are none any more."""
+        running = self._running or self._start(lines=True)
+        while not self._lines:
+            event = await anext(running, None)
+            if event is None:
+                return
+            if isinstance(event, Output) and event.source is OutputSource.STDOUT:
+                self._lines += map(self._line, self._splitter.split(event.data))
+            elif isinstance(event, Exited):
+                self._lines += map(self._line, self._splitter.rest())
 
     def _start(self, *, lines: bool) -> AsyncGenerator[ProcessEvent, None]:
         if self._running is not None or self._closed:
