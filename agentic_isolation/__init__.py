@@ -55,6 +55,7 @@ from agentic_isolation.errors import (
 )
 from agentic_isolation.files import Files, FileWatch
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
+from agentic_isolation.jsonl import JsonLine
 from agentic_isolation.models import (
     CapturedOutput,
     ExecuteResult,
@@ -81,7 +82,7 @@ from agentic_isolation.models import (
 )
 from agentic_isolation.process import Process
 from agentic_isolation.service import ServiceClient
-from agentic_isolation.stream import OutputStream
+from agentic_isolation.stream import JsonStream, OutputStream
 from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.workspace import AgenticWorkspace
 
@@ -114,6 +115,8 @@ __all__ = [
     "Isolation",
     "IsolationError",
     "IsolationUnavailableError",
+    "JsonLine",
+    "JsonStream",
     "NetworkMode",
     "NoSpaceError",
     "NoTerminalError",

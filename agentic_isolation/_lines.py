@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 MAX_LINE = 16 << 20
 """Bytes after which a line without an end is given out in pieces."""
 
 
+class Line(NamedTuple):
+    """A line, or a piece of one that is too long to be given out whole."""
+
+    text: str
+    """Without its newline; invalid UTF-8 is replaced."""
+    whole: bool
+
+
 class LineSplitter:
-    """Takes pieces of an output and gives its lines, as text without their newlines; invalid UTF-8 is replaced."""
+    """Takes pieces of an output and gives its lines."""
 
     def __init__(self) -> None:
         self._partial = bytearray()
+        self._cut = False
 
-    def split(self, data: bytes) -> list[str]:
+    def split(self, data: bytes) -> list[Line]:
         """Returns the lines that are complete with these bytes."""
         lines = []
         *complete, rest = data.split(b"\n")
         for line in complete:
             self._partial += line
-            lines.append(self._take())
+            lines.append(self._take(ended=True))
         self._partial += rest
         if len(self._partial) >= MAX_LINE:
-            lines.append(self._take())
+            lines.append(self._take(ended=False))
         return lines
 
-    def rest(self) -> list[str]:
+    def rest(self) -> list[Line]:
         """Returns the last line where it has no newline."""
-        return [self._take()] if self._partial else []
+        return [self._take(ended=True)] if self._partial else []
 
-    def _take(self) -> str:
-        line = self._partial.decode("utf-8", "replace")
+    def _take(self, *, ended: bool) -> Line:
+        line = Line(self._partial.decode("utf-8", "replace"), whole=ended and not self._cut)
         self._partial.clear()
+        self._cut = not ended
         return line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -87,7 +87,7 @@ class Process:
             raise StopAsyncIteration
         return event
 
-    async def lines(self) -> AsyncIterator[str]:
+    async def lines(self) -> AsyncGenerator[str, None]:
         """Yields the lines of its standard output, or of its terminal, as text without their newlines.
 
         Invalid UTF-8 is replaced. A terminal ends lines with a carriage return, which is left out as well.
@@ -186,8 +186,8 @@ class Process:
         while not self._lines:
             event = await self._attachment.next()
             if event is None:
-                self._lines += self._splitter.rest()
+                self._lines += (line.text for line in self._splitter.rest())
                 break
             if isinstance(event, Output) and event.source is OutputSource.STDOUT:
-                self._lines += (line.removesuffix("\r") for line in self._splitter.split(event.data))
+                self._lines += (line.text.removesuffix("\r") for line in self._splitter.split(event.data))
         return bool(self._lines)

@@ -11,21 +11,17 @@ from typing import TYPE_CHECKING, Self
 from agentic_isolation import _convert as convert
 from agentic_isolation._lifecycle import Connect, Lifecycle, connected
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
-from agentic_isolation._target import target_or_default
+from agentic_isolation._running import RunsCommands
+from agentic_isolation._target import service_at, target_or_default
 from agentic_isolation.files import Files
-from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.models import (
-    ExecuteResult,
     FileInfo,
     ResourceLimits,
     SecurityConfig,
-    Termination,
     WorkspaceConfig,
     WorkspaceInfo,
-    command_of,
 )
-from agentic_isolation.process import Process
-from agentic_isolation.stream import OutputStream
+from agentic_isolation.service import ServiceClient
 from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb
 
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
     from agentic_isolation._transfers import Transfers
 
 
-class AgenticWorkspace:
+class AgenticWorkspace(RunsCommands):
     """A workspace of its own for an agent: commands run in it, files lie in it, and it goes away when it is closed.
 
     Use it in either way; both make the workspace and see to its lease:
@@ -55,7 +51,6 @@ class AgenticWorkspace:
         target: The service's address, `host:port` or `unix:PATH`.
         retry_timeout: Seconds for which calls bear with a service that cannot be reached; then they raise
             UnavailableError. 0: not at all; a command then dies with its connection.
-
         connect: Reaches a service that has no address, in place of one at `target`.
 
     Raises:
@@ -168,159 +163,6 @@ class AgenticWorkspace:
         """
         return self._lifecycle.info
 
-    async def execute(
-        self,
-        command: str | Sequence[str],
-        *,
-        timeout: float | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: str | bytes | None = None,
-        output_limit: int | None = None,
-        redact_secrets: bool = False,
-    ) -> ExecuteResult:
-        """Runs a command to its end.
-
-        Cancelled, it kills the command's whole process tree. It goes on when the connection breaks or the service is
-        started anew, and the command runs once.
-
-        Args:
-            command: A line for `/bin/sh -c`, or a program with its arguments.
-            timeout: Seconds until the whole process tree is killed; the result is then `timed_out`.
-            cwd: Absolute path; None: the workspace's working_dir.
-            env: Laid over the workspace's environment.
-            stdin: Standard input; None: empty.
-            output_limit: Bytes to keep of each of stdout and stderr, at most 16 MiB; None: 1 MiB. Of more, head and
-                tail are kept and the result is `truncated`.
-            redact_secrets: Put `***` in place of the workspace's secrets in its output.
-
-        Raises:
-            InvalidArgumentError: Something about the command makes no sense; the error names it.
-            StartError: It could not start: no such program, not executable, no such directory.
-            WorkspaceNotFoundError, WorkspaceLostError: The workspace is gone.
-            UnavailableError: The service cannot be reached; the command dies after retry_timeout.
-            ResultForgottenError: It is over, and its result was forgotten while the service could not be reached.
-        """
-        parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin, redact_secrets=redact_secrets)
-        return await self._lifecycle.commands.execute(parsed, output_limit)
-
-    def stream(
-        self,
-        command: str | Sequence[str],
-        *,
-        timeout: float | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: str | bytes | None = None,
-        redact_secrets: bool = False,
-    ) -> OutputStream:
-        """Runs a command and gives its output as it is printed: iterate over the result for stdout's lines.
-
-        The command starts with the first step. Its process tree is killed when iteration is left or cancelled. When the
-        connection breaks, or the service is started anew, output goes on where it was.
-
-        Args:
-            command: A line for `/bin/sh -c`, or a program with its arguments.
-            timeout: Seconds until the whole process tree is killed.
-            cwd: Absolute path; None: the workspace's working_dir.
-            env: Laid over the workspace's environment.
-            stdin: Standard input; None: empty.
-            redact_secrets: Put `***` in place of the workspace's secrets in its output.
-
-        Raises:
-            ProcessNotFoundError, OffsetError: While iterating: the command, or that much of its output, was forgotten
-                while the service could not be reached.
-            IsolationError: While iterating, as `execute`.
-        """
-        commands = self._lifecycle.commands
-        parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin, redact_secrets=redact_secrets)
-        return OutputStream(partial(commands.events, convert.command_to_pb(parsed)))
-
-    async def start(
-        self,
-        command: str | Sequence[str],
-        *,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        terminal: TerminalSize | None = None,
-        detached: bool = False,
-        redact_secrets: bool = False,
-    ) -> Process:
-        """Starts a command to be interacted with, and returns when it runs. Cancelled, it leaves nothing running.
-
-        Args:
-            command: A line for `/bin/sh -c`, or a program with its arguments.
-            cwd: Absolute path; None: the workspace's working_dir.
-            env: Laid over the workspace's environment.
-            timeout: Seconds until the whole process tree is killed.
-            terminal: Run it in a pseudo-terminal of this size, to which all its output goes; None: in plain pipes.
-            detached: It lives until the workspace ends, whoever reads it; the oldest output is lost when nobody does.
-            redact_secrets: Put `***` in place of the workspace's secrets in its output.
-
-        Raises:
-            IsolationError: As `execute`.
-        """
-        parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, redact_secrets=redact_secrets)
-        return await self._lifecycle.commands.start(parsed, terminal=terminal, detached=detached)
-
-    async def attach(
-        self,
-        process_id: str,
-        *,
-        offset: int = 0,
-        read_only: bool = False,
-        take_input: bool = False,
-        observe: bool = False,
-    ) -> Process:
-        """Attaches to a process that was started before, by this program or another one.
-
-        Args:
-            process_id: Its id.
-            offset: First byte of its output wanted; what is not there any more is told by a Gap.
-            read_only: Only read; needed for processes that were not made by `start`.
-            take_input: Become the writer of its input also where somebody else is.
-            observe: Neither keep it alive nor let it go on by reading; implies read_only.
-
-        Raises:
-            ProcessNotFoundError: There is none of that id, or it is no longer remembered.
-            InputTakenError: Somebody else writes to it.
-            OffsetError: So much has not been written yet.
-        """
-        return await self._lifecycle.commands.attach(
-            process_id, offset, read_only=read_only or observe, take_input=take_input, observe=observe
-        )
-
-    async def processes(self) -> list[ProcessInfo]:
-        """Returns the processes that were started in the workspace and are remembered, oldest first.
-
-        Raises:
-            IsolationError: The workspace is gone or cannot be reached.
-        """
-        return await self._lifecycle.commands.list()
-
-    async def wait(self, process_id: str) -> Termination:
-        """Waits for the end of a process and returns how it ended. It neither reads the process nor keeps it alive.
-
-        Raises:
-            ProcessNotFoundError: There is none of that id, or it is no longer remembered.
-        """
-        return await self._lifecycle.commands.wait(process_id)
-
-    async def signal(self, process_id: str, number: int, *, tree: bool = False) -> None:
-        """Sends a signal to a process.
-
-        Args:
-            process_id: Its id.
-            number: The signal, 1 to 64.
-            tree: To every process of its tree; SIGKILL returns when nothing of it is left. Otherwise to the foreground
-                of its terminal, and to the command where it has none.
-
-        Raises:
-            ProcessNotFoundError: There is none of that id, or it is no longer remembered.
-        """
-        await self._lifecycle.commands.signal(process_id, number, tree=tree)
-
     async def describe(self) -> WorkspaceInfo:
         """Returns the workspace as it is now: its state, its lease, and what it uses.
 
@@ -415,3 +257,31 @@ class AgenticWorkspace:
         from agentic_isolation._transfers import Transfers
 
         return Transfers(self._lifecycle.connection, self.id)
+
+    # The last one: to type checkers `list` is this from here on.
+    @classmethod
+    async def list(
+        cls,
+        labels: Mapping[str, str] | None = None,
+        *,
+        target: str | None = None,
+        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
+    ) -> list[WorkspaceInfo]:
+        """Returns the workspaces of a service, oldest first; each can be used by `connect` with its id.
+
+        Without a `target`, and without AGENTIC_ISOLATION_TARGET, they are those of this event loop's embedded service.
+
+        Args:
+            labels: Only those that have all of these.
+            target: The service's address, `host:port` or `unix:PATH`; None: AGENTIC_ISOLATION_TARGET.
+            retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
+
+        Raises:
+            InvalidArgumentError: The retry_timeout is negative, infinite or no number.
+            UnavailableError: The service cannot be reached.
+        """
+        async with (
+            service_at(target_or_default(target)) as address,
+            ServiceClient(address, retry_timeout=retry_timeout) as service,
+        ):
+            return [workspace async for workspace in service.list_workspaces(labels)]

@@ -64,9 +64,9 @@ async def test_closing_kills_everything_and_may_be_repeated(way: Way) -> None:
     with pytest.raises(IsolationError):
         await run
     await ws.close()
-    for attempt in (lambda: ws.execute("true"), lambda: ws.read_file("x"), lambda: ws.files.list()):
+    for attempt in (ws.execute, ws.read_file, ws.file_exists):
         with pytest.raises(IsolationError):
-            await attempt()
+            await attempt("x")
 
 
 async def test_closing_ends_streams_with_an_error(way: Way) -> None:

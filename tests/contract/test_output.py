@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from agentic_isolation import Exited, Gap, Output, OutputSource, Started
+import pytest
+
+from agentic_isolation import Exited, Gap, InvalidArgumentError, Output, OutputSource, Started
 from tests.support.jobs import python
 from tests.support.ways import Workspace
 
@@ -127,6 +129,25 @@ async def test_lines_and_ends(ws: Workspace) -> None:
     for command, stdout, lines in LINES:
         assert (await ws.execute(command)).stdout == stdout
         assert [line async for line in ws.stream(command)] == lines
+
+
+async def test_lines_as_json(ws: Workspace) -> None:
+    """Beside those that are something else; only stdout's."""
+    printed = 'printf \'{"step": 1}\\r\\nnot json\\n\\n[NaN]\\n{"cut": "\\377"}\\n{"last": true}\'; echo "{}" >&2'
+    async with ws.stream(printed, parse="jsonl") as stream:
+        lines = [(line.raw, line.value, line.is_json) async for line in stream]
+    assert lines == [
+        ('{"step": 1}\r', {"step": 1}, True),
+        ("not json", None, False),
+        ("", None, False),
+        ("[NaN]", None, False),
+        ('{"cut": "\ufffd"}', {"cut": "\ufffd"}, True),
+        ('{"last": true}', {"last": True}, True),
+    ]
+    assert stream.exit_code == 0
+    with pytest.raises(InvalidArgumentError, match="jsonl") as raised:
+        ws.stream(printed, parse="json")  # type: ignore[call-overload]
+    assert raised.value.field == "parse"
 
 
 async def test_no_output_at_all(ws: Workspace) -> None:

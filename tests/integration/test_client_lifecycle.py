@@ -266,6 +266,22 @@ async def test_service_client(service: ServedProcess, served: AgenticWorkspace) 
         await served.execute("true")
 
 
+async def test_listing(service: ServedProcess, served: AgenticWorkspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a service by its address, of the environment's, and of this loop's embedded one."""
+    listed = await AgenticWorkspace.list({"for": "connecting"}, target=service.target)
+    assert [(workspace.id, workspace.labels["for"]) for workspace in listed] == [(served.id, "connecting")]
+    assert await AgenticWorkspace.list({"for": "nothing"}, target=service.target) == []
+    async with AgenticWorkspace.connect(listed[0].id, target=service.target) as ws:
+        assert (await ws.execute("echo found")).stdout == "found\n"
+    monkeypatch.setenv("AGENTIC_ISOLATION_TARGET", service.target)
+    assert served.id in [workspace.id for workspace in await AgenticWorkspace.list()]
+    assert await AgenticWorkspace.list(target="") == []
+    async with embedded() as first, embedded() as second:
+        assert [workspace.id for workspace in await AgenticWorkspace.list(target="")] == [first.id, second.id]
+    with pytest.raises(UnavailableError, match="nobody"):
+        await AgenticWorkspace.list(target="unix:nobody.sock", retry_timeout=0)
+
+
 async def test_target_from_the_environment(service: ServedProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTIC_ISOLATION_TARGET", service.target)
     async with AgenticWorkspace.create(provider="local") as ws, ServiceClient(service.target) as client:

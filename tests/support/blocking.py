@@ -17,6 +17,8 @@ ALLOWED: tuple[tuple[str, str, set[str]], ...] = (
     ("os.stat", "agentic_isolation_service/guest/binary.py", {"guest_binary"}),
     # aiodocker reads its own version when the first Docker workspace imports it.
     ("io.TextIOWrapper.read", "importlib/metadata/__init__.py", {"metadata"}),
+    # Synchronous workspaces are there for programs that wait, beside whatever event loop their thread has.
+    ("threading.Lock.acquire", "agentic_isolation/_loop_thread.py", {"run", "stop"}),
     # gRPC joins its poller when its last channel or server is collected, which may happen below any frame.
     ("threading.Lock.acquire", "threading.py", {"join"}),
 )
