@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from agentic_isolation import _convert_interaction as convert
 from agentic_isolation._connection import Connection
 from agentic_isolation._outbox import Outbox
-from agentic_isolation.errors import ClosedError, IsolationError, UnavailableError
+from agentic_isolation.errors import ClosedError, InvalidArgumentError, IsolationError, UnavailableError
 from agentic_isolation.interaction import AttachEvent, InputProgress, TerminalSize
 from agentic_isolation.models import Exited, Gap, Output, Started, Termination
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -42,6 +42,9 @@ class Attachment:
         """How the process ended; None while that has not been heard."""
         self._connection = connection
         self._opening = opening
+        self._current: pb.AttachOpen | None = None
+        """What the call that is under way was opened with."""
+        self._writes = not opening.read_only
         self._on_end = on_end
         self._patience = connection.patience()
         self._changed = asyncio.Event()
@@ -66,13 +69,15 @@ class Attachment:
         return self._closed or self._error is not None or self.termination is not None
 
     async def open(self) -> None:
-        """Begins, and returns when the process runs.
+        """Begins, and returns when the process runs, and its input can be written to where it is to be.
 
         Raises:
+            InputTakenError: Another attachment is the writer.
             IsolationError: It could not start, or there is none of that id.
         """
         self._task = asyncio.create_task(self._run(), name="process-attachment")
-        await self._until(lambda: self._started or self._over)
+        ready = self._outbox.is_placed if self._writes else lambda: self._started
+        await self._until(lambda: ready() or self._over)
         self._raise_failure()
 
     async def next(self) -> Event | None:
@@ -129,6 +134,7 @@ class Attachment:
 
     def end_input(self) -> None:
         """Ends the input after what was written. May be called twice."""
+        self._refuse_reader()
         self._raise_failure()
         self._outbox.end_wanted = True
         self._notify()
@@ -167,14 +173,19 @@ class Attachment:
 
     async def _call(self) -> None:
         self._outbox.begin_call()
-        responses = self._connection.stream(self._connection.stub.Attach, self._requests(self._opening_now()))
-        async with contextlib.aclosing(responses):
-            async for response in responses:
-                self._patience.renew()
-                await self._take(convert.attach_event_from_pb(response))
-                if self.termination is not None:
-                    return
-        raise UnavailableError("the attachment ended before the process did")
+        opening = self._current = self._opening_now()
+        responses = self._connection.stream(self._connection.stub.Attach, self._requests(opening))
+        try:
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    self._patience.renew()
+                    await self._take(convert.attach_event_from_pb(response))
+                    if self.termination is not None:
+                        return
+            raise UnavailableError("the attachment ended before the process did")
+        finally:
+            self._current = None  # whoever takes the requests of a call may go on when that has ended
+            self._notify()
 
     def _opening_now(self) -> pb.AttachOpen:
         if not self._started:
@@ -184,9 +195,8 @@ class Attachment:
             resume=pb.ProcessResume(
                 process_id=self.process_id, offset=self._received, observe=self._opening.resume.observe
             ),
-            read_only=self._opening.read_only,
-            # The writer that is in the way is this one, of the call before.
-            take_input=not self._opening.read_only,
+            read_only=not self._writes,
+            take_input=self._writes,  # the writer that is in the way is this one, of the call before
         )
 
     async def _take(self, event: AttachEvent | None) -> None:
@@ -207,8 +217,8 @@ class Attachment:
     async def _requests(self, opening: pb.AttachOpen) -> AsyncGenerator[pb.AttachRequest, None]:
         yield pb.AttachRequest(open=opening)
         size: TerminalSize | None = None
-        await self._until(lambda: self._started)
-        while True:
+        await self._until(lambda: self._started or self._current is not opening)
+        while self._current is opening:
             changed = self._changed
             if self._size is not None and self._size is not size:
                 size = self._size
@@ -227,7 +237,12 @@ class Attachment:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
+    def _refuse_reader(self) -> None:
+        if not self._writes:
+            raise InvalidArgumentError("it only reads; attach without this to write", field="read_only")
+
     def _refuse_ended(self) -> None:
+        self._refuse_reader()
         self._raise_failure()
         if self._outbox.ended or self._outbox.end_wanted or self.termination is not None:
             raise ClosedError("the standard input of the process has ended")

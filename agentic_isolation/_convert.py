@@ -97,6 +97,7 @@ def config_to_pb(config: WorkspaceConfig) -> pb.CreateWorkspaceRequest:
         lease_duration=duration_to_pb(config.lease, "lease_duration"),
         idle_timeout=_optional_duration(config.idle_timeout, "idle_timeout"),
         max_lifetime=_optional_duration(config.max_lifetime, "max_lifetime"),
+        secrets=_texts(config.secrets, "secrets"),
     )
 
 
@@ -114,6 +115,7 @@ def config_from_pb(request: pb.CreateWorkspaceRequest) -> WorkspaceConfig:
         lease=duration_from_pb(request.lease_duration) if request.HasField("lease_duration") else default.lease,
         idle_timeout=duration_from_pb(request.idle_timeout) if request.HasField("idle_timeout") else None,
         max_lifetime=duration_from_pb(request.max_lifetime) if request.HasField("max_lifetime") else None,
+        secrets=dict(request.secrets),
     )
 
 

@@ -24,6 +24,10 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def is_placed(self) -> bool:
+        """Whether the process has said where its input is."""
+        return self._begin is not None
+
     def put(self, data: bytes) -> None:
         """Adds bytes to be sent."""
         self._kept += data

@@ -208,6 +208,8 @@ class WorkspaceConfig:
     """Seconds after which it ends when nothing is under way in it; None: never."""
     max_lifetime: float | None = None
     """Seconds after which it ends, however often its lease is renewed; None: no limit."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables of every command whose values are given to processes only, and are written down nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

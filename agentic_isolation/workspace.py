@@ -83,6 +83,7 @@ class AgenticWorkspace(RunsCommands):
         lease: float = 300.0,
         idle_timeout: float | None = None,
         max_lifetime: float | None = None,
+        secrets: Mapping[str, str] | None = None,
         target: str | None = None,
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
     ) -> AgenticWorkspace:
@@ -99,6 +100,9 @@ class AgenticWorkspace(RunsCommands):
             lease: Seconds after which it ends by itself when this program is gone; renewed in the background.
             idle_timeout: Seconds after which it ends when nothing is under way in it; None: never.
             max_lifetime: Seconds after which it ends, however often its lease is renewed; None: no limit.
+            secrets: Environment of every command that is given to processes only: it is in nothing that the engine
+                tells of the workspace, in no log, listing or repr. `redact_secrets` of a command hides the values in
+                its output.
             target: The service's address, `host:port` or `unix:PATH`.
             retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
         """
@@ -113,6 +117,7 @@ class AgenticWorkspace(RunsCommands):
             lease=lease,
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
+            secrets=dict(secrets or {}),
         )
         return cls(config, target=target, retry_timeout=retry_timeout)
 

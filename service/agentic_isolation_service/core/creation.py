@@ -8,7 +8,7 @@ import contextlib
 import datetime as dt
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from agentic_isolation._cleanup import finish
@@ -43,17 +43,26 @@ class Creations:
         self.under_way: dict[str, asyncio.Task[object]] = {}
         """The tasks that make workspaces, by the workspaces' ids."""
 
+    async def find(self, config: WorkspaceConfig, request_id: str) -> str | None:
+        """Returns the id of the workspace that a request has made before; None: there is none.
+
+        Raises:
+            InvalidArgumentError: The request asked for something else.
+        """
+        asked = self._record(config, request_id)
+        return await self._registry.find_request(request_id, asked.config, asked.secrets_fingerprint)
+
     async def make(self, provider: Provider, config: WorkspaceConfig, request_id: str) -> HeldWorkspace:
         """Returns a new workspace, which runs commands. Leaves nothing of it when it fails or is cancelled.
 
         Raises:
             IsolationError: As Workspaces.create.
         """
-        record = WorkspaceRecord(config, _announced(config), request_id)
+        record = self._record(config, request_id)
         with self._counted(record.info.id):
             try:
                 await self._registry.put(record)
-                return await self._make(provider, record)
+                return await self._make(provider, record, config.secrets)
             except BaseException:
                 await finish(self._forget(record))
                 raise
@@ -69,7 +78,13 @@ class Creations:
         finally:
             del self.under_way[workspace_id]
 
-    async def _make(self, provider: Provider, record: WorkspaceRecord) -> HeldWorkspace:
+    def _record(self, config: WorkspaceConfig, request_id: str) -> WorkspaceRecord:
+        """Returns what is written down of a workspace that is asked for: all but its secrets."""
+        fingerprint = self._identity.fingerprint(config.secrets)
+        public = replace(config, secrets={})
+        return WorkspaceRecord(public, _announced(public), request_id, secrets_fingerprint=fingerprint)
+
+    async def _make(self, provider: Provider, record: WorkspaceRecord, given: Mapping[str, str]) -> HeldWorkspace:
         workspace_id, config = record.info.id, record.config
         key = self._identity.guest_key(workspace_id)
         place = await provider.create(PlaceSpec(workspace_id, config, key, self._request_window))
@@ -81,6 +96,8 @@ class Creations:
                 record.info, state=WorkspaceState.READY, isolation=isolation, host_path=place.host_path
             )  # fmt: skip
             ready = replace(record, info=info)
+            if given:
+                await session.call({"op": "secrets", "values": dict(given)}, since=3)
             # So that the workspace is known to be ours even if the registry is lost.
             sealed = self._identity.seal(self._registry.encode(ready))
             await session.call({"op": "remember", "record": sealed})

@@ -13,13 +13,15 @@ class WorkspaceRecord:
     """A workspace as it is written down."""
 
     config: WorkspaceConfig
-    """What was asked for; its `lease` is that of the last renewal."""
+    """What was asked for, without its secrets; its `lease` is that of the last renewal."""
     info: WorkspaceInfo
     """Its `state` is CREATING, READY or DESTROYING."""
     request_id: str = ""
     """Of the CreateWorkspace that asked for it."""
     owner: str = ""
     """Whose it is; empty where the service knows no identities."""
+    secrets_fingerprint: str = ""
+    """Of the secrets that were asked for, for telling requests apart; only while the workspace is made."""
 
 
 class Registry(Protocol):
@@ -32,7 +34,7 @@ class Registry(Protocol):
     async def load(self) -> list[WorkspaceRecord]:
         """Returns all workspaces that were put and not removed."""
 
-    async def find_request(self, request_id: str, config: WorkspaceConfig) -> str | None:
+    async def find_request(self, request_id: str, config: WorkspaceConfig, secrets_fingerprint: str = "") -> str | None:
         """Returns the id of the workspace that a request has made, also of one that is gone; None: there was none.
 
         Raises:

@@ -30,6 +30,8 @@ DEFAULT_OUTPUT_LIMIT = 1 << 20
 """Bytes."""
 MAX_STDIN = 1 << 20
 """Bytes of Command.stdin."""
+MAX_SECRETS = 128 << 10
+"""Bytes of a workspace's secrets together."""
 MAX_COMMAND = 512 << 10
 """Bytes of a command's arguments and environment together."""
 MAX_PATH = 4096
@@ -50,6 +52,7 @@ def check_config(config: WorkspaceConfig) -> None:
     """Raises InvalidArgumentError where a workspace is asked for with a field that no provider could accept."""
     check_absolute_path(config.working_dir, "working_dir")
     check_environment(config.environment, "environment")
+    _check_secrets(config)
     check_labels(config.labels)
     check_lease(config.lease)
     for seconds, field in ((config.idle_timeout, "idle_timeout"), (config.max_lifetime, "max_lifetime")):
@@ -163,6 +166,17 @@ def check_seconds(seconds: float, field: str, least: float, most: float) -> None
     """Raises InvalidArgumentError where a time is not between two bounds, both included."""
     if not least <= check_finite(seconds, field) <= most:
         raise refuse(field, f"{seconds:g} s is out of range; it must be from {least:g} s to {most:g} s")
+
+
+def _check_secrets(config: WorkspaceConfig) -> None:
+    check_environment(config.secrets, "secrets")
+    for name in config.secrets.keys() & config.environment.keys():
+        raise refuse(
+            f'secrets["{name}"]', "it is in `environment` too, where it would be no secret; leave it out there"
+        )
+    size = sum(len((name + value).encode()) for name, value in config.secrets.items())
+    if size > MAX_SECRETS:
+        raise refuse("secrets", f"{size} bytes, more than {MAX_SECRETS}; pass the bulk as a file")
 
 
 def _check_size(command: Command) -> None:

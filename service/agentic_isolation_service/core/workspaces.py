@@ -197,7 +197,7 @@ class Workspaces:
         return self._providers[name]
 
     async def _create(self, provider: Provider, config: WorkspaceConfig, request_id: str) -> WorkspaceInfo:
-        if request_id and (workspace_id := await self._registry.find_request(request_id, config)):
+        if request_id and (workspace_id := await self._creations.find(config, request_id)):
             return self.get(workspace_id).info
         self._refuse_when_closing()
         if len(self._held) + len(self._creations.under_way) >= self.max_workspaces:

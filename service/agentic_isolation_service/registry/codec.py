@@ -46,7 +46,8 @@ def decode(text: str) -> WorkspaceRecord:
     )
 
 
-def digest(config: WorkspaceConfig) -> str:
-    """Returns what is equal for equal configurations, whatever the order of their labels and variables."""
+def digest(config: WorkspaceConfig, secrets_fingerprint: str) -> str:
+    """Returns what is equal for equal requests, whatever the order of their labels and variables."""
     message = convert.config_to_pb(config)
-    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
+    text = message.SerializeToString(deterministic=True) + secrets_fingerprint.encode()
+    return hashlib.sha256(text).hexdigest()

@@ -65,13 +65,13 @@ class SqliteRegistry:
                 _log.warning("a workspace cannot be read: %s", error, extra={"workspace_id": workspace_id})
         return records
 
-    async def find_request(self, request_id: str, config: WorkspaceConfig) -> str | None:
+    async def find_request(self, request_id: str, config: WorkspaceConfig, secrets_fingerprint: str = "") -> str | None:
         """Returns the id of the workspace that a request has made."""
         query = "SELECT digest, workspace_id FROM requests WHERE request_id = ?"
         found = await self._run(lambda db: db.execute(query, (request_id,)).fetchone())
         if found is None:
             return None
-        if found[0] != codec.digest(config):
+        if found[0] != codec.digest(config, secrets_fingerprint):
             raise InvalidArgumentError(
                 f"{request_id!r} was used for another request before; make a new id for each request",
                 field="request_id",
@@ -82,7 +82,7 @@ class SqliteRegistry:
         """Writes a workspace down, and once it is READY its request with it, both or none."""
         workspace_id, ready = record.info.id, record.info.state is WorkspaceState.READY
         row = (workspace_id, self.encode(record))
-        request = (record.request_id, codec.digest(record.config), workspace_id)
+        request = (record.request_id, codec.digest(record.config, record.secrets_fingerprint), workspace_id)
 
         def write(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR REPLACE INTO workspaces VALUES (?, ?)", row)
