@@ -195,20 +195,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     about = {place for mark in metafunc.definition.iter_markers("places") for place in mark.args}
     ways = {name: marks for name, marks in WAYS.items() if not about or name.rpartition("-")[0] in about}
     shares = "ws" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("own_workspace")
-    metafunc.parametrize(
-        "way",
-        [
-            pytest.param(
-                name,
-                marks=[
-                    *(getattr(pytest.mark, mark) for mark in marks),
-                    *([_one_loop] if shares and is_shared(name) else ()),
-                ],
-            )
-            for name, marks in ways.items()
-        ],
-        indirect=True,
-    )
+
+    def marks_of(name: str) -> list[pytest.MarkDecorator]:
+        marks = [getattr(pytest.mark, mark) for mark in ways[name]]
+        return [*marks, _one_loop] if shares and is_shared(name) else marks
+
+    metafunc.parametrize("way", [pytest.param(name, marks=marks_of(name)) for name in ways], indirect=True)
 
 
 def _shares(item: pytest.Item) -> bool:

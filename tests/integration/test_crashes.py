@@ -10,6 +10,7 @@ import contextlib
 import json
 import signal
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +25,9 @@ from tests.integration.wire import Stub
 from tests.support.engine_leaks import containers, volumes
 from tests.support.eventually import eventually
 from tests.support.failpoints import RECORD, Failpoint, Orders
+from tests.support.fork_server import ForkServer
 from tests.support.jobs import new_mark
+from tests.support.program import python_environment
 
 AT_A_TIME = 3
 """Services that are killed at a time."""
@@ -149,8 +152,15 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def forks(warm: None) -> Iterator[ForkServer]:
+    """Hundreds of services are started here."""
+    with ForkServer(python_environment()) as forks:
+        yield forks
+
+
 @pytest.fixture
-def ground(warm: None) -> None:
+def ground(warm: None, forks: ForkServer) -> None:
     """Nothing is asked of the shared service here."""
 
 
@@ -232,14 +242,16 @@ def _distinct(points: list[Failpoint]) -> list[Failpoint]:
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(("kind", "name"), CASES)
-async def test_killed_at_every_step(request: pytest.FixtureRequest, directory: Path, kind: str, name: str) -> None:
+async def test_killed_at_every_step(
+    request: pytest.FixtureRequest, directory: Path, forks: ForkServer, kind: str, name: str
+) -> None:
     engine = None if kind == "local" else request.getfixturevalue("engine")
     scenario = SCENARIOS[name]
     async with contextlib.AsyncExitStack() as stack:
         victims = []
         for number in range(AT_A_TIME):
             own = directory / str(number)
-            mine = await stack.enter_async_context(lasting(own, "--log-level", "error", failing=True))
+            mine = await stack.enter_async_context(lasting(own, "--log-level", "error", failing=True, forks=forks))
             victims.append(Victim(mine, own, engine))
         points = await victims[0].record(scenario(kind))
         assert {point.when for point in points} == {"before", "after"}

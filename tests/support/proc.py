@@ -156,6 +156,7 @@ def _status_bytes(pid: int, name: str) -> int:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:  # thousands of times a minute: without what Path adds
+            return file.readall()
     except OSError:
         return b""

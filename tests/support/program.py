@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from agentic_isolation_service.config import IMAGE_VARIABLE, LABELS_VARIABLE
+from tests.support.fork_server import ForkedProcess, ForkServer
 
 CHECKOUT = Path(__file__).parents[2]
 START_TIMEOUT = 30.0
@@ -28,6 +29,7 @@ class Program:
         name: What it is called when it does not come up.
         stderr: Where its standard error goes; None: where ours does.
         environment: Variables of its environment beside python_environment's.
+        forks: What forks it; None: it starts from nothing, as users start it.
     """
 
     def __init__(
@@ -37,14 +39,15 @@ class Program:
         name: str,
         stderr: IO[bytes] | None = None,
         environment: dict[str, str] | None = None,
+        forks: ForkServer | None = None,
     ) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=python_environment(**environment or {}),
-            cwd="/",
-        )
+        variables = python_environment(**environment or {})
+        self.process: subprocess.Popen[bytes] | ForkedProcess
+        if forks is None:
+            command = [sys.executable, "-m", module, *arguments]
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=variables, cwd="/")
+        else:
+            self.process = forks.start(module, *arguments, environment=variables, stderr=stderr)
         try:
             self.announcement = announced(self.process, name)
         except BaseException as error:
@@ -87,7 +90,7 @@ def python_environment(**changes: str) -> dict[str, str]:
     return environment | changes
 
 
-def announced(process: subprocess.Popen[bytes], name: str) -> str:
+def announced(process: subprocess.Popen[bytes] | ForkedProcess, name: str) -> str:
     """Returns the first line that a program prints, which it must do in time."""
     assert process.stdout is not None
     deadline = time.monotonic() + START_TIMEOUT

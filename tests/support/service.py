@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.fork_server import ForkServer
 from tests.support.program import Program
 
 STOP_TIMEOUT = 30.0
@@ -21,13 +22,22 @@ class ServedProcess(Program):
         options: Options of `serve`.
         module: Another module to run in its place.
         environment: Variables of its environment beside ours.
+        forks: What forks it; None: it starts from nothing.
     """
 
-    def __init__(self, *options: str, module: str = _SERVICE, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *options: str,
+        module: str = _SERVICE,
+        environment: dict[str, str] | None = None,
+        forks: ForkServer | None = None,
+    ) -> None:
         command = ["serve"] if module == _SERVICE else []
         with tempfile.NamedTemporaryFile(prefix="service-log-", delete=False) as log:
             self._log = Path(log.name)
-            super().__init__(module, *command, *options, name="the service", stderr=log, environment=environment)
+            super().__init__(
+                module, *command, *options, name="the service", stderr=log, environment=environment, forks=forks
+            )
         self.target = self.announcement.removeprefix(_ANNOUNCEMENT)
 
     @property

@@ -16,8 +16,17 @@ _LEASE = 900.0
 """Seconds. Long, because leases are renewed only while a test that shares a workspace runs."""
 _LONGEST_PAUSE = 300.0
 """Seconds without such a test after which a workspace is replaced."""
-# Removes all files and tells how many processes there are; fails where a file stays.
-_RESTORE = "find . /tmp ~ /dev/shm -xdev -mindepth 1 -delete && set -- /proc/[0-9]* && echo $#"
+# Removes all files and kills all processes but the guest's and this shell; fails where something stays.
+_RESTORE = """
+find . /tmp ~ /dev/shm -xdev -mindepth 1 -delete || exit
+for process in /proc/[0-9]*; do
+  line=; read -r line <$process/cmdline
+  case $process:$line in
+    *:|/proc/$$:*|*agentic-guest*) ;;
+    *) kill -9 ${process#/proc/} || exit ;;
+  esac
+done 2>/dev/null
+"""
 _RESTORE_TIMEOUT = 10.0
 
 
@@ -29,8 +38,6 @@ def is_shared(way: str) -> bool:
 @dataclass(slots=True)
 class _Shared:
     workspace: Workspace
-    as_new: str
-    """What restoring it says when nothing was to be restored."""
     used: float
 
 
@@ -48,8 +55,7 @@ class SharedWorkspaces:
             shared = None
         if shared is None:
             workspace = await way.create(way.config(lease=_LEASE))
-            self._shared[way.name] = shared = _Shared(workspace, "", time.monotonic())
-            shared.as_new = await _restored(workspace)
+            self._shared[way.name] = shared = _Shared(workspace, time.monotonic())
         return shared.workspace
 
     async def give_back(self, way: Way) -> None:
@@ -57,7 +63,7 @@ class SharedWorkspaces:
         shared = self._shared[way.name]
         shared.used = time.monotonic()
         with contextlib.suppress(IsolationError):
-            if await _restored(shared.workspace) == shared.as_new:
+            if (await shared.workspace.execute(_RESTORE, timeout=_RESTORE_TIMEOUT)).success:
                 return
         await self.discard(way.name)
 
@@ -69,7 +75,3 @@ class SharedWorkspaces:
     async def discard(self, way: str) -> None:
         """Closes a way's workspace; the next test gets another one."""
         await self._shared.pop(way).workspace.close()
-
-
-async def _restored(workspace: Workspace) -> str:
-    return (await workspace.execute(_RESTORE, timeout=_RESTORE_TIMEOUT)).stdout
