@@ -213,6 +213,9 @@ func TestCopy(t *testing.T) {
 	if names := left(t, root); len(names) > 0 || exists2(in("x")) {
 		t.Error(names)
 	}
+	// Only so can the test clean up.
+	must(t, s.Remove("d", true))
+	must(t, s.Remove("e", true))
 }
 
 func TestChmod(t *testing.T) {
