@@ -58,7 +58,7 @@ func TestLeaseTellsWhatIsLeft(t *testing.T) {
 func TestLinkOfVersion2(t *testing.T) {
 	g := guesttest.Start(t, nil)
 	c := g.ConnectBy(2)
-	for _, op := range []string{"input", "resize", "wait", "secrets"} {
+	for _, op := range []string{"input", "resize", "wait", "secrets", "copy", "chmod", "pack", "unpack", "watch"} {
 		wantFault(t, c.Do(op, map[string]any{"process_id": "p"}), fault.Unsupported)
 	}
 	keep(t, g.Connect(), map[string]any{"KEY": "secret"})

@@ -322,3 +322,19 @@ func FuzzUnpack(f *testing.F) {
 		_ = s.Remove("x", true)
 	})
 }
+
+func BenchmarkUnpackSmallFiles(b *testing.B) {
+	var members []member
+	for i := range 200 {
+		for j := range 100 {
+			members = append(members, file(fmt.Sprintf("d/%03d/f%03d", i, j), strings.Repeat("x", 1000)))
+		}
+	}
+	raw := archive(b, members...)
+	s, _ := space(b)
+	for i := range b.N {
+		if _, err := unpack(s, fmt.Sprintf("u%d", i), raw); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,15 +1,22 @@
 package files
 
 import (
+	"errors"
+	"io/fs"
 	"os"
+	"path"
 	"strings"
+	"syscall"
 )
 
-// cursor goes about in the directories below a base. It keeps some of those around the last one, which are often wanted
-// next.
+// cursor goes about in the directories below a base. It follows symlinks that stay below it, one step at a time: the
+// kernel of gVisor follows them where package os asks it not to. It keeps some of the directories on the way to the
+// last one, which are often wanted next.
 type cursor struct {
 	base *os.Root
-	// kept are such that each lies in the one before.
+	// makes: directories that are missing are made.
+	makes bool
+	// kept are such that each lies in the one before. Their paths hold no symlinks.
 	kept []pinned
 }
 
@@ -18,37 +25,134 @@ type pinned struct {
 	dir  *os.Root
 }
 
+// errEscapes is what os.Root reports as well.
+var errEscapes = errors.New(escapesText)
+
 // at pins a directory. It is valid until the next call.
 func (c *cursor) at(path string) (*os.Root, error) {
-	for len(c.kept) > 0 && !lies(path, c.kept[len(c.kept)-1].path) {
+	real, err := c.resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	return c.pin(real)
+}
+
+// resolve is the path of a directory without symlinks.
+func (c *cursor) resolve(name string) (string, error) {
+	real, links := "", 0
+	for todo := name; todo != ""; {
+		var part string
+		part, todo, _ = strings.Cut(todo, "/")
+		switch {
+		case part == "" || part == ".":
+			continue
+		case part == ".." && real == "":
+			return "", errEscapes
+		case part == "..":
+			real, _ = divide(real)
+			continue
+		}
+		next := join(real, part)
+		if lies(c.innermost(), next) {
+			real = next
+			continue
+		}
+		target, err := c.step(real, part)
+		if err != nil {
+			return "", err
+		}
+		if target == "" {
+			real = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", syscall.ELOOP
+		}
+		if path.IsAbs(target) {
+			return "", errEscapes
+		}
+		todo = target + "/" + todo
+	}
+	return real, nil
+}
+
+// step goes into a directory, or returns what a symlink says that is there.
+func (c *cursor) step(around, name string) (target string, err error) {
+	dir, err := c.pin(around)
+	if err != nil {
+		return "", err
+	}
+	info, err := dir.Lstat(name)
+	if c.makes && errors.Is(err, fs.ErrNotExist) {
+		if err := dir.Mkdir(name, 0o755); err != nil {
+			return "", err
+		}
+		info, err = dir.Lstat(name)
+	}
+	switch {
+	case err != nil:
+		return "", err
+	case info.Mode()&os.ModeSymlink != 0:
+		return dir.Readlink(name)
+	case !info.IsDir():
+		return "", syscall.ENOTDIR
+	}
+	inner, err := openInner(dir, name, info)
+	if err != nil {
+		return "", err
+	}
+	c.keep(join(around, name), inner)
+	return "", nil
+}
+
+// openInner pins a directory that has been seen in a pinned one, and no other that has taken its place.
+func openInner(dir *os.Root, name string, seen os.FileInfo) (*os.Root, error) {
+	inner, err := dir.OpenRoot(name + within)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := inner.Stat("."); err != nil || !os.SameFile(info, seen) {
+		inner.Close()
+		return nil, syscall.ENOTDIR
+	}
+	return inner, nil
+}
+
+// pin pins a directory by its path without symlinks.
+func (c *cursor) pin(real string) (*os.Root, error) {
+	for len(c.kept) > 0 && !lies(real, c.innermost()) {
 		c.drop(len(c.kept) - 1)
 	}
-	if path == "" {
+	if real == "" {
 		return c.base, nil
 	}
 	if len(c.kept) == 0 {
 		// Those around it are wanted when what lies in it is done.
-		outer := path
+		outer := real
 		for range maxPinned / 2 {
 			outer, _ = divide(outer)
 		}
 		if outer != "" {
-			if err := c.open(outer); err != nil {
+			dir, err := c.base.OpenRoot(outer + within)
+			if err != nil {
 				return nil, err
 			}
+			c.keep(outer, dir)
 		}
 	}
-	for {
-		around := c.innermost()
-		if around == path {
-			return c.kept[len(c.kept)-1].dir, nil
+	for c.innermost() != real {
+		around, dir := c.innermost(), c.base
+		if around != "" {
+			dir = c.kept[len(c.kept)-1].dir
 		}
-		rest := strings.TrimPrefix(path[len(around):], "/")
-		first, _, _ := strings.Cut(rest, "/")
-		if err := c.open(join(around, first)); err != nil {
+		name, _, _ := strings.Cut(strings.TrimPrefix(real[len(around):], "/"), "/")
+		inner, err := dir.OpenRoot(name + within)
+		if err != nil {
 			return nil, err
 		}
+		c.keep(join(around, name), inner)
 	}
+	return c.kept[len(c.kept)-1].dir, nil
 }
 
 func (c *cursor) innermost() string {
@@ -58,26 +162,11 @@ func (c *cursor) innermost() string {
 	return c.kept[len(c.kept)-1].path
 }
 
-// open keeps one more directory.
-func (c *cursor) open(path string) error {
-	var dir *os.Root
-	var err error
-	around := c.innermost()
-	if around != "" {
-		dir, err = c.kept[len(c.kept)-1].dir.OpenRoot(path[len(around)+1:] + within)
-	}
-	if around == "" || err != nil {
-		// A symlink may lead out of that directory and stay below the base.
-		dir, err = c.base.OpenRoot(path + within)
-	}
-	if err != nil {
-		return err
-	}
+func (c *cursor) keep(real string, dir *os.Root) {
 	if len(c.kept) == maxPinned {
 		c.drop(0)
 	}
-	c.kept = append(c.kept, pinned{path, dir})
-	return nil
+	c.kept = append(c.kept, pinned{real, dir})
 }
 
 func (c *cursor) drop(i int) {

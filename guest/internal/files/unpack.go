@@ -42,7 +42,7 @@ func (s *Space) Unpack(p string, stream io.Reader) (Summary, error) {
 	defer base.Close()
 	source := &ending{stream: stream}
 	u := &unpacking{
-		space: s, at: at, archive: tar.NewReader(source), base: base, around: cursor{base: base},
+		space: s, at: at, archive: tar.NewReader(source), base: base, around: cursor{base: base, makes: true},
 		marks: unsettled{base: base}, temp: temporaryName(), seed: maphash.MakeSeed(), seen: map[uint64]struct{}{},
 	}
 	defer u.around.close()

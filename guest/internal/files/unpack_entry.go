@@ -17,9 +17,9 @@ func (u *unpacking) directory(name string, h *tar.Header) error {
 	mode := os.FileMode(h.Mode) & MaxMode
 	if name != "" {
 		outer, base := divide(name)
-		dir, err := u.parent(outer)
+		dir, err := u.around.at(outer)
 		if err == nil {
-			err = u.mkdir(dir, base, mode)
+			err = u.mkdir(dir, name, base, mode)
 		}
 		if err != nil {
 			return problem(at, err)
@@ -29,35 +29,21 @@ func (u *unpacking) directory(name string, h *tar.Header) error {
 	return problem(at, u.marks.add(name, mark{mode: mode, time: h.ModTime}))
 }
 
-func (u *unpacking) mkdir(dir *os.Root, base string, mode os.FileMode) error {
+func (u *unpacking) mkdir(dir *os.Root, name, base string, mode os.FileMode) error {
 	err := dir.Mkdir(base, mode|access)
 	if !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	info, err := dir.Stat(base)
+	// There may be a symlink to one.
+	made, err := u.around.at(name)
 	if err != nil {
 		return err
 	}
-	if !info.IsDir() {
-		return syscall.ENOTDIR
+	info, err := made.Stat(".")
+	if err != nil || info.Mode().Perm()&access == access {
+		return err
 	}
-	if info.Mode().Perm()&access != access {
-		return dir.Chmod(base, info.Mode().Perm()|access)
-	}
-	return nil
-}
-
-// parent pins the directory of an entry and makes what is missing of it.
-func (u *unpacking) parent(path string) (*os.Root, error) {
-	dir, err := u.around.at(path)
-	if errors.Is(err, os.ErrNotExist) {
-		if err = u.base.MkdirAll(path, 0o755); err == nil {
-			dir, err = u.around.at(path)
-		} else if errors.Is(err, os.ErrExist) {
-			err = syscall.ENOTDIR
-		}
-	}
-	return dir, err
+	return made.Chmod(".", info.Mode().Perm()|access)
 }
 
 // put moves what has been made under the temporary name into its place.
@@ -118,7 +104,7 @@ func (u *unpacking) counted(name string, size int64, err error) error {
 // begin makes a file with its first bytes, and finishes it if they are all.
 func (u *unpacking) begin(outer string, content []byte, isAll bool, base string, h *tar.Header) (*os.Root, *os.File, error) {
 	defer u.space.acquire()()
-	dir, err := u.parent(outer)
+	dir, err := u.around.at(outer)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -174,7 +160,7 @@ func (u *unpacking) symlink(name string, h *tar.Header) error {
 	}
 	at := u.at.within(name)
 	outer, base := divide(name)
-	dir, err := u.parent(outer)
+	dir, err := u.around.at(outer)
 	if err != nil {
 		return problem(at, err)
 	}
@@ -210,11 +196,11 @@ func (u *unpacking) hardLink(name string, h *tar.Header) error {
 	}
 	at := u.at.within(name)
 	outer, base := divide(name)
-	dir, err := u.parent(outer)
-	if err != nil {
+	if err := u.link(target, outer); err != nil {
 		return problem(at, err)
 	}
-	if err := u.base.Link(target, join(outer, u.temp)); err != nil {
+	dir, err := u.around.at(outer)
+	if err != nil {
 		return problem(at, err)
 	}
 	err = u.put(dir, base)
@@ -226,4 +212,17 @@ func (u *unpacking) hardLink(name string, h *tar.Header) error {
 	u.remember(name)
 	u.summary.Files++
 	return nil
+}
+
+// link gives a file another name, the temporary one in a directory.
+func (u *unpacking) link(target, outer string) error {
+	source, base := divide(target)
+	source, err := u.around.resolve(source)
+	if err != nil {
+		return err
+	}
+	if outer, err = u.around.resolve(outer); err != nil {
+		return err
+	}
+	return u.base.Link(join(source, base), join(outer, u.temp))
 }

@@ -29,6 +29,8 @@ type walk struct {
 type level struct {
 	// dir is nil while the directory is not pinned.
 	dir *os.Root
+	// info is what the directory was when the walk came to it.
+	info os.FileInfo
 	// length is that of its path, which begins that of those within.
 	length int
 	// names are the next of its names; isLast tells that there are no more.
@@ -65,30 +67,30 @@ func (w *walk) resume(after string, depth int) error {
 		if err := w.pin(len(w.levels) - 1); err != nil {
 			return err
 		}
-		name, err := directory(top.dir, part)
-		if err != nil || name == "" {
+		name, info, err := directory(top.dir, part)
+		if err != nil || info == nil {
 			return err
 		}
-		w.push(name)
+		w.push(name, info)
 	}
 	return nil
 }
 
-// directory is the name of the directory that is displayed so, empty if there is none.
-func directory(dir *os.Root, shown string) (string, error) {
+// directory finds the directory that is displayed so. Info is nil if there is none.
+func directory(dir *os.Root, shown string) (string, os.FileInfo, error) {
 	names := []string{shown}
 	if strings.ContainsRune(shown, '\uFFFD') {
 		var err error
 		if names, err = smallest(dir, func(name string) bool { return displayed(name) == shown }, 1); err != nil {
-			return "", err
+			return "", nil, err
 		}
 	}
 	for _, name := range names {
 		if info, err := dir.Lstat(name); err == nil && info.IsDir() {
-			return name, nil
+			return name, info, nil
 		}
 	}
-	return "", nil
+	return "", nil, nil
 }
 
 // close releases what the walk holds.
@@ -131,11 +133,11 @@ func (w *walk) next() (visit, error) {
 }
 
 // enter makes the walk go through the directory that it has come to last, before it goes on.
-func (w *walk) enter(v visit) { w.push(v.name) }
+func (w *walk) enter(v visit) { w.push(v.name, v.info) }
 
-func (w *walk) push(name string) {
+func (w *walk) push(name string, info os.FileInfo) {
 	w.path = append(w.path[:0], join(string(w.path), name)...)
-	w.levels = append(w.levels, level{length: len(w.path)})
+	w.levels = append(w.levels, level{length: len(w.path), info: info})
 	if far := len(w.levels) - 1 - maxPinned; far >= 0 {
 		w.levels[far].release()
 	}
@@ -190,13 +192,21 @@ func (w *walk) pin(n int) error {
 		case i > 0:
 			path = string(w.path[:w.levels[i].length])
 		}
-		dir, err := around.OpenRoot(path + within)
+		dir, err := open(around, path, w.levels[i].info)
 		if err != nil {
 			return err
 		}
 		w.levels[i].dir = dir
 	}
 	return nil
+}
+
+// open pins a directory; seen is nil for any.
+func open(around *os.Root, path string, seen os.FileInfo) (*os.Root, error) {
+	if seen == nil {
+		return around.OpenRoot(path + within)
+	}
+	return openInner(around, path, seen)
 }
 
 // follows tells whether a name is one that the walk has yet to come to.

@@ -85,7 +85,7 @@ func (w *Watch) begin(dir *os.Root) (err error) {
 	if w.base, err = self.Stat(); err != nil {
 		return err
 	}
-	if w.root, err = w.add(nil, "", self); err != nil {
+	if w.root, err = w.add(nil, "", self, w.base); err != nil {
 		return err
 	}
 	return w.scan(dir, w.root, false)
@@ -213,13 +213,17 @@ func (w *Watch) handleMove(dir *watched, from event, isDir bool) error {
 }
 
 func (w *Watch) moved(from *watched, name string, to *watched, as string, isDir bool) error {
-	change := Change{Kind: "moved", From: w.shown(from, name), Path: w.shown(to, as), IsDirectory: isDir}
 	w.outdate(from, name)
 	w.outdate(to, as)
-	if old := to.within[as]; old != nil && old != from.within[name] {
+	node := from.within[name]
+	if node != nil && w.isAt(from, name, node) {
+		// It has come there after what the event is about, and a scan was faster than the events to come.
+		return w.appeared(to, as, isDir)
+	}
+	change := Change{Kind: "moved", From: w.shown(from, name), Path: w.shown(to, as), IsDirectory: isDir}
+	if old := to.within[as]; old != nil && old != node {
 		w.drop(old)
 	}
-	node := from.within[name]
 	if node != nil {
 		w.place(node, to, as)
 	}

@@ -15,6 +15,8 @@ type watched struct {
 	name   string
 	around *watched
 	within map[string]*watched
+	// info is what it was when it was found.
+	info os.FileInfo
 	// fresh are names of it that have been told as created, of which the kernel may tell yet.
 	fresh map[string]bool
 	// batch is when names became fresh, or when the directory was last seen by a scan.
@@ -29,7 +31,7 @@ func (d *watched) path() string {
 }
 
 // add watches an open directory, or finds out that it is watched already and belongs there now.
-func (w *Watch) add(around *watched, name string, self *os.File) (*watched, error) {
+func (w *Watch) add(around *watched, name string, self *os.File, info os.FileInfo) (*watched, error) {
 	var number int
 	var failed error
 	err := w.calls.Control(func(fd uintptr) {
@@ -49,6 +51,7 @@ func (w *Watch) add(around *watched, name string, self *os.File) (*watched, erro
 		node = &watched{watch: int32(number)}
 		w.dirs[node.watch] = node
 	}
+	node.info = info
 	w.place(node, around, name)
 	return node, nil
 }
@@ -116,18 +119,11 @@ func (w *Watch) explore(around *watched, name string) error {
 	if !w.isRecursive {
 		return nil
 	}
-	base, err := w.pin()
+	dir, err := w.open(around)
 	if err != nil {
-		return err
+		return leftOut(err)
 	}
-	defer base.Close()
-	dir := base
-	if p := around.path(); p != "" {
-		if dir, err = base.OpenRoot(p + within); err != nil {
-			return leftOut(err)
-		}
-		defer dir.Close()
-	}
+	defer dir.Close()
 	info, err := dir.Lstat(name)
 	if err != nil || !info.IsDir() {
 		return leftOut(err)
@@ -142,6 +138,27 @@ func (w *Watch) explore(around *watched, name string) error {
 	}
 	defer inner.Close()
 	return w.scan(inner, node, true)
+}
+
+// open pins a directory that is watched.
+func (w *Watch) open(d *watched) (*os.Root, error) {
+	base, err := w.pin()
+	if err != nil || d == w.root {
+		return base, err
+	}
+	defer base.Close()
+	return base.OpenRoot(d.path() + within)
+}
+
+// isAt tells whether a directory is to be found under a name.
+func (w *Watch) isAt(around *watched, name string, node *watched) bool {
+	dir, err := w.open(around)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	info, err := dir.Lstat(name)
+	return err == nil && os.SameFile(info, node.info)
 }
 
 // leftOut is nil for the errors of directories that have gone again, or that may not be read.
@@ -163,7 +180,7 @@ func (w *Watch) enter(around *watched, v visit) (*watched, error) {
 	if info, err := self.Stat(); err != nil || !os.SameFile(info, v.info) {
 		return nil, err
 	}
-	return w.add(around, v.name, self)
+	return w.add(around, v.name, self, v.info)
 }
 
 // scan watches all directories below one that is watched, and tells, if asked to, what is there as created.

@@ -231,6 +231,11 @@ func (ch *Channel) Send(b []byte) {
 // End sends END.
 func (ch *Channel) End() { ch.client.write(frame.Append(nil, frame.End, ch.ID, nil)) }
 
+// EndWith sends END that says what the data comes to.
+func (ch *Channel) EndWith(claim string) {
+	ch.client.write(frame.Append(nil, frame.End, ch.ID, []byte(claim)))
+}
+
 // Close sends CLOSE.
 func (ch *Channel) Close() { ch.client.write(frame.Append(nil, frame.Close, ch.ID, nil)) }
 
