@@ -106,7 +106,7 @@ async def _paths(target: str, workspace_id: str, path: str) -> list[CompletionIt
 
     directory, slash, name = path.rpartition("/")
     async with AgenticWorkspace.connect(workspace_id, target=target, retry_timeout=0) as workspace:
-        entries = await workspace.list_directory(f"{directory}{slash}" or ".")
+        entries = await workspace.files.list(f"{directory}{slash}" or ".")
     prefix = f"{workspace_id}:{directory}{slash}"
     return [
         CompletionItem(f"{prefix}{entry.name}" + ("/" if entry.type is FileType.DIRECTORY else ""))

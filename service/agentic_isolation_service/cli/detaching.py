@@ -10,7 +10,7 @@ _SPECIAL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
 
 def parse_keys(text: str) -> bytes:
-    """Returns the bytes that keys send, from `ctrl-p,ctrl-q` or `~,.`: letters, or ctrl- and one of a-z @ [ \\ ] ^ _.
+    r"""Returns the bytes that keys send, from `ctrl-p,ctrl-q` or `~,.`: letters, or ctrl- and one of a-z @ [ \ ] ^ _.
 
     Raises:
         click.BadParameter: It names no keys.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import TypeVar
 
 import click
 
@@ -13,6 +14,7 @@ from agentic_isolation import Exited, Gap, InputTakenError, Output, OutputSource
 from agentic_isolation_service.cli import terminal
 from agentic_isolation_service.cli.detaching import DetachKeys
 
+_T = TypeVar("_T")
 _HOLDING_SECONDS = 0.5
 """For which the first of the detach keys waits for the next one."""
 
@@ -41,14 +43,10 @@ class Interaction:
                 await resources.enter_async_context(_beside(self._follow_size()))
             typing = await resources.enter_async_context(_beside(self._pass_input()))
             showing = await resources.enter_async_context(_beside(self._pass_output()))
-            waiting = {typing, showing}
-            while True:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if showing in done:
-                    return showing.result()
-                if typing.result():
-                    return None
-                waiting = {showing}
+            await asyncio.wait((typing, showing), return_when=asyncio.FIRST_COMPLETED)
+            if not showing.done() and typing.result():
+                return None
+            return await showing
 
     async def _follow_size(self) -> None:
         while True:
@@ -96,7 +94,7 @@ class Interaction:
 
 
 @contextlib.asynccontextmanager
-async def _beside(work: asyncio.Coroutine[object, object, object]) -> AsyncIterator[asyncio.Task[object]]:
+async def _beside(work: Coroutine[object, object, _T]) -> AsyncIterator[asyncio.Task[_T]]:
     """Runs something beside the rest, until this is left."""
     task = asyncio.create_task(work)
     try:

@@ -10,6 +10,7 @@ from agentic_isolation import AgenticWorkspace, Exited, Gap, InvalidArgumentErro
 from agentic_isolation_service.cli import render
 from agentic_isolation_service.cli.completion import complete_process, complete_workspace
 from agentic_isolation_service.cli.options import json_output, required_target, run_to_end
+from agentic_isolation_service.cli.run import RETRY_TIMEOUT
 
 _TAIL_BLOCK = 64 << 10
 _MOST_TAIL = 512 << 10
@@ -54,7 +55,7 @@ def show_output(
         raise click.UsageError("use either --tail or --offset")
 
     async def program() -> int:
-        async with AgenticWorkspace.connect(workspace_id, target=target, retry_timeout=_retry(follow)) as workspace:
+        async with AgenticWorkspace.connect(workspace_id, target=target, retry_timeout=RETRY_TIMEOUT) as workspace:
             process = await _find(workspace, process_id)
             begin = offset or 0
             if tail is not None:
@@ -62,12 +63,6 @@ def show_output(
             return await _show(workspace, process, begin, follow=follow)
 
     sys.exit(run_to_end(program()))
-
-
-def _retry(follow: bool) -> float:
-    from agentic_isolation_service.cli.run import RETRY_TIMEOUT
-
-    return RETRY_TIMEOUT if follow else 0
 
 
 async def _find(workspace: AgenticWorkspace, process_id: str) -> ProcessInfo:

@@ -81,7 +81,7 @@ def process_state(termination: Termination | None) -> str:
         return f"exited {termination.returncode}"
     if termination.cause is TerminationCause.SIGNALED:
         return f"signal {termination.returncode - 128}"
-    return termination.cause.value.replace("_", " ")
+    return termination.cause.name.lower().replace("_", " ")
 
 
 def command_line(process: ProcessInfo) -> str:

@@ -10,6 +10,7 @@ import stat
 import termios
 import tty
 from collections.abc import Callable, Iterator
+from typing import Self
 
 from agentic_isolation import TerminalSize
 
@@ -72,10 +73,10 @@ async def read(descriptor: int) -> bytes:
     if _always_ready(descriptor):
         return await asyncio.to_thread(os.read, descriptor, _READ_BYTES)
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(descriptor, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_reader(descriptor)
     try:
@@ -101,7 +102,7 @@ class Writer:
         self._descriptor = descriptor
         self._own: int | None = None
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         with contextlib.suppress(OSError):
             path = os.ttyname(self._descriptor)
             self._own = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -127,9 +128,9 @@ class Writer:
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
         descriptor = self._descriptor if self._own is None else self._own
-        ready = loop.create_future()
-        loop.add_writer(descriptor, lambda: ready.done() or ready.set_result(None))
+        ready = asyncio.Event()
+        loop.add_writer(descriptor, ready.set)
         try:
-            await ready
+            await ready.wait()
         finally:
             loop.remove_writer(descriptor)
