@@ -54,6 +54,7 @@ from agentic_isolation.errors import (
     WorkspaceNotFoundError,
 )
 from agentic_isolation.files import Files, FileWatch
+from agentic_isolation.images import ImageLayer, PulledImage
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.jsonl import JsonLine
 from agentic_isolation.models import (
@@ -109,6 +110,7 @@ __all__ = [
     "FileWatch",
     "Files",
     "Gap",
+    "ImageLayer",
     "ImageUnavailableError",
     "InputTakenError",
     "InvalidArgumentError",
@@ -137,6 +139,7 @@ __all__ = [
     "ProgramNotFoundError",
     "ProviderInfo",
     "ProviderUnavailableError",
+    "PulledImage",
     "RegistryUnavailableError",
     "ResourceLimits",
     "ResourceUsage",

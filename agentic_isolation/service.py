@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
 
 from agentic_isolation import _convert as convert
+from agentic_isolation import _convert_images as images_convert
 from agentic_isolation._channel import ChannelConnection
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT
-from agentic_isolation.errors import ProviderUnavailableError, WorkspaceNotFoundError
+from agentic_isolation._wire import check_text
+from agentic_isolation.errors import ProviderUnavailableError, UnavailableError, WorkspaceNotFoundError
+from agentic_isolation.images import ImageLayer, PulledImage
 from agentic_isolation.models import ServerInfo, WorkspaceInfo
 from agentic_isolation.v1 import workspace_pb2 as pb
 
@@ -74,3 +78,39 @@ class ServiceClient:
         connection = self._connection
         request = pb.DestroyWorkspaceRequest(workspace_id=workspace_id)
         await connection.call(connection.stub.DestroyWorkspace, request, done=WorkspaceNotFoundError)
+
+    async def pull_image(
+        self, provider: str = "docker", image: str = ""
+    ) -> AsyncGenerator[ImageLayer | PulledImage, None]:
+        """Makes sure that an image is there: yields layers as they get further, and PulledImage at the end.
+
+        Left, it does not end the download for others who wait for it. A connection that breaks is made again.
+
+        Args:
+            provider: "docker"; the local provider has no images.
+            image: Its name; empty: the service's default.
+
+        Raises:
+            InvalidArgumentError: There is no such provider, it has no images, or the name is none.
+            ImageUnavailableError: It is not there and cannot be pulled.
+            UnavailableError: The service, or the provider's engine, cannot be reached.
+        """
+        connection = self._connection
+        request = pb.PullImageRequest(provider=check_text(provider, "provider"), image=check_text(image, "image"))
+        patience = connection.patience()
+        while True:
+            try:
+                responses = connection.stream(connection.stub.PullImage, request)
+                async with contextlib.aclosing(responses):
+                    async for response in responses:
+                        patience.renew()
+                        event = images_convert.pull_event_from_pb(response)
+                        if event is not None:
+                            yield event
+                        if isinstance(event, PulledImage):
+                            return
+                raise UnavailableError("the pull's call ended before the image was there")
+            except ProviderUnavailableError:
+                raise
+            except UnavailableError as error:
+                await patience.wait(error)

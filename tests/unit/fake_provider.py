@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
+from agentic_isolation.images import PullEvent
 from agentic_isolation.models import Isolation, ProviderInfo, ResourceUsage, WorkspaceConfig
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec, Provider
@@ -31,6 +32,9 @@ class FakeProvider:
     async def create(self, spec: PlaceSpec) -> Place:
         self.guests[spec.workspace_id] = FakeGuest(self._script, workspace_id=spec.workspace_id, key=spec.key)
         return Place(spec.workspace_id, runtime="fake")
+
+    def pull(self, image: str) -> AsyncGenerator[PullEvent, None]:
+        raise NotImplementedError
 
     async def list(self) -> frozenset[str]:
         return frozenset(self.guests)

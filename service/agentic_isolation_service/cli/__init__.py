@@ -17,6 +17,11 @@ _COMMANDS = {
     "ls": ("agentic_isolation_service.cli.workspaces", "list_workspaces"),
     "rm": ("agentic_isolation_service.cli.workspaces", "remove"),
     "info": ("agentic_isolation_service.cli.workspaces", "info"),
+    "shell": ("agentic_isolation_service.cli.shell", "shell"),
+    "cp": ("agentic_isolation_service.cli.copying", "copy"),
+    "ps": ("agentic_isolation_service.cli.processes", "list_processes"),
+    "logs": ("agentic_isolation_service.cli.processes", "show_output"),
+    "completion": ("agentic_isolation_service.cli.completion", "completion"),
     "doctor": ("agentic_isolation_service.cli.doctor", "doctor"),
 }
 FAILED = 125

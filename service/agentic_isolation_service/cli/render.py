@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import enum
 import json
+import shlex
 import sys
 from collections.abc import Iterable
 
@@ -13,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from agentic_isolation import Isolation, ServerInfo, WorkspaceInfo
+from agentic_isolation import Isolation, ProcessInfo, ServerInfo, Termination, TerminationCause, WorkspaceInfo
 
 
 def as_dict(value: object) -> object:
@@ -46,11 +47,55 @@ def print_workspaces(workspaces: list[WorkspaceInfo]) -> None:
             workspace.provider,
             workspace.state.value,
             workspace.isolation.runtime,
-            _span(now - workspace.created_at),
-            _span(workspace.lease_expires_at - now),
+            span(now - workspace.created_at),
+            span(workspace.lease_expires_at - now),
             " ".join(f"{name}={value}" for name, value in sorted(workspace.labels.items())),
         )
     print_table(table)
+
+
+def print_processes(processes: list[ProcessInfo]) -> None:
+    """Prints a table of processes."""
+    table = new_table("PROCESS", "STATE", "STARTED", "CPU", "MEMORY", "PROCS", "OUTPUT", "TERMINAL", "COMMAND")
+    now = dt.datetime.now(dt.UTC)
+    for process in processes:
+        table.add_row(
+            process.id,
+            process_state(process.termination),
+            f"{span(now - process.started_at)} ago",
+            f"{process.cpu_seconds:.2f} s",
+            size(process.memory_bytes),
+            str(process.processes),
+            size(process.output_bytes),
+            "yes" if process.terminal else "no",
+            command_line(process),
+        )
+    print_table(table)
+
+
+def process_state(termination: Termination | None) -> str:
+    """Returns how a process is in a word or three."""
+    if termination is None:
+        return "running"
+    if termination.cause is TerminationCause.EXITED:
+        return f"exited {termination.returncode}"
+    if termination.cause is TerminationCause.SIGNALED:
+        return f"signal {termination.returncode - 128}"
+    return termination.cause.name.lower().replace("_", " ")
+
+
+def command_line(process: ProcessInfo) -> str:
+    """Returns a process's command on one line, as it would be typed, without anything that a terminal obeys."""
+    line = shlex.join(process.args)
+    return "".join(character if character.isprintable() else "·" for character in line)
+
+
+def size(count: int) -> str:
+    """Returns a number of bytes in the unit that suits it."""
+    for exponent, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count >= 1 << exponent:
+            return f"{count / (1 << exponent):.1f} {unit}"
+    return f"{count} B"
 
 
 def print_workspace(workspace: WorkspaceInfo) -> None:
@@ -76,7 +121,7 @@ def print_server(server: ServerInfo) -> None:
         [
             ("version", server.version),
             ("workspaces", f"at most {server.workspaces_limit}"),
-            ("lease", f"at most {_span(dt.timedelta(seconds=server.lease_limit))}"),
+            ("lease", f"at most {span(dt.timedelta(seconds=server.lease_limit))}"),
         ]
     )
     for provider in server.providers:
@@ -108,8 +153,9 @@ def _yes_no(flag: bool | None) -> str | None:
     return None if flag is None else "yes" if flag else "no"
 
 
-def _span(span: dt.timedelta) -> str:
-    seconds = max(0, round(span.total_seconds()))
+def span(time: dt.timedelta) -> str:
+    """Returns a time in the unit that suits it."""
+    seconds = max(0, round(time.total_seconds()))
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"

@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 import click
 
 from agentic_isolation import AgenticWorkspace, Exited, Output, OutputSource
+from agentic_isolation_service.cli.completion import complete_workspace
 from agentic_isolation_service.cli.options import optional_target, parse_pairs, required_target, run_to_end
+from agentic_isolation_service.cli.pulling import workspace_of_image
 
 RETRY_TIMEOUT = 5.0
 """Seconds for which the service may be away: enough for a new start, and little where there is none."""
@@ -46,13 +48,8 @@ def run(
     uploads = [_upload(file) for file in files]
 
     async def program() -> int:
-        async with AgenticWorkspace.create(
-            provider,
-            image,
-            workdir,
-            environment=environment,
-            target=target or "",
-            retry_timeout=RETRY_TIMEOUT,
+        async with workspace_of_image(
+            provider, image, target or "", RETRY_TIMEOUT, working_dir=workdir, environment=environment
         ) as workspace:
             for path, content in uploads:
                 await workspace.write_file(path, content)
@@ -67,7 +64,7 @@ def run(
 @click.option("--env", "-e", multiple=True, metavar="NAME=VALUE", help="Variable for the command; repeatable.")
 @click.option("--timeout", type=float, help="Seconds until the command's process tree is killed.")
 @click.option("--stdin", "with_stdin", is_flag=True, help="Pass standard input on, read to its end (at most 1 MiB).")
-@click.argument("workspace_id")
+@click.argument("workspace_id", shell_complete=complete_workspace)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(
     target: str,

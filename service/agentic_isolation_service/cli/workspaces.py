@@ -8,6 +8,7 @@ from agentic_isolation import AgenticWorkspace, ServerInfo, WorkspaceInfo
 from agentic_isolation._embedded import embedded_target
 from agentic_isolation.service import ServiceClient
 from agentic_isolation_service.cli import render
+from agentic_isolation_service.cli.completion import complete_workspace
 from agentic_isolation_service.cli.options import (
     json_output,
     optional_target,
@@ -38,7 +39,7 @@ def list_workspaces(target: str, label: tuple[str, ...], as_json: bool) -> None:
 
 @click.command("rm")
 @required_target
-@click.argument("workspace_ids", nargs=-1, required=True, metavar="WORKSPACE…")
+@click.argument("workspace_ids", nargs=-1, required=True, metavar="WORKSPACE…", shell_complete=complete_workspace)
 def remove(target: str, workspace_ids: tuple[str, ...]) -> None:
     """Kill everything in workspaces and remove them."""
 
@@ -53,7 +54,7 @@ def remove(target: str, workspace_ids: tuple[str, ...]) -> None:
 
 @click.command()
 @optional_target
-@click.argument("workspace_id", required=False)
+@click.argument("workspace_id", required=False, shell_complete=complete_workspace)
 @json_output
 def info(target: str | None, workspace_id: str | None, as_json: bool) -> None:
     """Describe a service and what it can isolate, or one workspace and the isolation it has."""

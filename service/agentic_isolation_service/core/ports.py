@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agentic_isolation.images import PullEvent
 from agentic_isolation.models import Isolation, ProviderInfo, WorkspaceConfig
 from agentic_isolation_service.guest.link import ByteStream
 
@@ -55,6 +57,20 @@ class Provider(Protocol):
         Raises:
             ProviderUnavailableError: The engine cannot be reached.
             IsolationUnavailableError: What was asked for turned out not to be had.
+        """
+
+    def pull(self, image: str) -> AsyncGenerator[PullEvent, None]:
+        """Makes sure that an image is there and yields how its download goes, at the end PulledImage.
+
+        Left, it does not end the download for others who wait for it.
+
+        Args:
+            image: Its name; empty: the default one.
+
+        Raises:
+            InvalidArgumentError: This provider has no images, or the name is none.
+            ImageUnavailableError: It cannot be had.
+            ProviderUnavailableError: The engine cannot be reached.
         """
 
     async def list(self) -> frozenset[str]:

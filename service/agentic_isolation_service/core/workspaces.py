@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +18,7 @@ from agentic_isolation.errors import (
     UnavailableError,
     WorkspaceNotFoundError,
 )
+from agentic_isolation.images import PullEvent
 from agentic_isolation.models import ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import validation
 from agentic_isolation_service.core.adoption import Adoption, keep_going
@@ -183,6 +184,15 @@ class Workspaces:
         except (UnavailableError, asyncio.CancelledError):
             self._reap(held)
             raise
+
+    def pull_image(self, provider: str, image: str) -> AsyncGenerator[PullEvent, None]:
+        """Makes sure that a provider has an image, and yields how its download goes; as Provider.pull.
+
+        Raises:
+            InvalidArgumentError: There is no such provider, or it has no images.
+            ImageUnavailableError, ProviderUnavailableError: While iterating: it cannot be had, or not now.
+        """
+        return self._provider(provider).pull(image)
 
     async def describe_providers(self) -> list[ProviderInfo]:
         """Returns what each provider can give on this host."""

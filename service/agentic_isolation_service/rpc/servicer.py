@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
 
 from agentic_isolation import _convert as convert
+from agentic_isolation import _convert_images as images_convert
 from agentic_isolation import _convert_interaction as interaction_convert
 from agentic_isolation._version import __version__
-from agentic_isolation.errors import InvalidArgumentError, UnsupportedError
+from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.core import validation
 from agentic_isolation_service.core.attachment import Attachment
@@ -135,9 +137,12 @@ class WorkspaceServicer(FileMethods):
         )
         return pb.SignalProcessResponse()
 
-    def PullImage(self, request: pb.PullImageRequest, context: _Context) -> AsyncIterator[pb.PullImageResponse]:
-        """Not there yet."""
-        raise UnsupportedError("this server has no PullImage yet")
+    async def PullImage(self, request: pb.PullImageRequest, context: _Context) -> AsyncIterator[pb.PullImageResponse]:
+        """Makes sure that an image is there."""
+        events = self._workspaces.pull_image(request.provider, request.image)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield images_convert.pull_event_to_pb(event)
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: _Context) -> pb.GetServerInfoResponse:
         """Describes the server."""

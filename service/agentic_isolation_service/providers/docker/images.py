@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import AsyncGenerator, Iterator
 
 import aiodocker
 
 from agentic_isolation.errors import ImageUnavailableError, InvalidArgumentError
+from agentic_isolation.images import PulledImage, PullEvent
 from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED
+from agentic_isolation_service.providers.docker.pulls import PULL_TIMEOUT, Pulls
 
-PULL_TIMEOUT = 600.0
-"""Seconds."""
 _MAX_NAME = 255
 _MAX_REFERENCE = 1024
 _SERVER_FAILS = 500
@@ -42,27 +44,61 @@ def check_image(image: str) -> None:
         )
 
 
-async def ensure_image(client: aiodocker.Docker, image: str) -> None:
-    """Pulls an image if the engine does not have it.
+class Images:
+    """The images of one engine."""
 
-    Raises:
-        ImageUnavailableError: It cannot be had; the error has the registry's answer.
-        DockerError: The engine itself fails.
-    """
+    def __init__(self) -> None:
+        self._pulls = Pulls()
+
+    async def ensure(self, client: aiodocker.Docker, image: str) -> None:
+        """Pulls an image if the engine does not have it; joins a pull of it that is under way.
+
+        Raises:
+            ImageUnavailableError: It cannot be had; the error has the registry's answer.
+            DockerError: The engine itself fails.
+        """
+        if await _is_present(client, image):
+            return
+        with _explained(image):
+            async with self._pulls.join(client, image) as pull:
+                await pull.wait()
+            await _look(client, image)
+
+    async def pull(self, client: aiodocker.Docker, image: str) -> AsyncGenerator[PullEvent, None]:
+        """As `ensure`, and yields how it goes."""
+        if await _is_present(client, image):
+            yield PulledImage(image, was_present=True)
+            return
+        with _explained(image):
+            async with self._pulls.join(client, image) as pull, contextlib.aclosing(pull.follow()) as events:
+                async for event in events:
+                    yield event
+            await _look(client, image)
+        yield PulledImage(image, was_present=False)
+
+
+async def _look(client: aiodocker.Docker, image: str) -> None:
+    async with asyncio.timeout(LOOK_TIMEOUT):
+        await client.images.inspect(image)
+
+
+async def _is_present(client: aiodocker.Docker, image: str) -> bool:
     try:
-        async with asyncio.timeout(LOOK_TIMEOUT):
-            await client.images.inspect(image)
+        await _look(client, image)
     except aiodocker.DockerError as error:
         if error.status >= _SERVER_FAILS:
             raise
         if error.status != 404:
             raise ImageUnavailableError(f"{image!r} is no image: {error.message}", field="image") from error
-    else:
-        return
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _explained(image: str) -> Iterator[None]:
+    """Tells what a pull has failed for."""
     try:
-        async with asyncio.timeout(PULL_TIMEOUT):
-            await client.images.pull(image)
-        await client.images.inspect(image)
+        yield
     except aiodocker.DockerError as error:
         # Any other status, also 500, is what the registry has said to the engine.
         if error.status == NOT_CONNECTED:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 
 import aiodocker
@@ -19,6 +19,7 @@ from agentic_isolation.errors import (
     ProviderUnavailableError,
     WorkspaceLostError,
 )
+from agentic_isolation.images import PullEvent
 from agentic_isolation.models import (
     Isolation,
     NetworkMode,
@@ -50,7 +51,7 @@ from agentic_isolation_service.providers.docker.container import (
 from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper, create_container
 from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, Engine
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
-from agentic_isolation_service.providers.docker.images import check_image, ensure_image
+from agentic_isolation_service.providers.docker.images import Images, check_image
 from agentic_isolation_service.providers.docker.isolation import read_back, shortfalls
 from agentic_isolation_service.providers.docker.memory import MemoryWatch
 from agentic_isolation_service.providers.docker.network import Networks
@@ -124,6 +125,7 @@ class DockerProvider:
         self._filling = asyncio.Lock()
         self._turns: asyncio.Semaphore | None = None
         self._networks = Networks(dns)
+        self._images = Images()
 
     def check(self, config: WorkspaceConfig) -> None:
         """Refuses a malformed image name, and a working directory that would hide what the container needs."""
@@ -141,7 +143,7 @@ class DockerProvider:
         image = spec.config.image or self._default_image
         async with self._engine.client() as client:
             runtime = await self._runtime(spec.config.security or SecurityConfig.production())
-            await ensure_image(client, image)
+            await self._images.ensure(client, image)
             await self._sweeper.sweep(client)
             place = Place(spec.workspace_id, runtime=runtime or (await self._engine.facts()).default_runtime)
             try:
@@ -158,6 +160,17 @@ class DockerProvider:
                 await finish(self._discard(client, spec.workspace_id))
                 raise
         return place
+
+    async def pull(self, image: str) -> AsyncGenerator[PullEvent, None]:
+        """Has the engine pull the image if it lacks it."""
+        if image:
+            check_image(image)
+        async with (
+            self._engine.client() as client,
+            contextlib.aclosing(self._images.pull(client, image or self._default_image)) as events,
+        ):
+            async for event in events:
+                yield event
 
     async def list(self) -> frozenset[str]:
         """Returns the workspaces of this service that have a container which runs, is paused or is started again.

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 from agentic_isolation._cleanup import finish
@@ -19,6 +19,7 @@ from agentic_isolation.errors import (
     IsolationUnavailableError,
     ProviderUnavailableError,
 )
+from agentic_isolation.images import PullEvent
 from agentic_isolation.models import Isolation, NetworkMode, ProviderInfo, WorkspaceConfig
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
@@ -79,6 +80,14 @@ class LocalProvider:
         finally:
             self._making.discard(spec.workspace_id)
         return Place(spec.workspace_id, runtime=self.name, host_path=str(home / "root"))
+
+    def pull(self, image: str) -> AsyncGenerator[PullEvent, None]:
+        """Refuses: plain processes run on what this host has.
+
+        Raises:
+            InvalidArgumentError: Always.
+        """
+        raise InvalidArgumentError("the local provider has no images; use 'docker'", field="provider")
 
     async def list(self) -> frozenset[str]:
         """Returns the workspaces on whose socket a guest listens, and removes the directories of all others.
