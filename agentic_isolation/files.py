@@ -107,7 +107,7 @@ class Files:
         """
         return [file async for file in self.iterate(path, depth=depth)]
 
-    async def iterate(self, path: str = ".", *, depth: int = 1) -> AsyncIterator[FileInfo]:
+    async def iterate(self, path: str = ".", *, depth: int = 1) -> AsyncGenerator[FileInfo, None]:
         """Yields a directory's entries as `list` returns them, page by page: for trees of any size."""
         request = pb.ListDirectoryRequest(
             workspace_id=self._workspace_id,

@@ -35,12 +35,20 @@ from agentic_isolation._blocking import Facade, Steps, blocking, making, opening
 from agentic_isolation._loop_thread import Call, LoopThread, shared_loop
 from agentic_isolation.changes import FileChange, WatchOverflow
 from agentic_isolation.errors import ClosedError
-from agentic_isolation.files import FileWatch
-from agentic_isolation.models import Exited, Gap, Output, ProcessEvent, Termination, WorkspaceConfig, WorkspaceInfo
+from agentic_isolation.models import (
+    Exited,
+    FileInfo,
+    Gap,
+    Output,
+    ProcessEvent,
+    Termination,
+    WorkspaceConfig,
+    WorkspaceInfo,
+)
 from agentic_isolation.stream import LineStream
 from agentic_isolation.workspace import AgenticWorkspace
 
-__all__ = ["Files", "Process", "Stream", "Watch", "Workspace"]
+__all__ = ["FileWatch", "Files", "Process", "Stream", "Workspace"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -144,10 +152,10 @@ class Process(Facade[process.Process]):
     """Lets go of it, and kills it where leaving `with` does. May be called twice."""
 
 
-class Watch(Steps[FileChange | WatchOverflow]):
-    """What changes in a directory; see agentic_isolation.FileWatch. Entered, the watch is in place."""
+class FileWatch(Steps[FileChange | WatchOverflow]):
+    """What changes in a directory; see agentic_isolation.FileWatch. Enter it by `with`, then iterate over it."""
 
-    def __init__(self, wrapped: FileWatch, loop: LoopThread, owner: object) -> None:
+    def __init__(self, wrapped: files.FileWatch, loop: LoopThread, owner: object) -> None:
         super().__init__(wrapped, loop, owner)
         self._watch = wrapped
 
@@ -169,6 +177,8 @@ class Files(Facade[files.Files]):
     """Describes a file or directory."""
     list = blocking(files.Files.list)
     """Returns a directory's entries, sorted by name."""
+    iterate = making(files.Files.iterate, Steps[FileInfo])
+    """Yields a directory's entries as `list` returns them, page by page: for trees of any size."""
     make_directory = blocking(files.Files.make_directory)
     """Makes a directory."""
     move = blocking(files.Files.move)
@@ -179,7 +189,7 @@ class Files(Facade[files.Files]):
     """Sets permission bits."""
     remove = blocking(files.Files.remove)
     """Removes a file, a symlink itself, or a directory."""
-    watch = making(files.Files.watch, Watch)
+    watch = making(files.Files.watch, FileWatch)
     """Watches a directory for changes; enter the result, then iterate over it."""
 
 
@@ -280,13 +290,17 @@ class Workspace(Facade[AgenticWorkspace]):
     file_exists = blocking(AgenticWorkspace.file_exists)
     """Returns whether anything has that path."""
     upload = blocking(AgenticWorkspace.upload)
-    """Copies a file, or all that lies in a directory, from this machine into the workspace."""
+    """Copies a file, or all that lies in a directory, into the workspace; `progress` is called on another thread."""
     download = blocking(AgenticWorkspace.download)
-    """Copies a file, or all that lies in a directory, from the workspace to this machine."""
+    """Copies a file, or all that lies in a directory, to this machine; `progress` is called on another thread."""
 
     @property
     def files(self) -> Files:
-        """The files in the workspace."""
+        """The files in the workspace.
+
+        Raises:
+            ClosedError: It was closed.
+        """
         return Files(self._wrapped.files, self._loop, self)
 
     def close(self) -> None:

@@ -3,24 +3,64 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from agentic_isolation._connection import Connection
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._shared import Shared
 from agentic_isolation.errors import InvalidArgumentError, WorkspaceNotFoundError
-from agentic_isolation.models import ExecuteResult, FileInfo, SecurityConfig, WorkspaceConfig, WorkspaceInfo
-from agentic_isolation.stream import OutputStream
+from agentic_isolation.models import SecurityConfig, WorkspaceConfig, WorkspaceInfo
 from agentic_isolation.workspace import AgenticWorkspace
 from agentic_isolation_service.app import open_workspaces
 from agentic_isolation_service.config import DockerConfig, ServiceConfig
 from agentic_isolation_service.rpc.in_process import InProcessConnection
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_F = TypeVar("_F", bound=Callable[..., object])
+
+
+def _forwarded(
+    method: Callable[Concatenate[AgenticWorkspace, _P], Awaitable[_R]],
+) -> Callable[Concatenate[DirectProvider, WorkspaceInfo, _P], Coroutine[Any, Any, _R]]:
+    """Returns the method of a provider that takes a workspace first and is otherwise the workspace's."""
+
+    async def call(self: DirectProvider, workspace: WorkspaceInfo, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return await method(self.workspace(workspace), *args, **kwargs)
+
+    return _described(call, method)
+
+
+def _forwarded_at_once(
+    method: Callable[Concatenate[AgenticWorkspace, _P], _R],
+) -> Callable[Concatenate[DirectProvider, WorkspaceInfo, _P], _R]:
+    """Returns such a method of one that does not wait."""
+
+    def call(self: DirectProvider, workspace: WorkspaceInfo, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return method(self.workspace(workspace), *args, **kwargs)
+
+    return _described(call, method)
+
+
+def _described(call: _F, method: Callable[..., object]) -> _F:
+    """Gives `call` the words and the arguments of `method`, with the workspace before them."""
+    signature = inspect.signature(method)
+    own, workspace, *_ = inspect.signature(call).parameters.values()
+    _, *others = signature.parameters.values()
+    functools.update_wrapper(call, method)
+    vars(call)["__signature__"] = signature.replace(parameters=[own, workspace, *others])
+    return call
+
 
 class DirectProvider:
     """Makes workspaces in this process and renews their leases until they are destroyed.
+
+    What is done with a workspace is a method that takes it first, and is otherwise AgenticWorkspace's of that name.
 
     What it keeps open it opens with its first workspace and closes with its last. An engine or a guest that is away for
     a while is waited for, as by AgenticWorkspace.
@@ -74,52 +114,18 @@ class DirectProvider:
         if found is not None:
             await found.close()
 
-    async def execute(
-        self,
-        workspace: WorkspaceInfo,
-        command: str | Sequence[str],
-        *,
-        timeout: float | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: str | bytes | None = None,
-        output_limit: int | None = None,
-    ) -> ExecuteResult:
-        """Runs a command to its end; everything as AgenticWorkspace.execute."""
-        return await self.workspace(workspace).execute(
-            command, timeout=timeout, cwd=cwd, env=env, stdin=stdin, output_limit=output_limit
-        )
-
-    def stream(
-        self,
-        workspace: WorkspaceInfo,
-        command: str | Sequence[str],
-        *,
-        timeout: float | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: str | bytes | None = None,
-    ) -> OutputStream:
-        """Runs a command and gives its output as it is printed; everything as AgenticWorkspace.stream."""
-        return self.workspace(workspace).stream(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin)
-
-    async def describe(self, workspace: WorkspaceInfo) -> WorkspaceInfo:
-        """Returns the workspace as it is now, with what it uses; everything as AgenticWorkspace.describe."""
-        return await self.workspace(workspace).describe()
-
-    async def write_file(
-        self, workspace: WorkspaceInfo, path: str, content: str | bytes, *, mode: int | None = None
-    ) -> FileInfo:
-        """Writes a file; everything as AgenticWorkspace.write_file."""
-        return await self.workspace(workspace).write_file(path, content, mode=mode)
-
-    async def read_file(self, workspace: WorkspaceInfo, path: str) -> bytes:
-        """Returns a file's content; everything as AgenticWorkspace.read_file."""
-        return await self.workspace(workspace).read_file(path)
-
-    async def file_exists(self, workspace: WorkspaceInfo, path: str) -> bool:
-        """Returns whether anything has that path; everything as AgenticWorkspace.file_exists."""
-        return await self.workspace(workspace).file_exists(path)
+    execute = _forwarded(AgenticWorkspace.execute)
+    """Runs a command in a workspace to its end."""
+    stream = _forwarded_at_once(AgenticWorkspace.stream)
+    """Runs a command in a workspace and gives its output as it is printed."""
+    describe = _forwarded(AgenticWorkspace.describe)
+    """Returns a workspace as it is now, with what it uses."""
+    write_file = _forwarded(AgenticWorkspace.write_file)
+    """Writes a file in a workspace."""
+    read_file = _forwarded(AgenticWorkspace.read_file)
+    """Returns the content of a file in a workspace."""
+    file_exists = _forwarded(AgenticWorkspace.file_exists)
+    """Returns whether anything in a workspace has a path."""
 
     @contextlib.asynccontextmanager
     async def _connected(self, at_its_end: contextlib.ExitStack) -> AsyncIterator[Connection]:

@@ -21,6 +21,9 @@ from agentic_isolation import (
     AgenticWorkspace,
     ClosedError,
     Exited,
+    FileChange,
+    Files,
+    FileWatch,
     InvalidArgumentError,
     IsolationError,
     JsonLine,
@@ -29,6 +32,7 @@ from agentic_isolation import (
     SecurityConfig,
     Started,
     TerminalSize,
+    TransferProgress,
     WorkspaceFileNotFoundError,
     WorkspaceNotFoundError,
     sync,
@@ -41,7 +45,13 @@ from tests.support.jobs import TREE_SIZE, new_mark, sleep_for_ever, tree
 from tests.support.program import announced, python_environment
 from tests.support.service import ServedProcess
 
-COUNTERPARTS = {AgenticWorkspace: sync.Workspace, LineStream: sync.Stream, Process: sync.Process}
+COUNTERPARTS = {
+    AgenticWorkspace: sync.Workspace,
+    Files: sync.Files,
+    FileWatch: sync.FileWatch,
+    LineStream: sync.Stream,
+    Process: sync.Process,
+}
 SIZE = TerminalSize(80, 24)
 WITHOUT = {"aclose", "take"}
 """`close` is what `aclose` is elsewhere, and steps are taken many at a time by themselves."""
@@ -157,10 +167,33 @@ def test_files(ws: Workspace) -> None:
     assert ws.read_file("d/file") == b"text"
     assert ws.file_exists("d")
     assert not ws.file_exists("e")
+    ws.files.copy("d", "e", recursive=True)
+    assert [file.name for file in ws.files.iterate(depth=2)] == ["d", "file", "e", "file"]
+    assert ws.files.list() == list(ws.files.iterate())
     with pytest.raises(WorkspaceFileNotFoundError) as raised:
-        ws.read_file("missing")
+        ws.files.read("missing")
     frames = [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
-    assert (frames[0], "read_file" in frames) == ("test_files", True)
+    assert (frames[0], "read" in frames) == ("test_files", True)
+
+
+def test_watching(ws: Workspace) -> None:
+    with ws.files.watch() as changes:
+        ws.write_file("file", "")
+        change = next(changes)
+        assert isinstance(change, FileChange)
+        assert "file" in change.path
+    assert list(changes) == []
+    with pytest.raises(ClosedError):
+        next(ws.files.watch())
+
+
+def test_transfers(ws: Workspace, directory: Path) -> None:
+    (directory / "file").write_bytes(b"x" * 1000)
+    told: list[TransferProgress] = []
+    ws.upload(directory / "file", progress=told.append)
+    assert told
+    ws.download("file", directory / "again")
+    assert (directory / "again").read_bytes() == b"x" * 1000
 
 
 def test_finding_workspaces(service: ServedProcess) -> None:
