@@ -5,14 +5,15 @@
 # came of it, repairs what failed, and downloads the plot that it has drawn. Nothing that it wrote runs on this machine:
 # in a container where there is a Docker Engine, and only for want of one in a plain directory.
 #
-# Run it as a program, `python examples/data_analysis.py [PLOT]`, or cell by cell in a notebook or an editor. The "model"
-# is a small scripted policy, so that the example needs neither a key nor a package; it decides on what really happened.
+# Run it as a program, `python examples/data_analysis.py [PLOT]`, or cell by cell in a notebook or an editor. The
+# "model" is a small scripted policy, so that the example needs neither a key nor a package; it decides on what really
+# happened.
 
 # %%
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from agentic_isolation import ExecuteResult, ImageUnavailableError, ProviderUnavailableError
@@ -25,7 +26,7 @@ QUESTION = "How do the two stations' temperatures differ over the year?"
 # %% [markdown]
 # ## What the model writes
 #
-# Its first program looks at the data, the second one reckons with numbers that are not all there, and the third one draws.
+# Its first program looks at the data, the second one reckons with numbers that are not all there, and the third draws.
 
 # %%
 LOOK = """\
@@ -83,9 +84,13 @@ print("drawn")
 """
 
 
-def model() -> Iterator[tuple[str, str, str]]:
-    """Yields (thought, file name, program) and is sent the result of each program."""
-    result: ExecuteResult = yield "I look at the data first.", "look.py", LOOK
+Step = tuple[str, str, str]
+"""A thought, the name of a file, and the program that goes into it."""
+
+
+def model() -> Generator[Step, ExecuteResult, None]:
+    """Yields the next step and is sent what became of its program."""
+    result = yield "I look at the data first.", "look.py", LOOK
     program = MEANS
     result = yield f"There are {result.stdout.strip()}. I compare monthly means.", "means.py", program
     if not result.success and "could not convert string to float: 'n/a'" in result.stderr:

@@ -1,10 +1,11 @@
-"""`make demo`: the agent works in a container where there is an engine, else in a directory, and it says which."""
+"""The examples: they work in a container where there is an engine, else in a directory, and say which."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,15 @@ def test_with_an_engine_it_works_in_a_container() -> None:
     assert "a container under run" in said
     assert "user 1000:1000, no capabilities, read-only root, network none" in said
     assert (last["type"], last["success"]) == ("final", True)
+
+
+@pytest.mark.docker
+def test_data_analysis_downloads_the_plot_that_it_has_drawn(tmp_path: Path) -> None:
+    plot = tmp_path / "plot.svg"
+    command = [sys.executable, str(CHECKOUT / "examples" / "data_analysis.py"), str(plot)]
+    done = subprocess.run(command, env=python_environment(), capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "means.py failed: ValueError" in done.stdout
+    assert not done.stderr  # no word about a directory that is not isolated
+    assert plot.read_text().startswith("<svg")
+    assert plot.read_text().count("<polyline") == 2
