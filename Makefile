@@ -96,7 +96,7 @@ bench: setup ## Measure a command's latency and rate next to a plain asyncio sub
 fuzz: setup ## Fuzz the guest's parsers for FUZZTIME (20s) each
 	cd guest && for package in $$($(GO) list ./...); do \
 	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
-	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$package || exit 1; \
 	  done; \
 	done
 

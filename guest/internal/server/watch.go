@@ -68,5 +68,9 @@ func (c *changes) Tell(change files.Change) error {
 	return err
 }
 
-// Flush implements files.Listener.
-func (c *changes) Flush() error { return c.out.flush() }
+// Flush implements files.Listener. A watch that waits holds no buffer.
+func (c *changes) Flush() error {
+	err := c.out.flush()
+	c.out.queued = nil
+	return err
+}
