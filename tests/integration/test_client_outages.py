@@ -25,7 +25,7 @@ from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.counting import count, counted
 from tests.support.clients import ClientProgram
 from tests.support.eventually import eventually
-from tests.support.faulty_path import FaultyPath
+from tests.support.faulty_path import FaultyPath, breaking
 from tests.support.jobs import BLOCK_BYTES, TREE_SIZE, bulk, bulk_block, new_mark, sleep_for_ever, tree
 from tests.support.proc import mentioning
 from tests.support.service import ServedProcess
@@ -64,33 +64,6 @@ def exists(ws: AgenticWorkspace) -> bool:
 def go(ws: AgenticWorkspace) -> None:
     """Lets commands go on that wait for a file."""
     Path(ws.info.host_path, "go").touch()
-
-
-@contextlib.asynccontextmanager
-async def breaking(path: FaultyPath, seed: int, *, pause: float = 0.3) -> AsyncIterator[None]:
-    """Resets all connections at random moments meanwhile, and refuses new ones for a while now and then."""
-    moments = random.Random(seed)
-
-    async def break_it() -> None:
-        while True:
-            await asyncio.sleep(moments.uniform(0, 2 * pause))
-            if moments.random() < 0.3:
-                try:
-                    await path.refuse()
-                    await asyncio.sleep(moments.uniform(0, pause))
-                finally:
-                    await path.accept()
-            else:
-                await path.reset()
-
-    before = path.connection_count
-    breaker = asyncio.create_task(break_it())
-    try:
-        yield
-    finally:
-        breaker.cancel()
-        await asyncio.gather(breaker, return_exceptions=True)
-    assert path.connection_count > before, "it did break"
 
 
 @pytest.mark.parametrize("seed", range(3))

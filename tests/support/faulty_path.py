@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
 
 from tests.support.relay import Relay, Serve
 
@@ -27,3 +30,30 @@ class FaultyPath(Relay):
         server = await asyncio.start_server(serve, "127.0.0.1", self._port)
         self._port = server.sockets[0].getsockname()[1]
         return server
+
+
+@contextlib.asynccontextmanager
+async def breaking(path: FaultyPath, seed: int, *, pause: float = 0.3) -> AsyncIterator[None]:
+    """Resets all connections at random moments meanwhile, and refuses new ones for a while now and then."""
+    moments = random.Random(seed)
+
+    async def break_it() -> None:
+        while True:
+            await asyncio.sleep(moments.uniform(0, 2 * pause))
+            if moments.random() < 0.3:
+                try:
+                    await path.refuse()
+                    await asyncio.sleep(moments.uniform(0, pause))
+                finally:
+                    await path.accept()
+            else:
+                await path.reset()
+
+    before = path.connection_count
+    breaker = asyncio.create_task(break_it())
+    try:
+        yield
+    finally:
+        breaker.cancel()
+        await asyncio.gather(breaker, return_exceptions=True)
+    assert path.connection_count > before, "it did break"
