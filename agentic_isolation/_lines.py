@@ -9,7 +9,7 @@ MAX_LINE = 16 << 20
 
 
 class Line(NamedTuple):
-    """A line, or a piece of one that is too long to be given out whole."""
+    """A line, or a piece of one that is too long to be given out whole, or of which the rest is lost."""
 
     text: str
     """Without its newline; invalid UTF-8 is replaced."""
@@ -33,6 +33,12 @@ class LineSplitter:
         self._partial += rest
         if len(self._partial) >= MAX_LINE:
             lines.append(self._take(ended=False))
+        return lines
+
+    def cut(self) -> list[Line]:
+        """Returns the line of which the rest is lost, if there is one: output is missing between the bytes."""
+        lines = [self._take(ended=False)] if self._partial else []
+        self._cut = True
         return lines
 
     def rest(self) -> list[Line]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures.thread  # its own end at the program's end is registered before ours, and comes after it
-import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+import weakref
+from collections.abc import Callable, Coroutine
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from agentic_isolation.errors import ClosedError
@@ -28,10 +29,12 @@ class Call(Generic[_T]):
         self._coroutine = coroutine
         self._task: asyncio.Task[_T] | None = None
 
-    def start(self) -> None:
-        """Starts it, on its event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._coroutine)
-        self._task.add_done_callback(self._finish)
+    def start(self, running: set[asyncio.Task[Any]]) -> None:
+        """Starts it, on its event loop, and counts it among those that are running."""
+        task = self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        running.add(task)
+        task.add_done_callback(running.discard)
+        task.add_done_callback(self._finish)
 
     def cancel(self) -> None:
         """Cancels it, on its event loop."""
@@ -55,7 +58,7 @@ class Call(Generic[_T]):
 
 
 class LoopThread:
-    """An event loop that runs on a thread until it is stopped. Any other thread may call it.
+    """An event loop that runs on a thread from `start` to `stop`. Any other thread may call it.
 
     The thread is a daemon: a program whose clean-up does not come to its end is not held up by it for good.
     """
@@ -63,6 +66,7 @@ class LoopThread:
     def __init__(self) -> None:
         self.closing: set[Callable[[], Coroutine[Any, Any, object]]] = set()
         """What is called when it is stopped: it closes what nobody else has closed."""
+        self._running: set[asyncio.Task[Any]] = set()
         self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="agentic-isolation")
@@ -70,9 +74,14 @@ class LoopThread:
         self._stopping = asyncio.Event()
         # Garbage may be collected, and what it leaves be closed, at any moment of the thread that holds the lock.
         self._lock = threading.RLock()
-        self._stopped = False
+        self.stopped = False
+        """Whether it was told to end."""
         self._thread = threading.Thread(target=self._serve, name="agentic-isolation", daemon=True)
-        self._thread.start()
+
+    def start(self) -> None:
+        """Starts it, unless it was started."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Runs a coroutine to its end and returns what it returns, or raises what it raises.
@@ -94,7 +103,7 @@ class LoopThread:
                 call.done.exception()
             except BaseException:
                 with self._lock:
-                    if not self._stopped:
+                    if not self.stopped:
                         self._loop.call_soon_threadsafe(call.cancel)
                 call.done.exception()
                 raise
@@ -109,20 +118,23 @@ class LoopThread:
             call.refuse("the workspace is that of the process which this one was forked from; make another one here")
             return
         with self._lock:
-            if self._stopped:
+            if self.stopped:
                 call.refuse(_ENDED)
             else:
-                self._loop.call_soon_threadsafe(call.start)
+                self._loop.call_soon_threadsafe(call.start, self._running)
 
     def stop(self) -> None:
-        """Ends the event loop and, on any thread but its own, waits for that. May be called twice."""
+        """Tells it to end. May be called twice."""
         if os.getpid() != self._process:
             return
         with self._lock:
-            if not self._stopped:
-                self._stopped = True
+            if not self.stopped:
+                self.stopped = True
                 self._loop.call_soon_threadsafe(self._stopping.set)
-        if threading.current_thread() is not self._thread:
+
+    def join(self) -> None:
+        """Waits for its end, on any thread but its own."""
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join(_END_TIMEOUT)
 
     def _serve(self) -> None:
@@ -137,14 +149,24 @@ class LoopThread:
     async def _until_stopped(self) -> None:
         await self._stopping.wait()
         await asyncio.gather(*(close() for close in list(self.closing)), return_exceptions=True)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        # Calls first: each sees to what it has started.
+        await _cancelled(set(self._running))
+        await _cancelled(asyncio.all_tasks() - {asyncio.current_task()})
+
+
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancels tasks and awaits their end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class SharedLoopThread:
-    """One LoopThread for all who use it at a time: the first starts it, the last stops it."""
+    """One LoopThread for all who use it at a time: the first starts it, the last stops it.
+
+    A signal's handler may raise anywhere in here. The order of what is done, which may be done again, is such that
+    whoever lets go of its hold then sets everything right.
+    """
 
     def __init__(self) -> None:
         self.forget()
@@ -153,35 +175,61 @@ class SharedLoopThread:
         """Starts anew, as in a process that was forked, where the thread is not."""
         self._lock = threading.RLock()
         self._thread: LoopThread | None = None
-        self._users = 0
+        self._users: set[object] = set()
 
-    @contextlib.contextmanager
-    def use(self) -> Iterator[LoopThread]:
-        """Yields the thread."""
+    def use(self) -> Hold:
+        """Returns a hold on the thread, which runs."""
+        return Hold(self)
+
+    def enter(self, user: object) -> LoopThread:
+        """Starts the thread where it does not run, and keeps it running for a user."""
         with self._lock:
-            thread = self._thread = self._thread or LoopThread()
-            self._users += 1
-        try:
-            yield thread
-        finally:
-            self._leave(thread)
+            if self._thread is None or self._thread.stopped:
+                self._thread = LoopThread()
+            self._users.add(user)
+            self._thread.start()
+            return self._thread
+
+    def leave(self, user: object) -> None:
+        """Stops the thread, and waits for its end, where nobody else uses it. May be called twice."""
+        with self._lock:
+            self._users.discard(user)
+            if self._users or self._thread is None:
+                return
+            thread = self._thread
+            thread.stop()
+            self._thread = None
+        thread.join()
 
     def end(self) -> None:
         """Stops it, whoever uses it: the program ends."""
         with self._lock:
-            thread, self._thread, self._users = self._thread, None, 0
-        if thread is not None:
-            thread.stop()
+            self._users.clear()
+        self.leave(None)
 
-    def _leave(self, thread: LoopThread) -> None:
-        with self._lock:
-            if thread is not self._thread:
-                return
-            self._users -= 1
-            if self._users:
-                return
-            self._thread = None
-        thread.stop()
+
+class Hold:
+    """One user's hold on the shared thread. It ends with `release`, or when nobody has it any more."""
+
+    def __init__(self, shared: SharedLoopThread) -> None:
+        self._shared = shared
+        self._user = object()
+        self._leaving = weakref.finalize(self, shared.leave, self._user)
+        self._leaving.atexit = False
+        self.loop = shared.enter(self._user)
+
+    def __enter__(self) -> LoopThread:
+        return self.loop
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Lets go of it. May be called twice."""
+        self._shared.leave(self._user)
+        self._leaving.detach()
 
 
 shared_loop = SharedLoopThread()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal, overload
+from typing import overload
 
 from agentic_isolation import _convert as convert
 from agentic_isolation._lifecycle import Lifecycle
-from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
+from agentic_isolation.jsonl import Parse, check_parse
 from agentic_isolation.models import ExecuteResult, Termination, command_of
 from agentic_isolation.process import Process
 from agentic_isolation.stream import JsonStream, OutputStream
-
-_STREAMS: dict[str | None, type[OutputStream | JsonStream]] = {None: OutputStream, "jsonl": JsonStream}
 
 
 class RunsCommands:
@@ -81,7 +79,7 @@ class RunsCommands:
         env: Mapping[str, str] | None = None,
         stdin: str | bytes | None = None,
         redact_secrets: bool = False,
-        parse: Literal["jsonl"],
+        parse: Parse,
     ) -> JsonStream: ...
 
     def stream(
@@ -93,7 +91,7 @@ class RunsCommands:
         env: Mapping[str, str] | None = None,
         stdin: str | bytes | None = None,
         redact_secrets: bool = False,
-        parse: Literal["jsonl"] | None = None,
+        parse: Parse | None = None,
     ) -> OutputStream | JsonStream:
         """Runs a command and gives its output as it is printed: iterate over the result for stdout's lines.
 
@@ -115,13 +113,11 @@ class RunsCommands:
                 while the service could not be reached.
             IsolationError: While iterating, as `execute`.
         """
-        if parse not in _STREAMS:
-            raise InvalidArgumentError(
-                f"{parse!r} is no way to parse lines; use 'jsonl', or None for text", field="parse"
-            )
+        check_parse(parse)
         commands = self._lifecycle.commands
         parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin, redact_secrets=redact_secrets)
-        return _STREAMS[parse](partial(commands.events, convert.command_to_pb(parsed)))
+        stream = OutputStream if parse is None else JsonStream
+        return stream(partial(commands.events, convert.command_to_pb(parsed)))
 
     async def start(
         self,

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from agentic_isolation._lines import Line
+from agentic_isolation.errors import InvalidArgumentError
 
 __all__ = ["JsonLine", "parse_line"]
+
+Parse = Literal["jsonl"]
+"""Ways to parse lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,21 @@ class JsonLine:
 
     def __str__(self) -> str:
         return self.raw
+
+
+def check_parse(parse: Parse | None) -> None:
+    """Checks what a user has given as a way to parse lines.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    if parse not in (None, "jsonl"):
+        raise InvalidArgumentError(f"{parse!r} is no way to parse lines; use 'jsonl', or None for text", field="parse")
+
+
+def json_line(line: Line) -> JsonLine:
+    """Returns a line of an output with its JSON document; a piece of a line is none, though it may look like one."""
+    return parse_line(line.text) if line.whole else JsonLine(line.text, None, is_json=False)
 
 
 def parse_line(raw: str) -> JsonLine:

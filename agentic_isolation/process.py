@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar, overload
 
 from agentic_isolation._attachment import Attachment
 from agentic_isolation._cleanup import finish
-from agentic_isolation._lines import LineSplitter
+from agentic_isolation._lines import Line, LineSplitter
 from agentic_isolation._retry import give_up
 from agentic_isolation.interaction import TerminalSize
+from agentic_isolation.jsonl import JsonLine, Parse, check_parse, json_line
 from agentic_isolation.models import Exited, Gap, Output, OutputSource, Termination
 
 __all__ = ["Process"]
+
+_T = TypeVar("_T")
 
 
 class Process:
@@ -49,7 +52,7 @@ class Process:
         self._kill = kill
         self._owned = owned
         self._splitter = LineSplitter()
-        self._lines: deque[str] = deque()
+        self._lines: deque[Line] = deque()
 
     @property
     def id(self) -> str:
@@ -87,17 +90,26 @@ class Process:
             raise StopAsyncIteration
         return event
 
-    async def lines(self) -> AsyncGenerator[str, None]:
+    @overload
+    def lines(self, *, parse: None = None) -> AsyncGenerator[str, None]: ...
+
+    @overload
+    def lines(self, *, parse: Parse) -> AsyncGenerator[JsonLine, None]: ...
+
+    def lines(self, *, parse: Parse | None = None) -> AsyncGenerator[str, None] | AsyncGenerator[JsonLine, None]:
         """Yields the lines of its standard output, or of its terminal, as text without their newlines.
 
         Invalid UTF-8 is replaced. A terminal ends lines with a carriage return, which is left out as well.
 
+        Args:
+            parse: "jsonl": lines come as JsonLine, each with the JSON document that it is, if it is one; None: as text.
+
         Raises:
+            InvalidArgumentError: There is no such way to parse.
             IsolationError: As iteration.
         """
-        lines = self._lines
-        while lines or await self._read_lines():
-            yield lines.popleft()
+        check_parse(parse)
+        return self._each_line(_text_of) if parse is None else self._each_line(json_line)
 
     async def write(self, data: bytes | str) -> None:
         """Writes to its standard input, or types into its terminal; text as UTF-8.
@@ -181,13 +193,27 @@ class Process:
         if kill:
             await give_up(lambda: self._kill(self.id))
 
+    async def _each_line(self, make: Callable[[Line], _T]) -> AsyncGenerator[_T, None]:
+        while self._lines or await self._read_lines():
+            yield make(self._lines.popleft())
+
     async def _read_lines(self) -> bool:
         """Waits for lines; returns whether there are any more."""
         while not self._lines:
             event = await self._attachment.next()
             if event is None:
-                self._lines += (line.text for line in self._splitter.rest())
+                self._lines += self._splitter.rest()
                 break
-            if isinstance(event, Output) and event.source is OutputSource.STDOUT:
-                self._lines += (line.text.removesuffix("\r") for line in self._splitter.split(event.data))
+            if isinstance(event, Gap):
+                self._lines += self._splitter.cut()
+            elif isinstance(event, Output) and event.source is OutputSource.STDOUT:
+                self._lines += map(_without_return, self._splitter.split(event.data))
         return bool(self._lines)
+
+
+def _without_return(line: Line) -> Line:
+    return Line(line.text.removesuffix("\r"), line.whole)
+
+
+def _text_of(line: Line) -> str:
+    return line.text

@@ -11,8 +11,8 @@ from typing import Generic, Self, TypeVar
 from agentic_isolation._lines import Line, LineSplitter
 from agentic_isolation._resume import ResumedEvents
 from agentic_isolation.errors import ClosedError
-from agentic_isolation.jsonl import JsonLine, parse_line
-from agentic_isolation.models import Exited, KeepAlive, Output, OutputSource, ProcessEvent, Termination
+from agentic_isolation.jsonl import JsonLine, json_line
+from agentic_isolation.models import Exited, Gap, KeepAlive, Output, OutputSource, ProcessEvent, Termination
 
 EventSource = Callable[[bool], ResumedEvents]
 """Gives the command's events, with the first of which it starts; told whether output must not be cut inside lines."""
@@ -103,6 +103,8 @@ class LineStream(abc.ABC, Generic[_T]):
                 return
             if isinstance(event, Output) and event.source is OutputSource.STDOUT:
                 self._lines += map(self._line, self._splitter.split(event.data))
+            elif isinstance(event, Gap):
+                self._lines += map(self._line, self._splitter.cut())
             elif isinstance(event, Exited):
                 self._lines += map(self._line, self._splitter.rest())
 
@@ -128,7 +130,7 @@ class JsonStream(LineStream[JsonLine]):
     """A LineStream of JSON documents: see JsonLine. Lines that are none come too, and pieces of lines over 16 MiB."""
 
     def _line(self, line: Line) -> JsonLine:
-        return parse_line(line.text) if line.whole else JsonLine(line.text, None, is_json=False)
+        return json_line(line)
 
 
 # No method: a generator that held its stream would be in a cycle with it, and a stream that is left by `break` would

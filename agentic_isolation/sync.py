@@ -26,21 +26,19 @@ import functools
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from agentic_isolation import files, process
 from agentic_isolation._blocking import Facade, Steps, blocking, making, opening, standalone
-from agentic_isolation._loop_thread import Call, LoopThread, shared_loop
+from agentic_isolation._loop_thread import Call, Hold, LoopThread, shared_loop
 from agentic_isolation.changes import FileChange, WatchOverflow
 from agentic_isolation.errors import ClosedError
 from agentic_isolation.models import (
     Exited,
-    FileInfo,
     Gap,
     Output,
-    ProcessEvent,
     Termination,
     WorkspaceConfig,
     WorkspaceInfo,
@@ -52,6 +50,17 @@ __all__ = ["FileWatch", "Files", "Process", "Stream", "Workspace"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+# With one argument, type checkers go through all overloads of a method.
+def _stepping(
+    method: Callable[Concatenate[Any, _P], AsyncGenerator[_T, None]],
+) -> Callable[Concatenate[Any, _P], Steps[_T]]:
+    return making(method, Steps)
+
+
+def _streaming(method: Callable[Concatenate[Any, _P], LineStream[_T]]) -> Callable[Concatenate[Any, _P], Stream[_T]]:
+    return making(method, Stream)
 
 
 class Stream(Steps[_T]):
@@ -84,7 +93,7 @@ class Stream(Steps[_T]):
         """0 to 255, 128+n for signal n, 124 after a timeout; None while the command has not ended."""
         return self._stream.exit_code
 
-    events = making(LineStream.events, Steps[ProcessEvent])
+    events = _stepping(LineStream.events)
     """Yields every event: Started, Output of both sources in the order of arrival, Gap, Exited."""
 
 
@@ -132,7 +141,7 @@ class Process(Facade[process.Process]):
         """0 to 255, 128+n for signal n, 124 after a timeout; None while it has not ended."""
         return self._wrapped.exit_code
 
-    lines = making(process.Process.lines, Steps[str])
+    lines = _stepping(process.Process.lines)
     """Yields the lines of its standard output, or of its terminal, as text without their newlines."""
     write = blocking(process.Process.write)
     """Writes to its standard input, or types into its terminal; text as UTF-8."""
@@ -177,7 +186,7 @@ class Files(Facade[files.Files]):
     """Describes a file or directory."""
     list = blocking(files.Files.list)
     """Returns a directory's entries, sorted by name."""
-    iterate = making(files.Files.iterate, Steps[FileInfo])
+    iterate = _stepping(files.Files.iterate)
     """Yields a directory's entries as `list` returns them, page by page: for trees of any size."""
     make_directory = blocking(files.Files.make_directory)
     """Makes a directory."""
@@ -191,13 +200,6 @@ class Files(Facade[files.Files]):
     """Removes a file, a symlink itself, or a directory."""
     watch = making(files.Files.watch, FileWatch)
     """Watches a directory for changes; enter the result, then iterate over it."""
-
-
-# With one argument, type checkers go through all overloads of a method.
-def _streaming(
-    method: Callable[Concatenate[Any, _P], LineStream[_T]],
-) -> Callable[Concatenate[Any, _P], Stream[_T]]:
-    return making(method, Stream)
 
 
 def _opening(make: Callable[_P, AgenticWorkspace]) -> classmethod[Any, _P, Workspace]:
@@ -231,12 +233,10 @@ class Workspace(Facade[AgenticWorkspace]):
     """Returns the workspaces of a service; arguments and errors as AgenticWorkspace.list."""
 
     def __init__(self, workspace: AgenticWorkspace) -> None:
-        resources = contextlib.ExitStack()
-        super().__init__(workspace, resources.enter_context(shared_loop.use()))
+        self._hold = shared_loop.use()
+        super().__init__(workspace, self._hold.loop)
         self._loop.closing.add(workspace.close)
-        resources.callback(self._loop.closing.discard, workspace.close)
-        self._resources = resources
-        self._forgetting = weakref.finalize(self, _forget, workspace, self._loop, resources)
+        self._forgetting = weakref.finalize(self, _forget, workspace, self._hold)
         self._forgetting.atexit = False
         try:
             self._loop.run(workspace.__aenter__())
@@ -305,14 +305,23 @@ class Workspace(Facade[AgenticWorkspace]):
 
     def close(self) -> None:
         """Kills everything in the workspace and removes it. May be called twice."""
-        if self._forgetting.detach() is not None:
-            with self._resources, contextlib.suppress(ClosedError):
+        if self._forgetting.detach() is None:
+            return
+        try:
+            with contextlib.suppress(ClosedError):
                 self._loop.run(self._wrapped.close())
+        finally:
+            _let_go(self._wrapped, self._hold)
 
 
-def _forget(workspace: AgenticWorkspace, loop: LoopThread, resources: contextlib.ExitStack) -> None:
+def _let_go(workspace: AgenticWorkspace, hold: Hold) -> None:
+    hold.loop.closing.discard(workspace.close)
+    hold.release()
+
+
+def _forget(workspace: AgenticWorkspace, hold: Hold) -> None:
     """Closes a workspace that nobody has any more."""
     call = Call(workspace.close())
-    call.done.add_done_callback(lambda _: resources.close())
-    loop.submit(call)
+    call.done.add_done_callback(lambda _: _let_go(workspace, hold))
+    hold.loop.submit(call)
     warnings.warn(f"workspace {workspace.id} was not closed", ResourceWarning, stacklevel=2)

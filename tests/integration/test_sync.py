@@ -143,6 +143,8 @@ def test_processes(ws: Workspace) -> None:
         assert b"".join(event.data for event in events if isinstance(event, Output)) == b"got one\ngot two\n"
         assert again.offset == 16
         assert isinstance(events[-1], Exited)
+    with ws.start("echo '{}'; echo no") as process:
+        assert [line.is_json for line in process.lines(parse="jsonl")] == [True, False]
     with ws.start("trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done", terminal=SIZE) as process:
         lines = process.lines()
         assert next(lines) == "ready"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agentic_isolation import (
     Exited,
+    Gap,
     JsonLine,
     Output,
     OutputSource,
@@ -89,23 +90,36 @@ def test_whatever_comes_has_a_value_that_can_be_sent_on(raw: str) -> None:
         assert line.value is None
 
 
-async def test_lines_that_are_too_long_are_pieces_and_not_json() -> None:
-    """A piece of a document may look like one."""
-    output = b"1" * (MAX_LINE + 10) + b"\n" + b'{"a": 1}\r\n' + b"2" * MAX_LINE + b"\n[3]"
+async def lines_of(*pieces: bytes | Gap) -> list[JsonLine]:
+    """Returns what a stream gives for a command with such output."""
 
     async def events() -> AsyncGenerator[ProcessEvent, None]:
         yield Started("p-1", NOW)
-        for start in range(0, len(output), 1 << 20):
-            yield Output(OutputSource.STDOUT, start, output[start : start + (1 << 20)])
-        yield Exited(
-            Termination(cause=TerminationCause.EXITED, exit_code=0, signal=None, started_at=NOW, duration_ms=1)
-        )
+        for piece in pieces:
+            yield piece if isinstance(piece, Gap) else Output(OutputSource.STDOUT, 0, piece)
+        yield Exited(Termination(TerminationCause.EXITED, exit_code=0, signal=None, started_at=NOW, duration_ms=1))
 
-    patience = Patience(0)
-    stream = JsonStream(lambda lines: ResumedEvents(events, lambda process_id, offset: events(), patience, None))
-    lines = [line async for line in stream]
-    assert "\n".join(line.raw for line in lines if not line.is_json).replace("\n", "") == "1" * (MAX_LINE + 10) + (
-        "2" * MAX_LINE
-    )
+    stream = JsonStream(lambda lines: ResumedEvents(events, lambda process_id, offset: events(), Patience(0), None))
+    return [line async for line in stream]
+
+
+async def test_lines_that_are_too_long_are_pieces_and_not_json() -> None:
+    """A piece of a document may look like one."""
+    long = b"1" * (MAX_LINE + 10) + b"\n" + b'{"a": 1}\r\n' + b"2" * MAX_LINE + b"\n[3]"
+    lines = await lines_of(*(long[start : start + (1 << 20)] for start in range(0, len(long), 1 << 20)))
+    pieces = "".join(line.raw for line in lines if not line.is_json)
+    assert pieces == "1" * (MAX_LINE + 10) + "2" * MAX_LINE
     assert [line.value for line in lines if line.is_json] == [{"a": 1}, [3]]
-    assert stream.exit_code == 0
+
+
+async def test_lines_of_which_output_is_lost_are_pieces_and_not_json() -> None:
+    lines = await lines_of(b"[1]\n[2", Gap(5), b"3]\n[4]\n", Gap(5), b"5\n6\n7", Gap(5))
+    assert [(line.raw, line.is_json) for line in lines] == [
+        ("[1]", True),
+        ("[2", False),
+        ("3]", False),
+        ("[4]", True),
+        ("5", False),
+        ("6", True),
+        ("7", False),
+    ]
