@@ -196,10 +196,11 @@ class DockerProvider:
 
     async def connect(self, place: Place) -> ByteStream:
         """Starts a bridge in the container."""
-        if self._memory.is_exhausted(container_name(place.workspace_id)):
+        name = container_name(place.workspace_id)
+        if self._memory.is_exhausted(name):
             raise GoneError(_EXHAUSTED)
         async with self._engine.client() as client:
-            container = client.containers.container(container_name(place.workspace_id))
+            container = client.containers.container(name)
             try:
                 return await BridgeStream.open(container)
             except aiodocker.DockerError as error:
@@ -207,7 +208,9 @@ class DockerProvider:
                     raise
                 state = await _state_of(container)
                 if state not in _LIVING:
-                    raise GoneError(f"its container is {state}") from error
+                    # The watch may have ended it while the engine was asked.
+                    exhausted = self._memory.is_exhausted(name)
+                    raise GoneError(_EXHAUSTED if exhausted else f"its container is {state}") from error
                 raise ProviderUnavailableError(
                     f"the Docker Engine at {self._engine.host} opens no way into the container, "
                     f"which is {state}: {error.message}"
