@@ -9,11 +9,13 @@ from typing import Self
 
 from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_images as images_convert
+from agentic_isolation import _convert_interaction as interaction_convert
 from agentic_isolation._channel import ChannelConnection
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT
 from agentic_isolation._wire import check_text
 from agentic_isolation.errors import ProviderUnavailableError, UnavailableError, WorkspaceNotFoundError
 from agentic_isolation.images import ImageLayer, PulledImage
+from agentic_isolation.interaction import ProcessInfo
 from agentic_isolation.models import ServerInfo, WorkspaceInfo
 from agentic_isolation.v1 import workspace_pb2 as pb
 
@@ -114,3 +116,26 @@ class ServiceClient:
                 raise
             except UnavailableError as error:
                 await patience.wait(error)
+
+    async def describe_workspace(self, workspace_id: str) -> WorkspaceInfo:
+        """Returns a workspace as it is now, with what it uses.
+
+        Raises:
+            WorkspaceNotFoundError: There is none of that id.
+            UnavailableError: The service cannot be reached.
+        """
+        connection = self._connection
+        request = pb.GetWorkspaceRequest(workspace_id=check_text(workspace_id, "workspace_id"))
+        return convert.workspace_from_pb((await connection.call(connection.stub.GetWorkspace, request)).workspace)
+
+    async def list_processes(self, workspace_id: str) -> list[ProcessInfo]:
+        """Returns a workspace's processes; as AgenticWorkspace.processes, without being connected to it.
+
+        Raises:
+            WorkspaceNotFoundError: There is none of that id.
+            UnavailableError: The service, or the workspace, cannot be reached.
+        """
+        connection = self._connection
+        request = pb.ListProcessesRequest(workspace_id=check_text(workspace_id, "workspace_id"))
+        answer = await connection.call(connection.stub.ListProcesses, request)
+        return [interaction_convert.process_from_pb(process) for process in answer.processes]

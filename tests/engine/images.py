@@ -26,8 +26,9 @@ _BUSYBOX_SOURCE = "docker.io/library/busybox:1.37-musl"
 class Images:
     """The names of the test images. Raise a number with every change of what is in an image."""
 
-    python: str = "agentic-isolation-test/python:1"
-    """Debian with Python, as `python` and `python3`; a shell, coreutils; no user, no entrypoint: like a stock image."""
+    python: str = "agentic-isolation-test/python:2"
+    """Debian with Python, as `python` and `python3`; a shell, coreutils, and where it is made here vim and top; no user, no
+    entrypoint: like a stock image."""
     tiny: str = "agentic-isolation-test/tiny:1"
     """Only /bin/{true,false,cat,sleep,echo,env,id}, static: no shell, no libc, no /etc, no /tmp."""
     entrypoint: str = "agentic-isolation-test/entrypoint:1"
@@ -112,7 +113,7 @@ def _debootstrap(archive: Path) -> None:
     with _whole(archive) as output:
         root = Path(tempfile.mkdtemp(prefix="build-", dir=archive.parent))
         try:
-            roots.bootstrap(root, "bookworm", "python3")
+            roots.bootstrap(root, "bookworm", "python3", "vim-tiny", "procps")
             (root / "usr/bin/python").symlink_to("python3")
             run("tar", "-C", root, "--numeric-owner", "--exclude=./dev/*", "-cf", output.name, ".")
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agentic_isolation import AgenticWorkspace, SecurityConfig
 from tests.integration.cli import run, started
 from tests.support.jobs import new_mark
 from tests.support.proc import mentioning
@@ -35,15 +37,16 @@ def test_bash_with_job_control() -> None:
         terminal.type("echo interrupted $?\r")
         terminal.expect("interrupted 130")
 
-        terminal.type("clear; cat\r")
-        terminal.expect("clear; cat")
+        terminal.type("clear; echo cat begins; cat\r")
+        terminal.expect("cat begins")
         terminal.type("typed\r")
         terminal.until(lambda: terminal.text().count("typed") == 2, "cat has answered")
         terminal.type("\x1a")
         terminal.expect("Stopped")
         terminal.type("jobs\r")
         terminal.until(lambda: terminal.text().count("Stopped") == 2, "jobs lists it")
-        terminal.type("fg\r")
+        terminal.type("clear; fg\r")
+        terminal.until(lambda: terminal.text() == "cat", "it is in the foreground")
         terminal.type("again\r")
         terminal.until(lambda: terminal.text().count("again") == 2, "cat goes on")
         terminal.type("\x04")
@@ -71,11 +74,9 @@ def test_python_repl() -> None:
 def test_keys_typed_ahead_paste_and_output_in_bulk() -> None:
     """Nothing is lost or changed in either direction, however much it is."""
     with at_prompt(*LOCAL) as terminal:
-        terminal.type("stty -echo; clear\r")
-        terminal.until(lambda: terminal.text() == "ready>", "nothing is echoed")
         before = len(terminal.output)
-        terminal.type("seq 200000; echo end of it\r")
-        terminal.expect("end of it")
+        terminal.type("seq 200000; echo end of 'it'\r")
+        terminal.until(lambda: b"end of it" in terminal.output, "all was printed")
         printed = bytes(terminal.output[before:]).decode()
         assert [line for line in printed.split("\r\n") if line.isdigit()] == [str(n) for n in range(1, 200001)]
         terminal.type("clear; cat > pasted\r")
@@ -128,14 +129,17 @@ def test_detached_and_attached_again(service: ServedProcess) -> None:
     target = ("--target", service.target)
     with workspace_of(service) as workspace:
         with at_prompt(*target, "--detachable", workspace) as terminal:
-            terminal.type("X=kept; echo before\x10\x15echo set\r")
-            terminal.expect("set")
+            terminal.type("X=kept; clear\r")
+            terminal.until(lambda: terminal.text() == "ready>", "it is set")
+            terminal.type("\x10")
+            terminal.expect("ready> X=kept; clear")
+            terminal.type("\x15")
             terminal.type("\x10\x11")
             assert terminal.wait() == 0
             assert terminal.modes() == terminal.settings
             terminal.expect("Detached; go on with: agentic-isolation shell")
             process = terminal.text().split()[-1]
-        (listed,) = json.loads(run("ps", *target, "--json", workspace).stdout)
+        listed = json.loads(run("ps", *target, "--json", workspace).stdout)[-1]
         assert (listed["id"], listed["termination"], listed["detached"]) == (process, None, True)
         again = ("shell", *target, workspace, "--process", process)
         with Terminal(*again, columns=90) as terminal:
@@ -164,6 +168,43 @@ def test_leaving_a_detachable_one_by_a_signal_kills_it(service: ServedProcess) -
             terminal.signal(signal.SIGTERM)
             assert terminal.wait() == 128 + signal.SIGTERM
         assert not mentioning(mark)
+
+
+@pytest.mark.docker
+async def test_full_screen_programs_in_a_container(service: ServedProcess, security: SecurityConfig) -> None:
+    """vim and top, and job control once more: their terminal is the container's kernel's, under gVisor another one."""
+    async with AgenticWorkspace.create(security=security, lease=120, target=service.target) as workspace:
+        if not (await workspace.execute("command -v vim.tiny && command -v top")).success:
+            pytest.skip("the image has no vim and no top")
+        await asyncio.to_thread(use_full_screen_programs, service.target, workspace.id)
+        assert await workspace.read_file("poem") == b"first\nsecond\n"
+
+
+def use_full_screen_programs(target: str, workspace: str) -> None:
+    with at_prompt("--target", target, workspace) as terminal:
+        terminal.type("vim.tiny -u NONE poem\r")
+        terminal.expect("~\n~\n~")
+        terminal.type("ifirst\rthird\x1b")
+        terminal.expect("first\nthird\n~")
+        terminal.resize(70, 12)
+        terminal.until(lambda: terminal.lines()[1] == "third" and len(terminal.lines()) == 12, "it is drawn anew")
+        terminal.type("ccsecond\x1b:wq\r")
+        terminal.expect("ready>")
+
+        terminal.type("clear; top -d 1\r")
+        terminal.expect("PID USER")
+        terminal.expect("bash")
+        terminal.type("q")
+        terminal.until(lambda: terminal.text().endswith("ready>"), "it has ended")
+
+        terminal.type("clear; sleep 1000\r")
+        terminal.until(lambda: terminal.text() == "", "it is cleared")
+        terminal.type("\x1a")
+        terminal.expect("Stopped")
+        terminal.type("bg; stty size; kill %1; wait; exit 9\r")
+        terminal.expect("12 70")
+        assert terminal.wait() == 9
+        assert terminal.modes() == terminal.settings
 
 
 @contextlib.contextmanager

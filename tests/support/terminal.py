@@ -21,16 +21,17 @@ import pyte
 
 from tests.support.program import python_environment
 
+_MOST_DRAWN = 64 << 10
 PATIENCE = 30.0
 """Seconds for what has to appear."""
 _PROGRAM = (sys.executable, "-m", "agentic_isolation_service")
 
 
-class _Screen(pyte.HistoryScreen):
+class _Screen(pyte.Screen):
     """A screen that answers what programs ask a terminal."""
 
     def __init__(self, columns: int, rows: int, answer: Callable[[bytes], object]) -> None:
-        super().__init__(columns, rows, history=1000)
+        super().__init__(columns, rows)
         self._answer = answer
 
     def write_process_input(self, data: str) -> None:
@@ -53,6 +54,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         self.output = bytearray()
         """Everything that was printed."""
+        self._drawn = 0
         self._screen = _Screen(columns, rows, lambda data: os.write(self._master, data))
         self._stream = pyte.ByteStream(self._screen)
         self._set_size(columns, rows)
@@ -89,10 +91,12 @@ class Terminal:
 
     def text(self) -> str:
         """The screen, without what is blank at the ends."""
+        self._draw()
         return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
 
     def lines(self) -> list[str]:
         """The screen, line by line."""
+        self._draw()
         return [line.rstrip() for line in self._screen.display]
 
     def type(self, keys: str) -> None:
@@ -101,6 +105,7 @@ class Terminal:
 
     def resize(self, columns: int, rows: int) -> None:
         """Gives the window another size, of which the program is told by the kernel."""
+        self._draw()
         self._screen.resize(rows, columns)
         self._set_size(columns, rows)
 
@@ -140,8 +145,13 @@ class Terminal:
             return False
         data = os.read(self._master, 65536)
         self.output += data
-        self._stream.feed(data)
         return bool(data)
+
+    def _draw(self) -> None:
+        """Brings the screen up to date; of very much it is only the end that can be seen."""
+        news = self.output[max(self._drawn, len(self.output) - _MOST_DRAWN) :]
+        self._drawn = len(self.output)
+        self._stream.feed(bytes(news))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ _COMMANDS = {
     "info": ("agentic_isolation_service.cli.workspaces", "info"),
     "shell": ("agentic_isolation_service.cli.shell", "shell"),
     "cp": ("agentic_isolation_service.cli.copying", "copy"),
+    "top": ("agentic_isolation_service.cli.top", "top"),
     "ps": ("agentic_isolation_service.cli.processes", "list_processes"),
     "logs": ("agentic_isolation_service.cli.processes", "show_output"),
     "completion": ("agentic_isolation_service.cli.completion", "completion"),

@@ -57,9 +57,12 @@ def run_to_end(program: Coroutine[object, object, _T]) -> _T:
         return await task
 
     try:
-        return asyncio.run(cancellable())
+        result = asyncio.run(cancellable())
     except asyncio.CancelledError:
         sys.exit(128 + received[0] if received else 1)
+    if received:  # it has ended for the signal, without a word
+        sys.exit(128 + received[0])
+    return result
 
 
 def parse_pairs(pairs: tuple[str, ...], what: str) -> dict[str, str]:

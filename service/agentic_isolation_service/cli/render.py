@@ -86,8 +86,12 @@ def process_state(termination: Termination | None) -> str:
 
 def command_line(process: ProcessInfo) -> str:
     """Returns a process's command on one line, as it would be typed, without anything that a terminal obeys."""
-    line = shlex.join(process.args)
-    return "".join(character if character.isprintable() else "·" for character in line)
+    return printable(shlex.join(process.args))
+
+
+def printable(text: str) -> str:
+    """Returns a text with a dot for whatever a terminal might obey."""
+    return "".join(character if character.isprintable() else "·" for character in text)
 
 
 def size(count: int) -> str:
