@@ -46,10 +46,12 @@ def cannot_isolate(name: str, field: str, **fields: Any) -> BadRequest:
     return BadRequest("local-" + name, request, field, ("docker",), code, "ISOLATION_UNAVAILABLE")
 
 
-def command(name: str, field: str, command: pb.Command | None) -> tuple[BadRequest, BadRequest]:
+def command(name: str, field: str, command: pb.Command | None) -> list[BadRequest]:
     execute = pb.ExecuteRequest(workspace_id=HERE, command=command)
     stream = pb.StreamRequest(workspace_id=HERE, start=pb.ProcessStart(command=command))
-    return BadRequest("execute-" + name, execute, field), BadRequest("stream-" + name, stream, field)
+    attach = pb.AttachRequest(open=pb.AttachOpen(workspace_id=HERE, start=pb.ProcessStart(command=command)))
+    requests = {"execute": execute, "stream": stream, "attach": attach}
+    return [BadRequest(f"{rpc}-{name}", request, field) for rpc, request in requests.items()]
 
 
 def execute(name: str, field: str, **fields: Any) -> BadRequest:
@@ -62,6 +64,29 @@ def stream(name: str, field: str, **fields: Any) -> BadRequest:
     if "resume" not in fields and name != "without-target":
         request.start.command.shell = "touch was-here"
     return BadRequest("stream-" + name, request, field)
+
+
+def attach(name: str, field: str, **fields: Any) -> BadRequest:
+    opening = pb.AttachOpen(workspace_id=HERE, **fields)
+    if "resume" not in fields and name != "without-target":
+        opening.start.command.MergeFrom(shell("touch was-here"))
+    return BadRequest("attach-" + name, pb.AttachRequest(open=opening), field)
+
+
+def unpack(**fields: Any) -> pb.WriteArchiveRequest:
+    return pb.WriteArchiveRequest(header=pb.WriteArchiveHeader(workspace_id=HERE, **fields))
+
+
+def copied(**fields: Any) -> pb.CopyFileRequest:
+    return pb.CopyFileRequest(workspace_id=HERE, **fields)
+
+
+def pack(**fields: Any) -> pb.ReadArchiveRequest:
+    return pb.ReadArchiveRequest(workspace_id=HERE, **fields)
+
+
+def signalled(**fields: Any) -> pb.SignalProcessRequest:
+    return pb.SignalProcessRequest(workspace_id=HERE, **fields)
 
 
 def other(name: str, field: str | None, request: Any, reason: str = "INVALID_ARGUMENT") -> BadRequest:
@@ -107,6 +132,10 @@ CREATE = [
     create("little-memory", "limits.memory_bytes", limits=pb.ResourceLimits(memory_bytes=(16 << 20) - 1)),
     create("endless-memory", "limits.memory_bytes", limits=pb.ResourceLimits(memory_bytes=2**64 - 1)),
     create("little-disk", "limits.disk_bytes", limits=pb.ResourceLimits(disk_bytes=1)),
+    create("secret-in-environment", 'secrets["A"]', secrets={"A": "x"}, environment={"A": "y"}),
+    create("nameless-secret", "secrets", secrets={"": "x"}),
+    create("nul-in-secret", 'secrets["A"]', secrets={"A": "\0"}),
+    create("large-secrets", "secrets", secrets={"A": "x" * (128 << 10)}),
     create("few-open-files", "limits.open_files_count", limits=pb.ResourceLimits(open_files_count=3)),
 ]
 
@@ -159,6 +188,27 @@ RUNS = [
     stream("resume-without-process", "resume.process_id", resume=pb.ProcessResume(offset=1)),
 ]
 
+TOO_WIDE, TOO_FLAT = pb.TerminalSize(columns=65536, rows=24), pb.TerminalSize(columns=80, rows=0)
+
+INTERACTIONS = [
+    attach("without-target", "open.target"),
+    attach("resume-without-process", "open.resume.process_id", resume=pb.ProcessResume(offset=1)),
+    attach("too-wide", "open.terminal.columns", terminal=TOO_WIDE),
+    attach("too-flat", "open.terminal.rows", terminal=TOO_FLAT),
+    attach("negative-linger", "linger", linger=seconds(-1)),
+    attach("space-in-request-id", "request_id", request_id=" "),
+    attach("short-keepalive", "open.keepalive_interval", keepalive_interval=seconds(0.5)),
+    *command("stdin-in-attach", "command.stdin", shell("touch was-here", stdin=b"x"))[2:],
+    other("attach-without-opening", "open", pb.AttachRequest(stdin=b"x")),
+    other("attach-empty", "open", pb.AttachRequest()),
+    other("wait-for-nobody", "process_id", pb.WaitProcessRequest(workspace_id=HERE)),
+    other("signal-zero", "signal", signalled(process_id="p", signal=0)),
+    other("signal-65", "signal", signalled(process_id="p", signal=65)),
+    other("signal-nobody", "process_id", signalled(signal=9)),
+    other("signal-both", "process_id", signalled(signal=9, process_id="p", request_id="r")),
+    other("signal-tree-and-foreground", "foreground", signalled(signal=9, process_id="p", tree=True, foreground=True)),
+]
+
 LISTS = [
     other("list-negative-page", "page_size", pb.ListWorkspacesRequest(page_size=-1)),
     other("list-large-page", "page_size", pb.ListWorkspacesRequest(page_size=1001)),
@@ -185,6 +235,35 @@ FILES = [
     other("directory-large-page", "page_size", pb.ListDirectoryRequest(workspace_id=HERE, page_size=1001)),
     other("mkdir-without-path", "path", pb.MakeDirectoryRequest(workspace_id=HERE)),
     other("mkdir-mode", "mode", pb.MakeDirectoryRequest(workspace_id=HERE, path="was-here", mode=0o2000)),
+    other("list-too-deep", "depth", pb.ListDirectoryRequest(workspace_id=HERE, depth=1001)),
+    other(
+        "move-from-outside",
+        "source_path",
+        pb.MoveFileRequest(workspace_id=HERE, source_path="../a", destination_path="b"),
+        "PATH_ESCAPES",
+    ),
+    other(
+        "move-to-outside",
+        "destination_path",
+        pb.MoveFileRequest(workspace_id=HERE, source_path="a", destination_path="../b"),
+        "PATH_ESCAPES",
+    ),
+    other("copy-from-nowhere", "source_path", copied(destination_path="x")),
+    other("copy-to-nowhere", "destination_path", copied(source_path="x")),
+    other("copy-from-outside", "source_path", copied(source_path="/etc", destination_path="b"), "PATH_ESCAPES"),
+    other("copy-to-outside", "destination_path", copied(source_path=".", destination_path="../b"), "PATH_ESCAPES"),
+    other("chmod-without-path", "path", pb.ChangeFileModeRequest(workspace_id=HERE, mode=0o600)),
+    other("chmod-without-mode", "mode", pb.ChangeFileModeRequest(workspace_id=HERE, path="x")),
+    other("chmod-setuid", "mode", pb.ChangeFileModeRequest(workspace_id=HERE, path="x", mode=0o4755)),
+    other("chmod-outside", "path", pb.ChangeFileModeRequest(workspace_id=HERE, path="/etc", mode=0), "PATH_ESCAPES"),
+    other("unpack-outside", "path", unpack(path="../was-here"), "PATH_ESCAPES"),
+    other("unpack-without-header", "header", pb.WriteArchiveRequest(data=b"x")),
+    other("pack-outside", "path", pack(path="/etc"), "PATH_ESCAPES"),
+    other("pack-many-patterns", "ignore_patterns", pack(ignore_patterns=["x"] * 1001)),
+    other("pack-bad-pattern", "ignore_patterns[1]", pack(ignore_patterns=["x", "!"])),
+    other("watch-outside", "path", pb.WatchDirectoryRequest(workspace_id=HERE, path="/etc"), "PATH_ESCAPES"),
+    other("pull-from-nobody", "provider", pb.PullImageRequest(image="x")),
+    other("pull-local", "provider", pb.PullImageRequest(provider="local")),
     other("move-from-nowhere", "source_path", pb.MoveFileRequest(workspace_id=HERE, destination_path="x")),
     other("move-to-nowhere", "destination_path", pb.MoveFileRequest(workspace_id=HERE, source_path="x")),
     other("remove-without-path", "path", pb.RemoveFileRequest(workspace_id=HERE)),
@@ -198,6 +277,7 @@ BAD_REQUESTS = {
     "isolation": ISOLATION,
     "command": COMMANDS,
     "run": RUNS,
+    "interaction": INTERACTIONS,
     "list": LISTS,
     "file": FILES,
 }
@@ -216,4 +296,13 @@ EVERY_WORKSPACE_RPC = [
     pb.MakeDirectoryRequest(workspace_id=HERE, path="directory"),
     pb.MoveFileRequest(workspace_id=HERE, source_path="a", destination_path="b"),
     pb.RemoveFileRequest(workspace_id=HERE, path="file"),
+    pb.AttachRequest(open=pb.AttachOpen(workspace_id=HERE, start=pb.ProcessStart(command=shell("true")))),
+    pb.ListProcessesRequest(workspace_id=HERE),
+    pb.WaitProcessRequest(workspace_id=HERE, process_id="p"),
+    pb.SignalProcessRequest(workspace_id=HERE, process_id="p", signal=9),
+    pb.CopyFileRequest(workspace_id=HERE, source_path="a", destination_path="b"),
+    pb.ChangeFileModeRequest(workspace_id=HERE, path="file", mode=0o600),
+    pb.WriteArchiveRequest(header=pb.WriteArchiveHeader(workspace_id=HERE)),
+    pb.ReadArchiveRequest(workspace_id=HERE),
+    pb.WatchDirectoryRequest(workspace_id=HERE),
 ]

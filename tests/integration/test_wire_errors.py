@@ -79,9 +79,10 @@ def aimed(request: Any, workspace_id: str) -> Any:
     """Returns the request with the workspace's id where the table says HERE."""
     copy = type(request)()
     copy.CopyFrom(request)
-    header = copy.header if isinstance(copy, pb.WriteFileRequest) else copy
-    if getattr(header, "workspace_id", "") == HERE:
-        header.workspace_id = workspace_id
+    inner = {"WriteFileRequest": "header", "WriteArchiveRequest": "header", "AttachRequest": "open"}
+    named = getattr(copy, inner.get(type(copy).__name__, ""), copy)
+    if getattr(named, "workspace_id", "") == HERE:
+        named.workspace_id = workspace_id
     return copy
 
 

@@ -144,9 +144,12 @@ async def call(stub: Stub, request: Any) -> list[Any]:
     """Calls the RPC whose request this is, whatever its shape, and returns all answers."""
     rpc = type(request).__name__.removesuffix("Request")
     method = getattr(stub, rpc)
-    if rpc in ("Stream", "ReadFile"):
+    if rpc in ("Stream", "ReadFile", "ReadArchive", "WatchDirectory", "PullImage"):
         return [answer async for answer in method(request)]
-    return [await method([request, END] if rpc == "WriteFile" else request)]
+    if rpc == "Attach":
+        return [answer async for answer in method(iter([request]))]
+    ends = {"WriteFile": END, "WriteArchive": pb.WriteArchiveRequest(end=pb.WriteArchiveEnd())}
+    return [await method([request, ends[rpc]] if rpc in ends else request)]
 
 
 class EventReader:
