@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import Self
 
 from agentic_isolation._tar import Tally, TarReader
-from agentic_isolation.errors import BadArchiveError
+from agentic_isolation.errors import BadArchiveError, NotARegularFileError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
+_NAMELESS: int | None = getattr(os, "O_TMPFILE", None)
+"""Linux only."""
 _FLUSH_AT = 1 << 20
 """Bytes."""
 
@@ -40,7 +42,9 @@ class AtomicFile:
         self._temporary = f".{name[:100]}.{secrets.token_hex(6)}.part"
         self._named = False
         try:
-            self._file = os.open(".", _WRITE | os.O_TMPFILE, 0o600, dir_fd=directory)
+            if _NAMELESS is None:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            self._file = os.open(".", _WRITE | _NAMELESS, 0o600, dir_fd=directory)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
                 raise
@@ -85,14 +89,19 @@ class Source:
         path: Where it is.
 
     Raises:
+        NotARegularFileError: It is a device, a pipe or a socket.
         OSError: It cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
+        # A pipe would be waited for until somebody opens its other end.
+        self._file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
+        status = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            self._file.close()
+            raise NotARegularFileError(f"{path} is no regular file")
         self._lock = threading.Lock()
         self._digest = hashlib.sha256()
-        status = os.fstat(self._file.fileno())
         self.mode = stat.S_IMODE(status.st_mode) & 0o777
         self.size = status.st_size
         self.done = 0
@@ -181,7 +190,7 @@ def unpack(directory: str, reader: TarReader, tally: Tally) -> None:
             parts = _parts(entry.name)
             tally.path = posixpath.join(directory, *parts)
             if entry.kind == "directory":
-                tree.make(parts)
+                tree.make(parts, entry.mode)
                 tally.directories += 1
             elif not parts:
                 raise BadArchiveError(f"an entry without a name of its own: {entry.name!r}")
@@ -229,9 +238,12 @@ class _Tree:
             self._latest = parts
         return self._descriptor
 
-    def make(self, parts: tuple[str, ...]) -> None:
-        """Makes a directory, or is content with one that is there."""
-        self.open(parts)
+    def make(self, parts: tuple[str, ...], mode: int) -> None:
+        """Makes a directory, to which its owner has access whatever its mode, or is content with one that is there."""
+        if parts:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(parts[-1], mode | stat.S_IRWXU, dir_fd=self.open(parts[:-1]))
+            self.open(parts)
 
     def link(self, parts: tuple[str, ...], target: str) -> None:
         """Makes a symlink, in place of a file or symlink that is there."""
@@ -263,14 +275,22 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _leads_out(parts: tuple[str, ...], target: str) -> bool:
-    """Whether a symlink at a place leads out of the directory that is unpacked into, by its spelling."""
-    place = posixpath.normpath(posixpath.join(*parts[:-1], target)) if target else ".."
-    return posixpath.isabs(target) or place == ".." or place.startswith("../") or "\0" in target
+    """Whether a symlink at a place may lead out of the directory that is unpacked into.
+
+    Going up only at its beginning, no more often than there are directories above it, it does not, wherever other
+    symlinks of this kind lead that lie on its way.
+    """
+    steps = [step for step in target.split("/") if step not in ("", ".")]
+    up = next((count for count, step in enumerate(steps) if step != ".."), len(steps))
+    return not target or target.startswith("/") or "\0" in target or up >= len(parts) or ".." in steps[up:]
 
 
 def _umask() -> int:
     """Returns the file mode creation mask, which can only be read from the kernel's description of this process."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open("/proc/self/status", encoding="ascii", errors="replace") as status,
+    ):
         for line in status:
             if line.startswith("Umask:"):
                 return int(line.split()[1], 8)

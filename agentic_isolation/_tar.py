@@ -7,22 +7,20 @@ import stat
 import tarfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
+from agentic_isolation._ignore import IgnoreRules
 from agentic_isolation.errors import BadArchiveError, FileError
 
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 256 << 10
 _MAX_RECORDS = 1 << 20
 """Bytes of an entry's pax records."""
+_MAX_NAME = 4096
+"""Characters of a path: PATH_MAX, beyond which nobody could use it."""
+_MAX_TIME = 1 << 33
+"""Seconds since 1970, in the year 2242: beyond, file systems differ."""
 _END = bytes(2 * _BLOCK)
 KINDS = {tarfile.REGTYPE: "file", tarfile.AREGTYPE: "file", tarfile.DIRTYPE: "directory", tarfile.SYMTYPE: "symlink"}
-
-
-class Matcher(Protocol):
-    """Tells which paths to leave out: pathspec's classes do."""
-
-    def match_file(self, file: str) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -38,12 +36,12 @@ class Tally:
     """The entry that is under way."""
 
 
-def content_size(directory: str, ignored: Matcher | None) -> int:
+def content_size(directory: str, ignored: IgnoreRules) -> int:
     """Returns the bytes of all files below a directory."""
     return sum(info.st_size for _, info in _walk(directory, ignored) if stat.S_ISREG(info.st_mode))
 
 
-def pack(directory: str, ignored: Matcher | None, tally: Tally) -> Generator[bytes, None, None]:
+def pack(directory: str, ignored: IgnoreRules, tally: Tally) -> Generator[bytes, None, None]:
     """Yields a directory as a tar stream, in pieces of some 256 KiB, and counts in `tally`.
 
     Raises:
@@ -78,18 +76,28 @@ def pack(directory: str, ignored: Matcher | None, tally: Tally) -> Generator[byt
     yield bytes(waiting + _END)
 
 
-def _walk(directory: str, ignored: Matcher | None, below: str = "") -> Iterator[tuple[str, os.stat_result]]:
+def _walk(directory: str, ignored: IgnoreRules) -> Iterator[tuple[str, os.stat_result]]:
     """Yields what lies below a directory with its path relative to it, each directory before what lies in it."""
-    with os.scandir(os.path.join(directory, below)) as scan:
-        entries = sorted(scan, key=lambda entry: entry.name)
-    for entry in entries:
-        name = f"{below}{entry.name}"
+    levels = [_entries(directory, "")]
+    while levels:
+        found = next(levels[-1], None)
+        if found is None:
+            levels.pop()
+            continue
+        name, entry = found
         is_directory = entry.is_dir(follow_symlinks=False)
-        if ignored is not None and ignored.match_file(name + "/" if is_directory else name):
+        if ignored.ignores(name, is_directory=is_directory):
             continue
         yield name, entry.stat(follow_symlinks=False)
         if is_directory:
-            yield from _walk(directory, ignored, name + "/")
+            levels.append(_entries(directory, name + "/"))
+
+
+def _entries(directory: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    with os.scandir(os.path.join(directory, below)) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
+    for entry in entries:
+        yield f"{below}{entry.name}", entry
 
 
 def _file(path: str, entry: tarfile.TarInfo) -> Iterator[bytes]:
@@ -185,10 +193,14 @@ class TarReader:
     def _entry(self, header: tarfile.TarInfo, records: dict[str, str]) -> Entry:
         name = records.get("path", header.name)
         kind = KINDS.get(header.type)
+        if len(name) > _MAX_NAME:
+            raise BadArchiveError(f"{name[:100]!r} goes on for {len(name)} characters; {_MAX_NAME} are the most")
         try:
             size, mtime = int(records.get("size", header.size)), float(records.get("mtime", header.mtime))
         except ValueError as error:
             raise BadArchiveError(f"a malformed record of {name!r}") from error
+        if not abs(mtime) < _MAX_TIME:
+            raise BadArchiveError(f"{name!r} is of no time that there is")
         if kind is None or size < 0 or (size and kind != "file"):
             raise BadArchiveError(f"{name!r} is no file, directory or symlink")
         self._left, self._padding = size, -size % _BLOCK
@@ -214,12 +226,14 @@ class TarReader:
 def _records(data: bytes) -> dict[str, str]:
     """Returns pax records: each is LENGTH, a space, NAME=VALUE and a newline, LENGTH in bytes of all of it."""
     records = {}
-    while data.strip(b"\0"):
-        digits, _, _ = data.partition(b" ")
-        length = int(digits) if digits.isdigit() and len(digits) < 8 else 0
-        record, data = data[len(digits) + 1 : length], data[length:]
-        name, separator, value = record.partition(b"=")
-        if not separator or not value.endswith(b"\n"):
+    start, end = 0, len(data.rstrip(b"\0"))
+    while start < end:
+        space = data.find(b" ", start, start + 8)
+        digits = data[start:space] if space > start else b""
+        stop = start + int(digits) if digits.isdigit() else 0
+        name, separator, value = data[space + 1 : stop].partition(b"=")
+        if not start < stop <= end or not separator or not value.endswith(b"\n"):
             raise BadArchiveError("a malformed record of an entry")
         records[name.decode("utf-8", "surrogateescape")] = value[:-1].decode("utf-8", "surrogateescape")
+        start = stop
     return records

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import posixpath
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pathspec
-
 from agentic_isolation import _local_files as local_files
 from agentic_isolation import _tar as tar
 from agentic_isolation._connection import Connection
+from agentic_isolation._ignore import IgnoreRules
 from agentic_isolation._local_files import Source, Target
 from agentic_isolation._pipe import PipeAbortedError, ThreadPipe
 from agentic_isolation._retry import persevere
-from agentic_isolation._threads import in_thread
+from agentic_isolation._threads import in_own_thread, in_thread
 from agentic_isolation._wire import check_text
 from agentic_isolation.errors import ContentMismatchError, InvalidArgumentError, UnavailableError
 from agentic_isolation.transfer import TransferProgress, TransferSummary
@@ -50,7 +50,7 @@ class Transfers:
         source = await in_thread(Path(local).resolve)
         target = check_text(source.name if remote is None else remote, "remote")
         if await in_thread(source.is_dir):
-            return await self._upload_directory(source, target or ".", _compile(ignore), progress)
+            return await self._upload_directory(source, target or ".", IgnoreRules(ignore, "ignore"), progress)
         _refuse_patterns(ignore)
         target = target + source.name if target.endswith("/") else target
         return await self._upload_file(source, target, progress)
@@ -61,12 +61,12 @@ class Transfers:
         """Copies a file or directory out of the workspace."""
         request = pb.StatFileRequest(workspace_id=self._workspace_id, path=check_text(remote, "remote"))
         file = (await self._connection.call(self._connection.stub.StatFile, request)).file
-        target = Path(file.name if local is None else local)
+        target = Path(_name_of(remote, file.path) if local is None else local)
         if file.type == pb.FILE_TYPE_DIRECTORY:
             return await self._download_directory(remote, target, list(ignore), progress)
         _refuse_patterns(ignore)
         if await in_thread(target.is_dir):
-            target /= file.name
+            target /= _name_of(remote, file.path)
         return await self._download_file(remote, target, progress)
 
     async def _upload_file(self, source: Path, path: str, progress: Progress | None) -> TransferSummary:
@@ -95,7 +95,7 @@ class Transfers:
         return await self._persevere(attempt)
 
     async def _upload_directory(
-        self, source: Path, path: str, ignored: pathspec.GitIgnoreSpec | None, progress: Progress | None
+        self, source: Path, path: str, ignored: IgnoreRules, progress: Progress | None
     ) -> TransferSummary:
         header = pb.WriteArchiveHeader(workspace_id=self._workspace_id, path=path)
         total = None if progress is None else await in_thread(tar.content_size, str(source), ignored)
@@ -159,7 +159,7 @@ class Transfers:
                 finally:
                     pipe.leave()
 
-            unpacking = asyncio.ensure_future(in_thread(unpack))
+            unpacking = asyncio.ensure_future(in_own_thread(unpack))
             skipped = 0
             try:
                 async with self._reading(self._connection.stub.ReadArchive, request) as responses:
@@ -261,15 +261,21 @@ def _summary(tally: tar.Tally) -> TransferSummary:
     )
 
 
-def _compile(patterns: Sequence[str]) -> pathspec.GitIgnoreSpec | None:
-    for position, pattern in enumerate(patterns):
-        try:
-            pathspec.GitIgnoreSpec.from_lines([pattern])
-        except ValueError as error:
-            raise InvalidArgumentError(
-                f"{pattern!r} is no pattern of gitignore(5): {error}", field=f"ignore[{position}]"
-            ) from error
-    return pathspec.GitIgnoreSpec.from_lines(patterns) if patterns else None
+def _name_of(remote: str, path: str) -> str:
+    """Returns the name that a download has on this machine, which is never more than a name, whatever is told there.
+
+    Args:
+        remote: The path as it was asked for.
+        path: The path as the workspace says.
+
+    Raises:
+        InvalidArgumentError: Neither has a name.
+    """
+    for candidate in (remote, path):
+        name = posixpath.basename(posixpath.normpath(candidate))
+        if name not in ("", ".", "..") and "\0" not in name:
+            return name
+    raise InvalidArgumentError(f"{remote!r} has no name of its own; say where it goes", field="local")
 
 
 def _refuse_patterns(patterns: Sequence[str]) -> None:

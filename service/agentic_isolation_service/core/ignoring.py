@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pathspec
+import asyncio
 
-from agentic_isolation.errors import InvalidArgumentError
+from agentic_isolation._ignore import IgnoreRules
 from agentic_isolation.models import FileType
 from agentic_isolation_service.core import files
 from agentic_isolation_service.core.validation import refuse
@@ -13,6 +13,8 @@ from agentic_isolation_service.guest.session import GuestSession
 MAX_PATTERNS = 1000
 MAX_EXCLUDED_BYTES = 512 << 10
 """Of all paths that are left out, which must fit into one message to the guest."""
+_TURN = 0.02
+"""Seconds of matching after which others have their turn."""
 
 
 async def ignored_paths(session: GuestSession, path: str, patterns: list[str]) -> list[str]:
@@ -24,35 +26,28 @@ async def ignored_paths(session: GuestSession, path: str, patterns: list[str]) -
         InvalidArgumentError: There are too many patterns, one is malformed, or they leave out too many single files.
         FileError, PathEscapesError: It is no directory, or may not be looked at.
     """
-    spec = _compile(patterns)
+    if len(patterns) > MAX_PATTERNS:
+        raise refuse("ignore_patterns", f"{len(patterns)} patterns, more than {MAX_PATTERNS}")
+    rules = IgnoreRules(patterns, "ignore_patterns")
     root = (await files.stat(session, path)).path.rstrip("/") + "/"
     found: list[str] = []
     size = 0
     token = ""
+    clock = asyncio.get_running_loop().time
+    pause = clock() + _TURN
     while True:
         page, token = await files.list_directory(session, path, files.MAX_PAGE, token, depth=files.MAX_DEPTH)
         for entry in page:
             relative = entry.path.removeprefix(root)
             if found and relative.startswith(found[-1] + "/"):
                 continue  # a directory is followed by what lies in it
-            name = relative + "/" if entry.type is FileType.DIRECTORY else relative
-            if spec.match_file(name):
+            if rules.ignores(relative, is_directory=entry.type is FileType.DIRECTORY):
                 found.append(relative)
                 size += len(relative.encode()) + 8
                 if size > MAX_EXCLUDED_BYTES:
                     raise refuse("ignore_patterns", "they leave out too many single files; ignore their directories")
+            if clock() > pause:
+                await asyncio.sleep(0)
+                pause = clock() + _TURN
         if not token:
             return found
-
-
-def _compile(patterns: list[str]) -> pathspec.GitIgnoreSpec:
-    if len(patterns) > MAX_PATTERNS:
-        raise refuse("ignore_patterns", f"{len(patterns)} patterns, more than {MAX_PATTERNS}")
-    for position, pattern in enumerate(patterns):
-        try:
-            pathspec.GitIgnoreSpec.from_lines([pattern])
-        except ValueError as error:
-            raise InvalidArgumentError(
-                f"{pattern[:100]!r} is no pattern of gitignore(5): {error}", field=f"ignore_patterns[{position}]"
-            ) from error
-    return pathspec.GitIgnoreSpec.from_lines(patterns)
