@@ -1,4 +1,4 @@
-"""Guests that tell nonsense of processes that are interacted with, of archives and of changes: it loses their workspace."""
+"""Guests that tell nonsense of processes, of their input, of archives and of changes: it loses their workspace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROCESS = {
     "process_id": "p", "argv": ["sleep", "1"], "pid": 1, "state": "running", "started_unix_ns": 1, "cpu_us": 1,
     "memory_bytes": 1, "terminal": False, "detached": False, "output_bytes": 0, "processes": 1,
 }  # fmt: skip
-NOT_BOOLEANS = [None, 1, "true", []]
+NOT_BOOLEANS: list[object] = [None, 1, "true", []]
 SUMMARY = {"files": 1, "directories": 1, "symlinks": 0, "skipped": 0, "bytes": 1}
 CHANGE = {"change": "created", "path": "/workspace/f", "directory": False}
 
