@@ -55,6 +55,8 @@ class Attachment:
         self._outbox = Outbox()
         self._size: TerminalSize | None = None
         self._started = False
+        # A writer that is in the way later is then this one, of the call before.
+        self._may_take_input = opening.take_input or opening.WhichOneof("target") == "start"
         self._error: IsolationError | None = None
         self._closed = False
         self._task: asyncio.Task[None] | None = None
@@ -196,7 +198,7 @@ class Attachment:
                 process_id=self.process_id, offset=self._received, observe=self._opening.resume.observe
             ),
             read_only=not self._writes,
-            take_input=self._writes,  # the writer that is in the way is this one, of the call before
+            take_input=self._writes and self._may_take_input,
         )
 
     async def _take(self, event: AttachEvent | None) -> None:
@@ -204,6 +206,7 @@ class Attachment:
             case Started(process_id):
                 self.process_id, self._started = process_id, True
             case InputProgress(offset, ended):
+                self._may_take_input = True
                 self._outbox.note(offset, ended=ended)
             case Output() | Gap() | Exited():
                 self._events.append(event)

@@ -34,6 +34,11 @@ class _Screen(pyte.Screen):
         super().__init__(columns, rows)
         self._answer = answer
 
+    def select_graphic_rendition(self, *attributes: int, private: bool = False) -> None:
+        """Leaves out what pyte does not know: the keyboard modes that vim asks for look like colours."""
+        if not private:
+            super().select_graphic_rendition(*attributes)
+
     def write_process_input(self, data: str) -> None:
         self._answer(data.encode())
 

@@ -8,9 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from typing import TypeVar
 
-import click
-
-from agentic_isolation import Exited, Gap, InputTakenError, Output, OutputSource, Process, Termination
+from agentic_isolation import Exited, Gap, Output, OutputSource, Process, Termination
 from agentic_isolation_service.cli import terminal
 from agentic_isolation_service.cli.detaching import DetachKeys
 
@@ -57,16 +55,13 @@ class Interaction:
 
     async def _pass_input(self) -> bool:
         """Returns at the end of the input; whether that was for the detach keys."""
-        try:
-            while typed := await self._read():
-                passed, detached = self._keys.feed(typed)
-                if passed:
-                    await self._process.write(passed)
-                if detached:
-                    return True
-            await self._process.send_eof()
-        except InputTakenError as error:
-            click.echo(f"agentic-isolation: {error}\r", err=True)
+        while typed := await self._read():
+            passed, detached = self._keys.feed(typed)
+            if passed:
+                await self._process.write(passed)
+            if detached:
+                return True
+        await self._process.send_eof()
         return False
 
     async def _read(self) -> bytes:

@@ -6,7 +6,16 @@ import sys
 
 import click
 
-from agentic_isolation import AgenticWorkspace, Exited, Gap, InvalidArgumentError, Output, OutputSource, ProcessInfo
+from agentic_isolation import (
+    AgenticWorkspace,
+    Exited,
+    Gap,
+    InvalidArgumentError,
+    Output,
+    OutputSource,
+    ProcessInfo,
+    ProcessNotFoundError,
+)
 from agentic_isolation_service.cli import render
 from agentic_isolation_service.cli.completion import complete_process, complete_workspace
 from agentic_isolation_service.cli.options import json_output, required_target, run_to_end
@@ -56,7 +65,7 @@ def show_output(
 
     async def program() -> int:
         async with AgenticWorkspace.connect(workspace_id, target=target, retry_timeout=RETRY_TIMEOUT) as workspace:
-            process = await _find(workspace, process_id)
+            process = await find_process(workspace, process_id)
             begin = offset or 0
             if tail is not None:
                 begin = await _begin_of_tail(workspace, process, tail)
@@ -65,11 +74,16 @@ def show_output(
     sys.exit(run_to_end(program()))
 
 
-async def _find(workspace: AgenticWorkspace, process_id: str) -> ProcessInfo:
+async def find_process(workspace: AgenticWorkspace, process_id: str) -> ProcessInfo:
+    """Returns a process of a workspace.
+
+    Raises:
+        ProcessNotFoundError: There is none of that id; the error says how to find one.
+    """
     for process in await workspace.processes():
         if process.id == process_id:
             return process
-    raise click.ClickException(
+    raise ProcessNotFoundError(
         f"workspace {workspace.id} has no process {process_id!r}; "
         f"`agentic-isolation ps {workspace.id}` lists those it has"
     )

@@ -12,7 +12,7 @@ from functools import partial
 
 import click
 
-from agentic_isolation import AgenticWorkspace, InvalidArgumentError, Process, ProcessInfo
+from agentic_isolation import AgenticWorkspace, InputTakenError, InvalidArgumentError, Process
 from agentic_isolation._cleanup import finish
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, give_up
 from agentic_isolation_service.cli import terminal
@@ -20,6 +20,7 @@ from agentic_isolation_service.cli.completion import complete_process, complete_
 from agentic_isolation_service.cli.detaching import DEFAULT_DETACH_KEYS, parse_keys
 from agentic_isolation_service.cli.interaction import Interaction
 from agentic_isolation_service.cli.options import optional_target, parse_pairs, run_to_end
+from agentic_isolation_service.cli.processes import find_process
 from agentic_isolation_service.cli.pulling import workspace_of_image
 from agentic_isolation_service.config import DEFAULT_ADDRESS
 
@@ -108,7 +109,10 @@ async def _run(workspace: AgenticWorkspace, options: _Options) -> int:
     """Returns this program's exit code."""
     opened = _started(workspace, options) if options.process_id is None else _attached(workspace, options)
     async with opened as (process, interaction):
-        termination = await interaction.run()
+        try:
+            termination = await interaction.run()
+        except InputTakenError as error:
+            raise InputTakenError(f"{error.message}; type into it all the same by --take-input") from error
         if termination is not None:
             return termination.returncode
         await process.detach()
@@ -143,7 +147,7 @@ async def _started(workspace: AgenticWorkspace, options: _Options) -> AsyncItera
 @contextlib.asynccontextmanager
 async def _attached(workspace: AgenticWorkspace, options: _Options) -> AsyncIterator[tuple[Process, Interaction]]:
     """Attaches to a process that runs, after the latest of what it has printed; leaves it running."""
-    found = await _find(workspace, options.process_id or "")
+    found = await find_process(workspace, options.process_id or "")
     here = terminal.is_terminal(sys.stdin.fileno(), sys.stdout.fileno())
     if found.terminal and not here:
         raise InvalidArgumentError(
@@ -161,13 +165,3 @@ async def _attached(workspace: AgenticWorkspace, options: _Options) -> AsyncIter
             await process.resize(size.columns, size.rows)
         detach_keys = options.detach_keys if found.terminal else b""
         yield process, Interaction(process, has_terminal=found.terminal, detach_keys=detach_keys)
-
-
-async def _find(workspace: AgenticWorkspace, process_id: str) -> ProcessInfo:
-    for process in await workspace.processes():
-        if process.id == process_id:
-            return process
-    raise click.ClickException(
-        f"workspace {workspace.id} has no process {process_id!r}; "
-        f"`agentic-isolation ps {workspace.id}` lists those it has"
-    )
