@@ -21,7 +21,7 @@ class WorkspaceRecord:
     owner: str = ""
     """Whose it is; empty where the service knows no identities."""
     secrets_fingerprint: str = ""
-    """Of the secrets that were asked for, for telling requests apart; only while the workspace is made."""
+    """Of the secrets that were asked for, for telling requests apart; empty where there were none."""
 
 
 class Registry(Protocol):

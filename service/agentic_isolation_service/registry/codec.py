@@ -24,6 +24,7 @@ def encode(record: WorkspaceRecord) -> str:
                 convert.workspace_to_pb(record.info), preserving_proto_field_name=True
             ),
             "owner": record.owner,
+            "secrets_fingerprint": record.secrets_fingerprint,
         }
     )
 
@@ -38,12 +39,11 @@ def decode(text: str) -> WorkspaceRecord:
         value = json.loads(text)
         config = json_format.ParseDict(value["config"], pb.CreateWorkspaceRequest(), ignore_unknown_fields=True)
         workspace = json_format.ParseDict(value["workspace"], pb.Workspace(), ignore_unknown_fields=True)
-        owner = str(value["owner"])
+        owner, fingerprint = str(value["owner"]), str(value.get("secrets_fingerprint", ""))
     except (json_format.ParseError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"no record of a workspace: {error}") from error
-    return WorkspaceRecord(
-        convert.config_from_pb(config), convert.workspace_from_pb(workspace), config.request_id, owner
-    )
+    info = convert.workspace_from_pb(workspace)
+    return WorkspaceRecord(convert.config_from_pb(config), info, config.request_id, owner, fingerprint)
 
 
 def digest(config: WorkspaceConfig, secrets_fingerprint: str) -> str:
