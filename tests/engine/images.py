@@ -27,8 +27,8 @@ class Images:
     """The names of the test images. Raise a number with every change of what is in an image."""
 
     python: str = "agentic-isolation-test/python:2"
-    """Debian with Python, as `python` and `python3`; a shell, coreutils, and where it is made here vim and top; no user, no
-    entrypoint: like a stock image."""
+    """Debian with Python, as `python` and `python3`; a shell, coreutils, and where it is made here vim and top; no
+    user, no entrypoint: like a stock image."""
     tiny: str = "agentic-isolation-test/tiny:1"
     """Only /bin/{true,false,cat,sleep,echo,env,id}, static: no shell, no libc, no /etc, no /tmp."""
     entrypoint: str = "agentic-isolation-test/entrypoint:1"
