@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 
+from textual.coordinate import Coordinate
 from textual.pilot import Pilot
 from textual.widgets import Label, Log, OptionList
 
@@ -31,7 +32,8 @@ class Viewer:
 
     def column(self, name: str, title: str) -> list[str]:
         listing = self.app.query_one(f"#{name}", Listing)
-        return [str(listing.get_cell_at((row, listing.get_column_index(title)))) for row in range(listing.row_count)]
+        column = listing.get_column_index(title)
+        return [str(listing.get_cell_at(Coordinate(row, column))) for row in range(listing.row_count)]
 
     def output(self) -> str:
         return "\n".join(self.app.query_one("#output", Log).lines)
