@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import os
 import shutil
@@ -31,6 +32,12 @@ from tests.support.ways import WAYS, Way, Workspace
 # No database of examples is written into the checkout, the same examples come every time, and slow machines are fine.
 hypothesis.settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collections of the accounts all that stays to the end: thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -41,10 +41,11 @@ async def write(stub: Stub, workspace: pb.Workspace, path: str, content: bytes, 
 
 async def read(stub: Stub, workspace: pb.Workspace, path: str, **fields: Any) -> bytes:
     request = pb.ReadFileRequest(workspace_id=workspace.workspace_id, path=path, **fields)
-    first, *rest = await call(stub, request)
+    first, *pieces, last = await call(stub, request)
     assert first.WhichOneof("content") == "file"
-    assert all(response.WhichOneof("content") == "data" for response in rest)
-    return b"".join(response.data for response in rest)
+    assert all(response.WhichOneof("content") == "data" for response in pieces)
+    assert last.WhichOneof("content") == "end"
+    return b"".join(response.data for response in pieces)
 
 
 async def test_file_there_and_back(stub: Stub, workspace: pb.Workspace) -> None:
