@@ -143,15 +143,13 @@ def test_detached_and_attached_again(service: ServedProcess) -> None:
         listed = json.loads(run("ps", *target, "--json", workspace).stdout)[-1]
         assert (listed["id"], listed["termination"], listed["detached"]) == (process, None, True)
         again = ("shell", *target, workspace, "--process", process)
-        with Terminal(*again, columns=90) as terminal:
+        with Terminal(*again, columns=100) as terminal:
             terminal.expect("ready>")
             terminal.type("clear; stty size; echo $X\r")
-            terminal.expect("24 90\nkept")
-            refused = Terminal(*again)
+            terminal.expect("24 100\nkept")
+            refused = Terminal(*again, columns=150)
             with refused:
-                refused.expect("kept")
-                refused.type("x")
-                refused.expect("--take-input")
+                refused.expect("by --take-input")
                 assert refused.wait() == 125
             with Terminal(*again, "--take-input") as other:
                 other.expect("kept")
@@ -199,8 +197,8 @@ def use_full_screen_programs(target: str, workspace: str) -> None:
         terminal.type("q")
         terminal.until(lambda: terminal.text().endswith("ready>"), "it has ended")
 
-        terminal.type("clear; sleep 1000\r")
-        terminal.until(lambda: terminal.text() == "", "it is cleared")
+        terminal.type("clear; sh -c 'echo begun; echo; exec sleep 1000'\r")
+        terminal.until(lambda: terminal.text() == "begun", "it runs")
         terminal.type("\x1a")
         terminal.expect("Stopped")
         terminal.type("bg; stty size; kill %1; wait; exit 9\r")

@@ -102,17 +102,17 @@ def shell(
         async with AgenticWorkspace.connect(words[0], target=target or DEFAULT_ADDRESS) as workspace:
             return await _run(workspace, options)
 
-    sys.exit(run_to_end(program()))
+    try:
+        sys.exit(run_to_end(program()))
+    except InputTakenError as error:
+        raise InputTakenError(f"{error.message}; type into it all the same by --take-input") from error
 
 
 async def _run(workspace: AgenticWorkspace, options: _Options) -> int:
     """Returns this program's exit code."""
     opened = _started(workspace, options) if options.process_id is None else _attached(workspace, options)
     async with opened as (process, interaction):
-        try:
-            termination = await interaction.run()
-        except InputTakenError as error:
-            raise InputTakenError(f"{error.message}; type into it all the same by --take-input") from error
+        termination = await interaction.run()
         if termination is not None:
             return termination.returncode
         await process.detach()

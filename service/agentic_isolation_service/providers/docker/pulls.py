@@ -7,10 +7,13 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import aiodocker
+import aiohttp
+from aiodocker.jsonstream import json_stream_stream
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation.images import ImageLayer
 from agentic_isolation.models import KeepAlive
+from agentic_isolation_service.providers.docker.engine import CONNECT_TIMEOUT
 
 PULL_TIMEOUT = 600.0
 """Seconds."""
@@ -96,11 +99,20 @@ class Pull:
             self.task.exception()  # its followers were told
 
     async def _run(self, client: aiodocker.Docker, image: str) -> None:
-        async with asyncio.timeout(PULL_TIMEOUT):
-            messages = client.images.pull(image, stream=True)
-            async with contextlib.aclosing(messages):  # type: ignore[type-var]
-                async for message in messages:
+        wanted = {"fromImage": image}
+        if not {":", "@"} & set(image.rpartition("/")[2]):
+            wanted["tag"] = "latest"  # without a tag the engine would pull all that there are
+        timeout = aiohttp.ClientTimeout(total=PULL_TIMEOUT, connect=CONNECT_TIMEOUT)
+        # Not client.images.pull: cancelled, it leaves the connection to the garbage collector, and the engine pulls on.
+        async with (
+            asyncio.timeout(PULL_TIMEOUT),
+            client._query("images/create", "POST", params=wanted, timeout=timeout) as response,
+        ):
+            try:
+                async for message in json_stream_stream(response):
                     self._take(message)
+            finally:
+                response.close()
 
     def _take(self, message: dict[str, object]) -> None:
         layer_id, status, detail = message.get("id"), message.get("status"), message.get("progressDetail")

@@ -1,0 +1,101 @@
+"""`ps`, `logs`, `cp` and `completion`, as people and scripts use them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli import run, started
+from tests.support.service import ServedProcess
+from tests.support.terminal import Terminal
+
+
+@pytest.fixture
+def workspace(service: ServedProcess) -> Iterator[str]:
+    """A workspace in which a process has printed and waits."""
+    with started(
+        "run", "--target", service.target, "--provider", "local", "--", "sh", "-c", "echo up; sleep 1000"
+    ) as it:
+        assert it.line() == "up\n"
+        yield json.loads(run("ls", "--target", service.target, "--json").stdout)[0]["id"]
+
+
+def test_ps_and_logs(service: ServedProcess, workspace: str) -> None:
+    target = ("--target", service.target)
+    command = "echo first; echo second; echo err >&2; exit 5"
+    assert run("exec", *target, workspace, "--", "sh", "-c", command).returncode == 5
+    running, ended = json.loads(run("ps", *target, "--json", workspace).stdout)
+    assert (running["termination"], ended["termination"]["exit_code"]) == (None, 5)
+    table = run("ps", *target, workspace).stdout.splitlines()
+    assert table[0].split()[:3] == ["PROCESS", "STATE", "STARTED"]
+    assert table[2].split()[:3] == [ended["id"], "exited", "5"]
+
+    logs = run("logs", *target, workspace, ended["id"])
+    assert (logs.stdout, logs.stderr, logs.returncode) == ("first\nsecond\n", "err\n", 0)
+    assert run("logs", *target, "-f", "--tail", "2", workspace, ended["id"]).returncode == 5
+    assert run("logs", *target, "--tail", "0", workspace, ended["id"]).stdout == ""
+    assert run("logs", *target, "--offset", "1", workspace, running["id"]).stdout == "p\n"
+    assert run("logs", *target, workspace, running["id"]).stdout == "up\n"
+    missing = run("logs", *target, workspace, "p-none")
+    assert (missing.returncode, missing.stderr.count("\n")) == (125, 1)
+    assert f"agentic-isolation ps {workspace}" in missing.stderr
+    with started("logs", *target, "-f", workspace, running["id"]) as following:
+        assert following.line() == "up\n"
+        assert following.process.poll() is None
+
+
+def test_cp(service: ServedProcess, workspace: str, directory: Path) -> None:
+    target = ("--target", service.target)
+    source = directory / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "file").write_bytes(b"\0content")
+    (source / "left.pyc").write_text("out")
+    assert run("cp", *target, "--ignore", "*.pyc", str(source), f"{workspace}:copied").returncode == 0
+    back = directory / "back"
+    assert run("cp", *target, f"{workspace}:copied", str(back)).returncode == 0
+    assert [str(path.relative_to(back)) for path in sorted(back.rglob("*"))] == ["deep", "deep/file"]
+    assert (back / "deep" / "file").read_bytes() == b"\0content"
+
+    assert run("cp", *target, str(source / "left.pyc"), f"{workspace}:copied").returncode == 0
+    assert run("cp", *target, f"{workspace}:copied/left.pyc", "-").stdout == "out"
+    assert run("cp", *target, "-", f"{workspace}:from/stdin", input="typed").returncode == 0
+    assert run("cp", *target, f"{workspace}:from/stdin", "-").stdout == "typed"
+    assert run("cp", *target, f"{workspace}:none", str(directory)).returncode == 125
+    assert run("cp", *target, "one", "other").returncode == 2
+
+    (source / "big").write_bytes(bytes(1 << 20))
+    with Terminal("cp", *target, str(source / "big"), f"{workspace}:big") as terminal:
+        assert terminal.wait() == 0
+        assert "1 files, 1.0 MiB" in terminal.text()
+
+
+def test_completion(service: ServedProcess, workspace: str) -> None:
+    """Commands, workspaces, processes and paths; and silence where no service is."""
+
+    def completed(*words: str, target: str = service.target) -> list[str]:
+        environment = {
+            "_AGENTIC_ISOLATION_COMPLETE": "fish_complete",
+            "COMP_WORDS": " ".join(["agentic-isolation", *words]),
+            "COMP_CWORD": words[-1],
+            "AGENTIC_ISOLATION_TARGET": target,
+        }
+        done = run(environment=environment)
+        assert done.stderr == ""
+        return [line.partition(",")[2].partition("\t")[0] for line in done.stdout.splitlines()]
+
+    process = json.loads(run("ps", "--target", service.target, "--json", workspace).stdout)[0]["id"]
+    run("cp", "--target", service.target, "-", f"{workspace}:notes/today", input="x")
+    assert completed("sh") == ["shell"]
+    assert completed("ps", "ws-") == [workspace]
+    assert completed("logs", workspace, "") == [process]
+    assert completed("cp", workspace[:5]) == [f"{workspace}:"]
+    assert completed("cp", f"{workspace}:no") == [f"{workspace}:notes/"]
+    assert completed("cp", f"{workspace}:notes/") == [f"{workspace}:notes/today"]
+    assert completed("ps", "ws-", target="unix:/nowhere.sock") == [""]
+    script = run("completion", "bash").stdout
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert "_AGENTIC_ISOLATION_COMPLETE" in run("completion", "zsh").stdout
