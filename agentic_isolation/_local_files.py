@@ -70,16 +70,22 @@ class AtomicFile:
             view = view[os.write(self._file, view) :]
 
     def commit(self, mode: int, mtime: float | None = None) -> None:
-        """Gives the file its name, its permission bits as far as the umask allows, and its time."""
-        os.fchmod(self._file, mode & 0o777 & ~_umask())
+        """Gives the file its permission bits, its time, and then its name."""
+        os.fchmod(self._file, mode & 0o777)
         if mtime is not None:
             os.utime(self._file, (mtime, mtime))
         if not self._named:
-            source = f"/proc/self/fd/{self._file}"
-            os.link(source, self._temporary, dst_dir_fd=self._directory, follow_symlinks=True)
-            self._named = True
-        os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        self._named = False
+            try:
+                self._link(self._name)
+            except FileExistsError:
+                self._link(self._temporary)
+                self._named = True
+        if self._named:
+            os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self._named = False
+
+    def _link(self, name: str) -> None:
+        os.link(f"/proc/self/fd/{self._file}", name, dst_dir_fd=self._directory, follow_symlinks=True)
 
 
 class Source:
@@ -165,8 +171,8 @@ class Target:
         return self._digest.digest()
 
     def commit(self, mode: int) -> None:
-        """Makes it appear."""
-        self._file.commit(mode)
+        """Makes it appear, with the permission bits that the umask leaves."""
+        self._file.commit(mode & ~_umask())
 
     def close(self) -> None:
         """Lets go of it; without `commit`, nothing of it is left."""
@@ -185,6 +191,7 @@ def unpack(directory: str, reader: TarReader, tally: Tally) -> None:
         OSError: This machine's file system refuses something.
     """
     os.makedirs(directory, exist_ok=True)
+    umask = _umask()
     with _Tree(directory) as tree:
         for entry in reader.entries():
             parts = _parts(entry.name)
@@ -199,7 +206,7 @@ def unpack(directory: str, reader: TarReader, tally: Tally) -> None:
                     for piece in reader.content():
                         file.write(piece)
                         tally.content_bytes += len(piece)
-                    file.commit(entry.mode, entry.mtime)
+                    file.commit(entry.mode & ~umask, entry.mtime)
                 tally.files += 1
             elif _leads_out(parts, entry.target):
                 tally.skipped += 1
