@@ -54,11 +54,16 @@ def test_what_patterns_leave_out(patterns: list[str], expected: set[str]) -> Non
     assert left_out(patterns) == expected
 
 
-@pytest.mark.parametrize("pattern", ["!", "a\\", "x" * 5000])
-def test_malformed_pattern_is_named(pattern: str) -> None:
+@pytest.mark.parametrize("pattern", ["!", "a\\", "x" * 5000, "[[:alpha:]].p?", "[b-a]"])
+def test_malformed_pattern_is_named(pattern: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         IgnoreRules(["fine", pattern], "ignore")
     assert caught.value.field == "ignore[1]"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_names_that_are_no_text_are_matched() -> None:
+    assert IgnoreRules(["*.log"], "ignore").ignores("\udcff.log", is_directory=False)
 
 
 def test_matching_takes_linear_time() -> None:
