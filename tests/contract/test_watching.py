@@ -10,10 +10,13 @@ from agentic_isolation import (
     FileChange,
     FileChangeType,
     FileWatch,
+    WatchOverflow,
     WorkspaceFileNotFoundError,
     WorkspaceNotADirectoryError,
 )
-from tests.support.ways import Workspace
+from tests.support.jobs import python
+from tests.support.memory import stays_flat
+from tests.support.ways import Way, Workspace
 
 CREATED, MODIFIED, REMOVED = FileChangeType.CREATED, FileChangeType.MODIFIED, FileChangeType.REMOVED
 
@@ -62,3 +65,29 @@ async def test_what_cannot_be_watched_is_refused(ws: Workspace) -> None:
     for path, error in (("nowhere", WorkspaceFileNotFoundError), ("file", WorkspaceNotADirectoryError)):
         with pytest.raises(error):
             await ws.files.watch(path).__aenter__()
+
+
+BUSY = """
+import os
+for number in range(30_000):
+    os.rename("w/a", "w/b")
+    os.rename("w/b", "w/a")
+open("w/last", "w").close()
+"""
+
+
+@pytest.mark.places("local", "runc")
+async def test_slow_reader_is_told_that_it_has_missed_changes(way: Way, ws: Workspace) -> None:
+    """What waits for it is bounded everywhere, and what happens after that is told again."""
+    await ws.execute("mkdir w; touch w/a")
+    async with ws.files.watch("w") as watch:
+        with stays_flat(way.service_pid, within=32 << 20), stays_flat(*way.guest_pids(), within=32 << 20):
+            await ws.execute(python(BUSY))
+        async with asyncio.timeout(30):
+            overflows = 0
+            while overflows == 0:
+                overflows += await anext(watch) == WatchOverflow()
+            await ws.write_file("w/after", "")
+            async for change in watch:
+                if isinstance(change, FileChange) and change.path == "/workspace/w/after":
+                    break
