@@ -210,7 +210,7 @@ class AgenticWorkspace(RunsCommands):
     ) -> TransferSummary:
         """Copies a file, or all that lies in a directory, from this machine into the workspace.
 
-        Each file appears as a whole or not at all. Permission bits are kept, for directories times too; symlinks stay
+        Each file appears as a whole or not at all. Permission bits are kept, in directories times too; symlinks stay
         symlinks; devices, pipes and sockets are left out and counted. The content of a single file is verified.
 
         Args:
@@ -221,7 +221,7 @@ class AgenticWorkspace(RunsCommands):
             progress: Is told how far it is, in the event loop, some twenty times a second.
 
         Raises:
-            OSError: Something cannot be read here.
+            OSError: Something cannot be read here; of a single file NotARegularFileError, where it is none.
             FileError, PathEscapesError: Something cannot be written there (FileError is an OSError, too).
             ContentMismatchError: What arrived is not what was sent.
         """
@@ -237,8 +237,10 @@ class AgenticWorkspace(RunsCommands):
     ) -> TransferSummary:
         """Copies a file, or all that lies in a directory, from the workspace to this machine.
 
-        The workspace is not trusted: nothing is written outside of `local`, symlinks there are not followed, and such
-        that would lead out are left out and counted. Otherwise as `upload`, the other way round.
+        The workspace is not trusted: nothing is written outside of `local`, and symlinks there are not followed. Those
+        that may lead out (absolute ones, and such that go up but at their beginning) are left out and counted. What is
+        there is merged with: files are replaced. Permission bits are kept as far as the umask allows, and the owner has
+        access to every directory. Otherwise as `upload`, the other way round.
 
         Args:
             remote: The file or directory.

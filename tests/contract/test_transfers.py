@@ -13,6 +13,7 @@ import pytest
 from agentic_isolation import (
     InvalidArgumentError,
     NoSpaceError,
+    NotARegularFileError,
     PathEscapesError,
     ResourceLimits,
     TransferProgress,
@@ -109,6 +110,9 @@ async def test_single_file_there_and_back(ws: Workspace, here: Path) -> None:
 async def test_what_is_not_there_or_leads_out_is_refused(ws: Workspace, here: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await ws.upload(here / "no such file")
+    for special in (here / "tree/fifo", Path("/dev/zero")):
+        with pytest.raises(NotARegularFileError):
+            await ws.upload(special)
     with pytest.raises(WorkspaceFileNotFoundError):
         await ws.download("no such file", here / "back")
     await ws.write_file("file", "")
