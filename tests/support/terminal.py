@@ -67,13 +67,12 @@ class Terminal:
         """What it was before anything ran in it."""
         self._slave = slave
         self.process = subprocess.Popen(
-            [*_PROGRAM, *arguments],
+            # Not by preexec_fn, which may never come to its end in a program with threads.
+            ["setsid", "--ctty", *_PROGRAM, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             env=python_environment(TERM="xterm-256color", **environment or {}),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
         )
 
     def __enter__(self) -> Self:

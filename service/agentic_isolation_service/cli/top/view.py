@@ -48,9 +48,10 @@ class TopView(App[None]):
     Label { padding: 0 1; width: 100%; }
     #status { background: $primary; color: $text; }
     #status.failed { background: $error; }
-    #workspaces { height: 2fr; }
-    #processes { height: 2fr; }
-    #output { height: 3fr; }
+    #workspaces { height: 1fr; }
+    #below { height: 2fr; }
+    #processes { height: 1fr; }
+    #output { height: 1fr; }
     .title { background: $panel; text-style: bold; }
     #filter { display: none; }
     #filter.shown { display: block; }
@@ -77,7 +78,7 @@ class TopView(App[None]):
         """Builds the panes."""
         yield Label(f"{self._target}: connecting", id="status", markup=False)
         yield Listing(WORKSPACE_COLUMNS, id="workspaces")
-        with Vertical():
+        with Vertical(id="below"):
             yield Label("Processes", id="processes-title", classes="title", markup=False)
             yield Listing(PROCESS_COLUMNS, id="processes")
             yield Label("Output", id="output-title", classes="title", markup=False)
