@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -25,6 +25,7 @@ from agentic_isolation.errors import (
 )
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 
+_T = TypeVar("_T")
 _OPTIONS: tuple[tuple[str, int], ...] = (
     # Execute answers with up to 16 MiB of each of stdout and stderr.
     ("grpc.max_receive_message_length", (32 << 20) + (1 << 20)),
@@ -74,9 +75,12 @@ class ChannelConnection(Connection):
     async def stream(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:
         with self._translated():
             call = method(request)
+            ending = _Ending(call)
             try:
                 async for response in call:
                     yield response
+            except grpc.aio.AioRpcError as error:
+                raise ending.of(error) from None
             finally:
                 call.cancel()
 
@@ -96,6 +100,37 @@ class ChannelConnection(Connection):
             raise error_of(error, self.target) from error
         except grpc.aio.UsageError as error:
             raise ClosedError(f"the connection to {self.target} is closed") from error
+
+
+class _Ending:
+    """How the service has ended a call. gRPC for Python forgets that where a message was being sent just then.
+
+    It makes a status of its own of that, before or after the service's. So both are looked at, first and last.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._first: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._note)
+
+    def of(self, last: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """Returns the status of the call, of which this one was raised."""
+        return last if self._first is None or last.details() != _BROKEN_WHILE_SENDING else self._first
+
+    def _note(self, _: object) -> None:
+        if self._first is None and (code := _at_once(self._call.code())) is not grpc.StatusCode.OK:
+            metadata = _at_once(self._call.trailing_metadata()) or grpc.aio.Metadata()
+            self._first = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, _at_once(self._call.details()))
+
+
+def _at_once(known: Coroutine[Any, Any, _T]) -> _T:
+    """Returns the result of a coroutine that has nothing to wait for."""
+    try:
+        known.send(None)
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    raise AssertionError("a call that has ended knows how")
 
 
 def error_of(error: grpc.aio.AioRpcError, target: str) -> IsolationError:
