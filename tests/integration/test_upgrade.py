@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from agentic_isolation.models import Isolation, WorkspaceConfig, WorkspaceInfo, WorkspaceState
@@ -22,7 +23,7 @@ from agentic_isolation_service.providers.local.process import GuestProcess
 from agentic_isolation_service.registry import SqliteRegistry
 from hatch_build import ENVIRONMENT, find_go
 from tests.integration.lasting import LINGER, LastingService, destroy, execute, lasting, listed, output
-from tests.integration.wire import EventReader, resume, seconds, shell, start
+from tests.integration.wire import EventReader, call, refused, resume, seconds, shell, start
 from tests.support.proc import belonging_to
 
 SOURCES = Path(__file__).parents[1] / "support" / "guest-protocol-1.tar.gz"
@@ -124,6 +125,24 @@ async def test_workspace_of_an_older_guest(mine: LastingService) -> None:
         assert 80 < (until - dt.datetime.now(dt.UTC)).total_seconds() <= 90
         request = execute(workspace, "echo run >> runs; cat runs", request_id="one", linger=LINGER)
         assert (await stub.Execute(request)).stdout.head == b"run\n"
+
+        # What it does not know is not asked of it by halves.
+        opening = pb.AttachOpen(workspace_id=WORKSPACE, start=pb.ProcessStart(command=shell("touch attached")))
+        for newer in (
+            pb.AttachRequest(open=opening),
+            pb.ExecuteRequest(workspace_id=WORKSPACE, command=shell("touch redacted", redact_secrets=True)),
+            pb.WaitProcessRequest(workspace_id=WORKSPACE, process_id=first.process_id),
+            pb.ListDirectoryRequest(workspace_id=WORKSPACE, depth=2),
+            pb.ReadFileRequest(workspace_id=WORKSPACE, path="runs", digest=True),
+            pb.ReadArchiveRequest(workspace_id=WORKSPACE),
+            pb.WatchDirectoryRequest(workspace_id=WORKSPACE),
+            pb.CopyFileRequest(workspace_id=WORKSPACE, source_path="runs", destination_path="copied"),
+        ):
+            with refused(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"):
+                await call(stub, newer)
+        known = (await stub.ListProcesses(pb.ListProcessesRequest(workspace_id=WORKSPACE))).processes
+        assert not [process for process in known if process.output_bytes]  # it does not say
+        assert await output(stub, workspace, "ls") == b"go\nruns\n"
 
         await destroy(stub, WORKSPACE)
         assert not await listed(stub)

@@ -95,36 +95,57 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
         """Guards a method that takes and gives many messages. Its first one tells whether it can be resumed."""
 
         async def guarded(requests: AsyncIterator[Any], context: _Context) -> None:
-            first = await anext(aiter(requests), None)
-            resumable = self._is_resumable(first)
-
-            async def all_of_them() -> AsyncIterator[Any]:
-                if first is not None:
-                    yield first
-                    async for request in requests:
-                        yield request
-
-            await self._guard_stream(method, resumable=resumable)(all_of_them(), context)
+            async with _told(context):
+                # A call that has asked for nothing yet loses nothing.
+                with self._drain.call(resumable=True):
+                    first = await anext(aiter(requests), None)
+                resumable = self._is_resumable(first)
+                await self._answer(method, _together(first, requests), context, resumable=resumable)
 
         return guarded
 
     def _guard_stream(
-        self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]], *, resumable: bool | None = None
+        self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]]
     ) -> Callable[[Any, _Context], Awaitable[None]]:
         async def guarded(request: Any, context: _Context) -> None:
-            try:
-                with self._drain.call(resumable=self._is_resumable(request) if resumable is None else resumable):
-                    async with contextlib.aclosing(method(request, context)) as responses:
-                        async for response in responses:
-                            await context.write(response)
-            except grpc.aio.AbortError:
-                raise
-            except grpc.aio.InternalError:
-                return  # The client has gone in the middle of a message, and nobody is left to tell.
-            except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
-                await _abort(context, error)
+            async with _told(context):
+                await self._answer(method, request, context, resumable=self._is_resumable(request))
 
         return guarded
+
+    async def _answer(
+        self,
+        method: Callable[[Any, _Context], AsyncGenerator[Any, None]],
+        request: Any,
+        context: _Context,
+        *,
+        resumable: bool,
+    ) -> None:
+        with self._drain.call(resumable=resumable):
+            async with contextlib.aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
+
+
+@contextlib.asynccontextmanager
+async def _told(context: _Context) -> AsyncIterator[None]:
+    """Tells the client of a call that gives many messages what goes wrong within."""
+    try:
+        yield
+    except grpc.aio.AbortError:
+        raise
+    except grpc.aio.InternalError:
+        return  # The client has gone in the middle of a message, and nobody is left to tell.
+    except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
+        await _abort(context, error)
+
+
+async def _together(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Yields the requests of a call whose first one was taken; None: there was none."""
+    if first is not None:
+        yield first
+        async for request in rest:
+            yield request
 
 
 async def _take_rest(requests: AsyncIterator[Any]) -> None:
