@@ -9,6 +9,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -158,6 +159,26 @@ def test_detached_and_attached_again(service: ServedProcess) -> None:
             assert terminal.wait() == 125
     done = run("shell", *target, workspace, "--process", "p-none")
     assert done.returncode == 125
+
+
+async def test_service_that_is_killed_and_started_anew(directory: Path) -> None:
+    """The shell goes on, with what was typed meanwhile."""
+    options = ("--state-dir", str(directory / "state"), "--address")
+    with ServedProcess(*options, "127.0.0.1:0") as service:
+        target = service.target
+        workspace = await AgenticWorkspace.create("local", lease=120, target=target)
+        with contextlib.ExitStack() as later:
+
+            def work() -> None:
+                with at_prompt("--target", target, workspace.id) as terminal:
+                    service.kill()
+                    terminal.type("clear; echo typed meanwhile; exit 6\r")
+                    later.enter_context(ServedProcess(*options, target))
+                    assert terminal.wait() == 6
+                    assert "typed meanwhile" in terminal.text()
+
+            await asyncio.to_thread(work)
+            await workspace.close()
 
 
 def test_leaving_a_detachable_one_by_a_signal_kills_it(service: ServedProcess) -> None:
