@@ -28,6 +28,8 @@ for process in /proc/[0-9]*; do
 done 2>/dev/null
 """
 _RESTORE_TIMEOUT = 10.0
+_MOST_USES = 50
+"""Tests after which a workspace is replaced: gVisor keeps a process of this machine for each that ran at a time."""
 
 
 def is_shared(way: str) -> bool:
@@ -39,6 +41,7 @@ def is_shared(way: str) -> bool:
 class _Shared:
     workspace: Workspace
     used: float
+    uses: int = 0
 
 
 class SharedWorkspaces:
@@ -50,12 +53,13 @@ class SharedWorkspaces:
     async def get(self, way: Way) -> Workspace:
         """Returns the way's workspace, which is as new."""
         shared = self._shared.get(way.name)
-        if shared is not None and time.monotonic() - shared.used > _LONGEST_PAUSE:
+        if shared is not None and (time.monotonic() - shared.used > _LONGEST_PAUSE or shared.uses >= _MOST_USES):
             await self.discard(way.name)
             shared = None
         if shared is None:
             workspace = await way.create(way.config(lease=_LEASE))
             self._shared[way.name] = shared = _Shared(workspace, time.monotonic())
+        shared.uses += 1
         return shared.workspace
 
     async def give_back(self, way: Way) -> None:
