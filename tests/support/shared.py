@@ -9,9 +9,13 @@ import contextlib
 import time
 from dataclasses import dataclass
 
+import pytest
+
 from agentic_isolation import IsolationError
 from tests.support.ways import WAYS, Way, Workspace
 
+SHARED = pytest.StashKey["SharedWorkspaces"]()
+"""Where a test run keeps them."""
 _LEASE = 900.0
 """Seconds. Long, because leases are renewed only while a test that shares a workspace runs."""
 _LONGEST_PAUSE = 300.0
