@@ -125,12 +125,14 @@ async def test_use_before_opening() -> None:
 
 async def test_use_after_closing() -> None:
     async with embedded() as ws:
-        pass
-    for use in (ws.execute("true"), ws.read_file("file"), ws.files.list(), ws.files.remove("file")):
+        files = ws.files
+    for use in (ws.execute("true"), ws.read_file("file"), files.list(), files.remove("file")):
         with pytest.raises(ClosedError):
             await use
     with pytest.raises(ClosedError):
         ws.stream("true")
+    with pytest.raises(ClosedError):
+        await ws.files.list()
     assert ws.id, "what it was is still known"
 
 
