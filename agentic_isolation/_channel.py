@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
@@ -69,6 +70,7 @@ class ChannelConnection(Connection):
     def __init__(self, target: str, *, retry_timeout: float = DEFAULT_RETRY_TIMEOUT) -> None:
         # A refused retry_timeout must not leave a channel.
         super().__init__(target, retry_timeout)
+        self._closed = False
         self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self.stub = pb_grpc.WorkspaceServiceStub(self._channel)
 
@@ -86,6 +88,7 @@ class ChannelConnection(Connection):
 
     async def aclose(self) -> None:
         """Closes the channel and cancels its calls."""
+        self._closed = True
         await self._channel.close(None)
 
     async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
@@ -100,6 +103,12 @@ class ChannelConnection(Connection):
             raise error_of(error, self.target) from error
         except grpc.aio.UsageError as error:
             raise ClosedError(f"the connection to {self.target} is closed") from error
+        except asyncio.CancelledError as error:
+            # Closing cancels calls, whose callers nobody has cancelled.
+            task = asyncio.current_task()
+            if not self._closed or task is None or task.cancelling():
+                raise
+            raise ClosedError(f"the connection to {self.target} was closed meanwhile") from error
 
 
 class _Ending:

@@ -14,7 +14,7 @@ from tests.support.service import ServedProcess
 from tests.support.shared import SHARED
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
+@pytest_asyncio.fixture(loop_scope="session", autouse=True)
 async def nothing_is_shared(request: pytest.FixtureRequest) -> None:
     """The containers that the contract's tests share are closed: here the service's workspaces are counted."""
     if (shared := request.config.stash.get(SHARED, None)) is not None:
