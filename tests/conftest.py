@@ -26,7 +26,7 @@ from tests.support.blocking import watch_for_blocking_calls
 from tests.support.eventually import eventually
 from tests.support.leaks import Holdings, left_behind
 from tests.support.service import ServedProcess
-from tests.support.shared import SHARED, SharedWorkspaces, is_shared
+from tests.support.shared import SharedWorkspaces, is_shared
 from tests.support.ways import WAYS, Way, Workspace
 
 # No database of examples is written into the checkout, the same examples come every time, and slow machines are fine.
@@ -236,8 +236,8 @@ async def own_workspace(way: Way) -> AsyncIterator[Workspace]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared_workspaces(request: pytest.FixtureRequest, warm: None) -> AsyncIterator[SharedWorkspaces]:
-    shared = request.config.stash[SHARED] = SharedWorkspaces()
+async def shared_workspaces(warm: None) -> AsyncIterator[SharedWorkspaces]:
+    shared = SharedWorkspaces()
     yield shared
     await shared.aclose()
 

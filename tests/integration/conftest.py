@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 
 from agentic_isolation import SecurityConfig
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.wire import Stub, a_workspace, connected
 from tests.support.service import ServedProcess
-from tests.support.shared import SHARED
-
-
-@pytest_asyncio.fixture(loop_scope="session", autouse=True)
-async def nothing_is_shared(request: pytest.FixtureRequest) -> None:
-    """The containers that the contract's tests share are closed: here the service's workspaces are counted."""
-    if (shared := request.config.stash.get(SHARED, None)) is not None:
-        await shared.aclose()
 
 
 @pytest.fixture(autouse=True)

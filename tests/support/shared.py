@@ -9,13 +9,11 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-import pytest
-
 from agentic_isolation import IsolationError
 from tests.support.ways import WAYS, Way, Workspace
 
-SHARED = pytest.StashKey["SharedWorkspaces"]()
-"""Where a test run keeps them."""
+SHARE = False
+"""Off: tests that count a service's workspaces, or an engine's containers, would count shared ones as well."""
 _LEASE = 900.0
 """Seconds. Long, because leases are renewed only while a test that shares a workspace runs."""
 _LONGEST_PAUSE = 300.0
@@ -38,7 +36,7 @@ _MOST_USES = 50
 
 def is_shared(way: str) -> bool:
     """Whether tests share the workspaces of a way: containers. Directories of this machine are made in no time."""
-    return bool(WAYS[way])
+    return SHARE and bool(WAYS[way])
 
 
 @dataclass(slots=True)
