@@ -57,7 +57,7 @@ class Attachment:
         self._started = False
         # A writer that is in the way later is then this one, of the call before.
         self._may_take_input = opening.take_input or opening.WhichOneof("target") == "start"
-        self._error: IsolationError | None = None
+        self._error: Exception | None = None
         self._closed = False
         self._task: asyncio.Task[None] | None = None
 
@@ -167,7 +167,7 @@ class Attachment:
                     await self._call()
                 except UnavailableError as error:
                     await self._patience.wait(error)
-        except IsolationError as error:
+        except Exception as error:  # noqa: BLE001  whoever waits here would wait for ever
             self._error = error
         finally:
             self._notify()
@@ -252,8 +252,10 @@ class Attachment:
 
     def _raise_failure(self) -> None:
         """Raises why there is nothing more; the end of the process is no failure."""
-        if self._error is not None:
+        if isinstance(self._error, IsolationError):
             raise type(self._error)(self._error.message, field=self._error.field) from self._error
+        if self._error is not None:
+            raise self._error
         if self._closed and self.termination is None:
             raise ClosedError("the process was detached or left; attach to it anew")
 
