@@ -58,30 +58,32 @@ from agentic_isolation.images import ImageLayer, PulledImage
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.jsonl import JsonLine
 from agentic_isolation.models import (
-    CapturedOutput,
-    ExecuteResult,
-    Exited,
     FileInfo,
     FileType,
-    Gap,
     Isolation,
     NetworkMode,
-    Output,
-    OutputSource,
-    ProcessEvent,
     ProviderInfo,
     ResourceLimits,
     ResourceUsage,
     SecurityConfig,
     ServerInfo,
-    Started,
-    Termination,
-    TerminationCause,
     WorkspaceConfig,
     WorkspaceInfo,
     WorkspaceState,
 )
 from agentic_isolation.process import Process
+from agentic_isolation.runs import (
+    CapturedOutput,
+    ExecuteResult,
+    Exited,
+    Gap,
+    Output,
+    OutputSource,
+    ProcessEvent,
+    Started,
+    Termination,
+    TerminationCause,
+)
 from agentic_isolation.service import ServiceClient
 from agentic_isolation.stream import JsonStream, OutputStream
 from agentic_isolation.transfer import TransferProgress, TransferSummary

@@ -12,7 +12,7 @@ from agentic_isolation._connection import Connection
 from agentic_isolation._outbox import Outbox
 from agentic_isolation.errors import ClosedError, InvalidArgumentError, IsolationError, UnavailableError
 from agentic_isolation.interaction import AttachEvent, InputProgress, TerminalSize
-from agentic_isolation.models import Exited, Gap, Output, Started, Termination
+from agentic_isolation.runs import Exited, Gap, Output, Started, Termination
 from agentic_isolation.v1 import workspace_pb2 as pb
 
 MAX_UNREAD = 256 << 10

@@ -11,6 +11,7 @@ from functools import partial
 
 from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_interaction as interaction
+from agentic_isolation import _convert_runs as run_convert
 from agentic_isolation._attachment import Attachment
 from agentic_isolation._cleanup import finish
 from agentic_isolation._connection import CALL_TIMEOUT, Connection
@@ -19,8 +20,8 @@ from agentic_isolation._retry import KILL_TIMEOUT, give_up, linger_of, persevere
 from agentic_isolation._wire import check_text, check_unsigned
 from agentic_isolation.errors import IsolationError
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
-from agentic_isolation.models import Command, ExecuteResult, ProcessEvent, Termination
 from agentic_isolation.process import Process
+from agentic_isolation.runs import Command, ExecuteResult, ProcessEvent, Termination
 from agentic_isolation.v1 import workspace_pb2 as pb
 
 _LONGEST_WAIT = 1e9
@@ -51,7 +52,7 @@ class Commands:
         try:
             request = pb.ExecuteRequest(
                 workspace_id=self._workspace_id,
-                command=convert.command_to_pb(command),
+                command=run_convert.command_to_pb(command),
                 output_limit_bytes=check_unsigned(output_limit, "output_limit_bytes", bits=32),
                 linger=self._linger,
                 request_id=request_id,
@@ -66,9 +67,9 @@ class Commands:
         finally:
             self._running.discard(request_id)
         return ExecuteResult.of(
-            convert.termination_from_pb(response.termination),
-            convert.captured_from_pb(response.stdout),
-            convert.captured_from_pb(response.stderr),
+            run_convert.termination_from_pb(response.termination),
+            run_convert.captured_from_pb(response.stdout),
+            run_convert.captured_from_pb(response.stderr),
         )
 
     def events(self, message: pb.Command, lines: bool) -> ResumedEvents:
@@ -95,7 +96,7 @@ class Commands:
         request_id = uuid.uuid4().hex
         opening = pb.AttachOpen(
             workspace_id=self._workspace_id,
-            start=pb.ProcessStart(command=convert.command_to_pb(command), line_mode=lines, detached=detached),
+            start=pb.ProcessStart(command=run_convert.command_to_pb(command), line_mode=lines, detached=detached),
             terminal=None if terminal is None else interaction.size_to_pb(terminal),
             linger=self._linger,
             request_id=request_id,
@@ -152,7 +153,7 @@ class Commands:
             workspace_id=self._workspace_id, process_id=check_text(process_id, "process_id")
         )
         response = await persevere(lambda: connection.attempt(connection.stub.WaitProcess, request, patience), patience)
-        return convert.termination_from_pb(response.termination)
+        return run_convert.termination_from_pb(response.termination)
 
     async def signal(self, process_id: str, number: int, *, tree: bool = False) -> None:
         """Sends a signal to a process; as AgenticWorkspace.signal."""
@@ -187,7 +188,7 @@ class Commands:
         call = self._connection.stream(self._connection.stub.Stream, request)
         async with contextlib.aclosing(call) as responses:
             async for response in responses:
-                if (event := convert.event_from_pb(response)) is not None:
+                if (event := run_convert.event_from_pb(response)) is not None:
                     yield event
 
     async def _kill_process(self, process_id: str) -> None:

@@ -12,26 +12,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentic_isolation._wire import check_seconds, check_text, check_unsigned
 from agentic_isolation.models import (
-    CapturedOutput,
-    Command,
-    Exited,
     FileInfo,
     FileType,
-    Gap,
     Isolation,
-    KeepAlive,
     NetworkMode,
-    Output,
-    OutputSource,
-    ProcessEvent,
     ProviderInfo,
     ResourceLimits,
     ResourceUsage,
     SecurityConfig,
     ServerInfo,
-    Started,
-    Termination,
-    TerminationCause,
     WorkspaceConfig,
     WorkspaceInfo,
     WorkspaceState,
@@ -42,13 +31,10 @@ _E = TypeVar("_E", bound=Enum)
 
 _STATES = {state: pb.WorkspaceState.Value(f"WORKSPACE_STATE_{state.name}") for state in WorkspaceState}
 _NETWORKS = {mode: pb.NetworkMode.Value(f"NETWORK_MODE_{mode.name}") for mode in NetworkMode}
-_Response = TypeVar("_Response", pb.StreamResponse, pb.AttachResponse)
-_SOURCES = {source: pb.OutputSource.Value(f"OUTPUT_SOURCE_{source.name}") for source in OutputSource}
-_CAUSES = {cause: pb.TerminationCause.Value(f"TERMINATION_CAUSE_{cause.name}") for cause in TerminationCause}
 _FILE_TYPES = {kind: pb.FileType.Value(f"FILE_TYPE_{kind.name}") for kind in FileType}
 
 
-def _named(numbers: Mapping[_E, int], number: int, default: _E) -> _E:
+def named(numbers: Mapping[_E, int], number: int, default: _E) -> _E:
     """Returns the enum member of a number; a newer server's unknown number is the default."""
     return next((member for member, its_number in numbers.items() if its_number == number), default)
 
@@ -90,14 +76,14 @@ def config_to_pb(config: WorkspaceConfig) -> pb.CreateWorkspaceRequest:
         provider=check_text(config.provider, "provider"),
         image=check_text(config.image or "", "image"),
         working_dir=check_text(config.working_dir, "working_dir"),
-        environment=_texts(config.environment, "environment"),
+        environment=texts_to_pb(config.environment, "environment"),
         security=None if config.security is None else security_to_pb(config.security),
         limits=None if config.limits is None else limits_to_pb(config.limits),
-        labels=_texts(config.labels, "labels"),
+        labels=texts_to_pb(config.labels, "labels"),
         lease_duration=duration_to_pb(config.lease, "lease_duration"),
         idle_timeout=_optional_duration(config.idle_timeout, "idle_timeout"),
         max_lifetime=_optional_duration(config.max_lifetime, "max_lifetime"),
-        secrets=_texts(config.secrets, "secrets"),
+        secrets=texts_to_pb(config.secrets, "secrets"),
     )
 
 
@@ -189,7 +175,7 @@ def workspace_from_pb(message: pb.Workspace) -> WorkspaceInfo:
         id=message.workspace_id,
         provider=message.provider,
         image=message.image,
-        state=_named(_STATES, message.state, WorkspaceState.READY),
+        state=named(_STATES, message.state, WorkspaceState.READY),
         working_dir=message.working_dir,
         labels=dict(message.labels),
         created_at=timestamp_from_pb(message.create_time),
@@ -249,7 +235,7 @@ def isolation_from_pb(message: pb.Isolation) -> Isolation:
         no_new_privileges=message.no_new_privileges if message.HasField("no_new_privileges") else None,
         seccomp=message.seccomp,
         read_only_root=message.read_only_root if message.HasField("read_only_root") else None,
-        network=_named(_NETWORKS, message.network, NetworkMode.NONE) if message.network else None,
+        network=named(_NETWORKS, message.network, NetworkMode.NONE) if message.network else None,
         cpu_millis=limits.cpu_millis if limits.HasField("cpu_millis") else None,
         memory_bytes=limits.memory_bytes if limits.HasField("memory_bytes") else None,
         disk_bytes=limits.disk_bytes if limits.HasField("disk_bytes") else None,
@@ -259,119 +245,8 @@ def isolation_from_pb(message: pb.Isolation) -> Isolation:
     )
 
 
-def _texts(texts: Mapping[str, str], field: str) -> dict[str, str]:
+def texts_to_pb(texts: Mapping[str, str], field: str) -> dict[str, str]:
     return {check_text(name, field): check_text(value, f'{field}["{name}"]') for name, value in texts.items()}
-
-
-def command_to_pb(command: Command) -> pb.Command:
-    """Command → message. Raises InvalidArgumentError where a field holds what no message can carry."""
-    message = pb.Command(
-        working_dir=check_text(command.cwd or "", "command.working_dir"),
-        environment=_texts(command.env, "command.environment"),
-        stdin=command.stdin,
-        timeout=None if command.timeout is None else duration_to_pb(command.timeout, "command.timeout"),
-        kill_grace=duration_to_pb(command.kill_grace, "command.kill_grace") if command.kill_grace else None,
-        user=check_text(command.user or "", "command.user"),
-        redact_secrets=command.redact_secrets,
-    )
-    if isinstance(command.program, str):
-        message.shell = check_text(command.program, "command.shell")
-    else:
-        arguments = enumerate(command.program)
-        message.argv.args.extend(check_text(text, f"command.argv.args[{position}]") for position, text in arguments)
-        message.argv.SetInParent()
-    return message
-
-
-def command_from_pb(message: pb.Command) -> Command:
-    """Message → Command; one without a program has an empty argument list."""
-    return Command(
-        program=message.shell if message.WhichOneof("program") == "shell" else list(message.argv.args),
-        cwd=message.working_dir or None,
-        env=dict(message.environment),
-        stdin=message.stdin if message.HasField("stdin") else None,
-        timeout=duration_from_pb(message.timeout) if message.HasField("timeout") else None,
-        kill_grace=duration_from_pb(message.kill_grace),
-        user=message.user or None,
-        redact_secrets=message.redact_secrets,
-    )
-
-
-def termination_to_pb(termination: Termination) -> pb.Termination:
-    """Termination → message."""
-    message = pb.Termination(
-        cause=_CAUSES[termination.cause],
-        cpu_time=duration_to_pb(termination.cpu_ms / 1000),
-        peak_memory_bytes=termination.peak_memory_bytes,
-        survivors=termination.survivors,
-        start_time=timestamp_to_pb(termination.started_at),
-        duration=duration_to_pb(termination.duration_ms / 1000),
-    )
-    if termination.exit_code is not None:
-        message.exit_code = termination.exit_code
-    elif termination.signal is not None:
-        message.signal = termination.signal
-    return message
-
-
-def termination_from_pb(message: pb.Termination) -> Termination:
-    """Message → Termination."""
-    status = message.WhichOneof("status")
-    return Termination(
-        cause=_named(_CAUSES, message.cause, TerminationCause.EXITED),
-        exit_code=message.exit_code if status == "exit_code" else None,
-        signal=message.signal if status == "signal" else None,
-        started_at=timestamp_from_pb(message.start_time),
-        duration_ms=duration_from_pb(message.duration) * 1000,
-        cpu_ms=duration_from_pb(message.cpu_time) * 1000,
-        peak_memory_bytes=message.peak_memory_bytes,
-        survivors=message.survivors,
-    )
-
-
-def captured_to_pb(output: CapturedOutput) -> pb.CapturedOutput:
-    """CapturedOutput → message."""
-    return pb.CapturedOutput(
-        head=output.head, tail=output.tail, omitted_bytes=output.omitted_bytes, total_bytes=output.total_bytes
-    )
-
-
-def captured_from_pb(message: pb.CapturedOutput) -> CapturedOutput:
-    """Message → CapturedOutput."""
-    return CapturedOutput(message.head, message.tail, message.omitted_bytes, message.total_bytes)
-
-
-def event_to_pb(event: ProcessEvent, response: type[_Response]) -> _Response:
-    """ProcessEvent → StreamResponse or AttachResponse."""
-    match event:
-        case Output(source, offset, data):
-            return response(output=pb.ProcessOutput(source=_SOURCES[source], offset=offset, data=data))
-        case Started(process_id, started_at):
-            return response(started=pb.ProcessStarted(process_id=process_id, start_time=timestamp_to_pb(started_at)))
-        case Gap(lost_bytes):
-            return response(gap=pb.OutputGap(lost_bytes=lost_bytes))
-        case Exited(termination):
-            return response(exited=pb.ProcessExited(termination=termination_to_pb(termination)))
-        case KeepAlive():
-            return response(keepalive=pb.KeepAlive())
-
-
-def event_from_pb(message: pb.StreamResponse | pb.AttachResponse) -> ProcessEvent | None:
-    """StreamResponse or AttachResponse → ProcessEvent; None for one that is none, or that a newer server sends."""
-    match message.WhichOneof("event"):
-        case "output":
-            output = message.output
-            return Output(_named(_SOURCES, output.source, OutputSource.STDOUT), output.offset, output.data)
-        case "started":
-            return Started(message.started.process_id, timestamp_from_pb(message.started.start_time))
-        case "gap":
-            return Gap(message.gap.lost_bytes)
-        case "exited":
-            return Exited(termination_from_pb(message.exited.termination))
-        case "keepalive":
-            return KeepAlive()
-        case _:
-            return None
 
 
 def file_to_pb(file: FileInfo) -> pb.FileInfo:
@@ -392,7 +267,7 @@ def file_from_pb(message: pb.FileInfo) -> FileInfo:
     return FileInfo(
         path=message.path,
         name=message.name,
-        type=_named(_FILE_TYPES, message.type, FileType.OTHER),
+        type=named(_FILE_TYPES, message.type, FileType.OTHER),
         size_bytes=message.size_bytes,
         mode=message.mode,
         modified_at=timestamp_from_pb(message.modify_time),

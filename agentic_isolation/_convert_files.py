@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentic_isolation import _convert as convert
 from agentic_isolation.changes import FileChange, FileChangeType, WatchEvent, WatchOverflow, WatchStarted
-from agentic_isolation.models import KeepAlive
+from agentic_isolation.runs import KeepAlive
 from agentic_isolation.transfer import TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb
 

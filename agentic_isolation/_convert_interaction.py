@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agentic_isolation import _convert as convert
+from agentic_isolation import _convert_runs as run_convert
 from agentic_isolation._wire import check_unsigned
 from agentic_isolation.interaction import AttachEvent, InputProgress, ProcessInfo, TerminalSize
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -25,14 +26,14 @@ def attach_event_to_pb(event: AttachEvent) -> pb.AttachResponse:
     """AttachEvent → AttachResponse."""
     if isinstance(event, InputProgress):
         return pb.AttachResponse(input=pb.InputProgress(offset=event.offset, ended=event.ended))
-    return convert.event_to_pb(event, pb.AttachResponse)
+    return run_convert.event_to_pb(event, pb.AttachResponse)
 
 
 def attach_event_from_pb(message: pb.AttachResponse) -> AttachEvent | None:
     """AttachResponse → AttachEvent; None for one that a newer server sends."""
     if message.WhichOneof("event") == "input":
         return InputProgress(message.input.offset, message.input.ended)
-    return convert.event_from_pb(message)
+    return run_convert.event_from_pb(message)
 
 
 def process_to_pb(process: ProcessInfo) -> pb.Process:
@@ -45,7 +46,7 @@ def process_to_pb(process: ProcessInfo) -> pb.Process:
         start_time=convert.timestamp_to_pb(process.started_at),
         cpu_time=convert.duration_to_pb(process.cpu_seconds),
         memory_bytes=process.memory_bytes,
-        termination=None if ended is None else convert.termination_to_pb(ended),
+        termination=None if ended is None else run_convert.termination_to_pb(ended),
         output_bytes=process.output_bytes,
         terminal=process.terminal,
         detached=process.detached,
@@ -65,5 +66,5 @@ def process_from_pb(message: pb.Process) -> ProcessInfo:
         output_bytes=message.output_bytes,
         terminal=message.terminal,
         detached=message.detached,
-        termination=convert.termination_from_pb(message.termination) if message.HasField("termination") else None,
+        termination=run_convert.termination_from_pb(message.termination) if message.HasField("termination") else None,
     )

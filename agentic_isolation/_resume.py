@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from agentic_isolation._cleanup import finish
 from agentic_isolation._retry import Patience, give_up
 from agentic_isolation.errors import DeadlineError, IsolationError, OffsetError, UnavailableError
-from agentic_isolation.models import Exited, Gap, Output, ProcessEvent, Started
+from agentic_isolation.runs import Exited, Gap, Output, ProcessEvent, Started
 
 Call = AsyncGenerator[ProcessEvent, None]
 

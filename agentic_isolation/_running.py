@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import overload
 
-from agentic_isolation import _convert as convert
+from agentic_isolation import _convert_runs as run_convert
 from agentic_isolation._lifecycle import Lifecycle
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.jsonl import Parse, check_parse
-from agentic_isolation.models import ExecuteResult, Termination, command_of
 from agentic_isolation.process import Process
+from agentic_isolation.runs import ExecuteResult, Termination, command_of
 from agentic_isolation.stream import JsonStream, OutputStream
 
 
@@ -117,7 +117,7 @@ class RunsCommands:
         commands = self._lifecycle.commands
         parsed = command_of(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin, redact_secrets=redact_secrets)
         stream = OutputStream if parse is None else JsonStream
-        return stream(partial(commands.events, convert.command_to_pb(parsed)))
+        return stream(partial(commands.events, run_convert.command_to_pb(parsed)))
 
     async def start(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agentic_isolation.models import KeepAlive
+from agentic_isolation.runs import KeepAlive
 
 __all__ = ["ImageLayer", "PullEvent", "PulledImage"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agentic_isolation.models import ProcessEvent, Termination
+from agentic_isolation.runs import ProcessEvent, Termination
 
 __all__ = ["AttachEvent", "InputProgress", "ProcessInfo", "TerminalSize"]
 

@@ -13,7 +13,7 @@ from agentic_isolation._lines import Line, LineSplitter
 from agentic_isolation._retry import give_up
 from agentic_isolation.interaction import TerminalSize
 from agentic_isolation.jsonl import JsonLine, Parse, check_parse, json_line
-from agentic_isolation.models import Exited, Gap, Output, OutputSource, Termination
+from agentic_isolation.runs import Exited, Gap, Output, OutputSource, Termination
 
 __all__ = ["Process"]
 

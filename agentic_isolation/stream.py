@@ -12,7 +12,7 @@ from agentic_isolation._lines import Line, LineSplitter
 from agentic_isolation._resume import ResumedEvents
 from agentic_isolation.errors import ClosedError
 from agentic_isolation.jsonl import JsonLine, json_line
-from agentic_isolation.models import Exited, Gap, KeepAlive, Output, OutputSource, ProcessEvent, Termination
+from agentic_isolation.runs import Exited, Gap, KeepAlive, Output, OutputSource, ProcessEvent, Termination
 
 EventSource = Callable[[bool], ResumedEvents]
 """Gives the command's events, with the first of which it starts; told whether output must not be cut inside lines."""

@@ -35,14 +35,8 @@ from agentic_isolation._blocking import Facade, Steps, blocking, making, opening
 from agentic_isolation._loop_thread import Call, Hold, LoopThread, shared_loop
 from agentic_isolation.changes import FileChange, WatchOverflow
 from agentic_isolation.errors import ClosedError
-from agentic_isolation.models import (
-    Exited,
-    Gap,
-    Output,
-    Termination,
-    WorkspaceConfig,
-    WorkspaceInfo,
-)
+from agentic_isolation.models import WorkspaceConfig, WorkspaceInfo
+from agentic_isolation.runs import Exited, Gap, Output, Termination
 from agentic_isolation.stream import LineStream
 from agentic_isolation.workspace import AgenticWorkspace
 

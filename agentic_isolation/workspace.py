@@ -14,13 +14,7 @@ from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._running import RunsCommands
 from agentic_isolation._target import service_at, target_or_default
 from agentic_isolation.files import Files
-from agentic_isolation.models import (
-    FileInfo,
-    ResourceLimits,
-    SecurityConfig,
-    WorkspaceConfig,
-    WorkspaceInfo,
-)
+from agentic_isolation.models import FileInfo, ResourceLimits, SecurityConfig, WorkspaceConfig, WorkspaceInfo
 from agentic_isolation.service import ServiceClient
 from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agentic_isolation import AgenticWorkspace, ExecuteResult, IsolationError
-from agentic_isolation.models import CapturedOutput, Exited, Gap, Output, OutputSource, Started
+from agentic_isolation.runs import CapturedOutput, Exited, Gap, Output, OutputSource, Started
 from tests.chaos.jobs import LOG, Job
 from tests.chaos.journal import Journal
 from tests.chaos.lines import LineAccount

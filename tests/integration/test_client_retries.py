@@ -33,6 +33,7 @@ from agentic_isolation import (
     _connection,
 )
 from agentic_isolation import _convert as convert
+from agentic_isolation import _convert_runs as run_convert
 from agentic_isolation._channel import ChannelConnection
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.support.eventually import eventually
@@ -44,12 +45,12 @@ AWAY = (UNAVAILABLE, grpc.StatusCode.CANCELLED)
 OTHERS = [code for code in grpc.StatusCode if code not in (*AWAY, grpc.StatusCode.OK)]
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 ENDING = Termination(cause=TerminationCause.EXITED, exit_code=0, signal=None, started_at=NOW, duration_ms=1)
-STARTED = convert.event_to_pb(Started("p-1", NOW), pb.StreamResponse)
-EXITED = convert.event_to_pb(Exited(ENDING), pb.StreamResponse)
+STARTED = run_convert.event_to_pb(Started("p-1", NOW), pb.StreamResponse)
+EXITED = run_convert.event_to_pb(Exited(ENDING), pb.StreamResponse)
 
 
 def printed(offset: int, data: bytes) -> pb.StreamResponse:
-    return convert.event_to_pb(Output(OutputSource.STDOUT, offset, data), pb.StreamResponse)
+    return run_convert.event_to_pb(Output(OutputSource.STDOUT, offset, data), pb.StreamResponse)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from agentic_isolation import IsolationError, UnavailableError, WorkspaceLostError
 from agentic_isolation import _convert as convert
-from agentic_isolation.models import Command
+from agentic_isolation import _convert_runs as run_convert
+from agentic_isolation.runs import Command
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.core import files, processes
 from agentic_isolation_service.core.processes import OutputMode, ProcessRun
@@ -25,14 +26,14 @@ from tests.unit.fake_guest import EXITED, FILE, STARTED, GuestEnd, let_tasks_run
 async def execute(session: GuestSession) -> None:
     command = Command(["true"], stdin=b"input")
     outcome = await processes.execute(session, ProcessRun.of(command, {}, OutputMode(capture_bytes=1000)))
-    convert.termination_to_pb(outcome.termination)
-    convert.captured_to_pb(outcome.stdout)
+    run_convert.termination_to_pb(outcome.termination)
+    run_convert.captured_to_pb(outcome.stdout)
 
 
 async def stream(session: GuestSession) -> None:
     async with await ProcessRun.of(Command(["true"]), {}, OutputMode(lines=True)).open(session) as events:
         while event := await events.next(keepalive=60):
-            convert.event_to_pb(event, pb.StreamResponse)
+            run_convert.event_to_pb(event, pb.StreamResponse)
 
 
 async def upload(session: GuestSession) -> None:

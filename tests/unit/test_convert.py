@@ -12,29 +12,32 @@ from hypothesis import strategies as st
 
 from agentic_isolation import InvalidArgumentError
 from agentic_isolation import _convert as convert
+from agentic_isolation import _convert_runs as run_convert
 from agentic_isolation.models import (
-    CapturedOutput,
-    Command,
-    Exited,
     FileInfo,
     FileType,
-    Gap,
     Isolation,
-    KeepAlive,
     NetworkMode,
-    Output,
-    OutputSource,
-    ProcessEvent,
     ProviderInfo,
     ResourceLimits,
     ResourceUsage,
     SecurityConfig,
-    Started,
-    Termination,
-    TerminationCause,
     WorkspaceConfig,
     WorkspaceInfo,
     WorkspaceState,
+)
+from agentic_isolation.runs import (
+    CapturedOutput,
+    Command,
+    Exited,
+    Gap,
+    KeepAlive,
+    Output,
+    OutputSource,
+    ProcessEvent,
+    Started,
+    Termination,
+    TerminationCause,
 )
 from agentic_isolation.v1 import workspace_pb2 as pb
 
@@ -225,7 +228,7 @@ def test_limits(asked: ResourceLimits) -> None:
 
 @given(commands)
 def test_command(command: Command) -> None:
-    received = convert.command_from_pb(convert.command_to_pb(command))
+    received = run_convert.command_from_pb(run_convert.command_to_pb(command))
     assert received.kill_grace == pytest.approx(command.kill_grace, abs=1e-9)
     assert received.timeout == pytest.approx(command.timeout, abs=1e-9)
     assert (received.program, received.env, received.stdin) == (command.program, command.env, command.stdin)
@@ -233,7 +236,7 @@ def test_command(command: Command) -> None:
 
 
 def test_command_without_a_program_has_an_empty_one() -> None:
-    assert convert.command_from_pb(pb.Command()) == Command([])
+    assert run_convert.command_from_pb(pb.Command()) == Command([])
 
 
 @settings(max_examples=40)
@@ -256,20 +259,20 @@ def test_workspace(info: WorkspaceInfo) -> None:
 @settings(max_examples=40)
 @given(terminations)
 def test_termination(termination: Termination) -> None:
-    received = convert.termination_from_pb(convert.termination_to_pb(termination))
+    received = run_convert.termination_from_pb(run_convert.termination_to_pb(termination))
     assert same_termination(received, termination)
     assert received.returncode == termination.returncode
 
 
 @given(outputs)
 def test_captured_output(output: CapturedOutput) -> None:
-    assert convert.captured_from_pb(convert.captured_to_pb(output)) == output
+    assert run_convert.captured_from_pb(run_convert.captured_to_pb(output)) == output
 
 
 @settings(max_examples=40)
 @given(events)
 def test_event(event: ProcessEvent) -> None:
-    received = convert.event_from_pb(convert.event_to_pb(event, pb.StreamResponse))
+    received = run_convert.event_from_pb(run_convert.event_to_pb(event, pb.StreamResponse))
     if isinstance(event, Exited):
         assert isinstance(received, Exited)
         assert same_termination(received.termination, event.termination)
@@ -292,9 +295,9 @@ def test_server(described: list[ProviderInfo]) -> None:
 
 
 def test_what_a_newer_server_says_has_a_default() -> None:
-    assert convert.event_from_pb(pb.StreamResponse()) is None
+    assert run_convert.event_from_pb(pb.StreamResponse()) is None
     output = pb.ProcessOutput(source=99, data=b"x")  # type: ignore[arg-type]
-    assert convert.event_from_pb(pb.StreamResponse(output=output)) == Output(OutputSource.STDOUT, 0, b"x")
+    assert run_convert.event_from_pb(pb.StreamResponse(output=output)) == Output(OutputSource.STDOUT, 0, b"x")
     assert convert.file_from_pb(pb.FileInfo(type=99)).type is FileType.OTHER  # type: ignore[arg-type]
     assert convert.workspace_from_pb(pb.Workspace(state=99)).state is WorkspaceState.READY  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from agentic_isolation import UnavailableError, WorkspaceLostError
-from agentic_isolation.models import Command, Output, OutputSource
+from agentic_isolation.runs import Command, Output, OutputSource
 from agentic_isolation_service.core import files, processes
 from agentic_isolation_service.core.processes import OutputMode, ProcessRun, ProcessStream
 from agentic_isolation_service.guest import link as link_module

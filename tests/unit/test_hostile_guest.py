@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from agentic_isolation import IsolationError, UnavailableError, WorkspaceLostError, WorkspaceNotFoundError
-from agentic_isolation.models import Command, WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation.models import WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation.runs import Command
 from agentic_isolation_service.core import files
 from agentic_isolation_service.core.commands import Commands
 from agentic_isolation_service.core.workspaces import Workspaces

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agentic_isolation.interaction import InputProgress
-from agentic_isolation.models import Command
-from agentic_isolation_service.core import archives, files, processes
+from agentic_isolation.runs import Command
+from agentic_isolation_service.core import archives, control, files
 from agentic_isolation_service.core.attachment import Attachment, Input, ProcessInput
 from agentic_isolation_service.core.processes import Interaction, OutputMode, ProcessRun
 from agentic_isolation_service.core.watching import Watch
@@ -34,7 +34,7 @@ CHANGE = {"change": "created", "path": "/workspace/f", "directory": False}
 
 
 async def ps(session: GuestSession) -> object:
-    return await processes.list_processes(session)
+    return await control.list_processes(session)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ async def test_list_of_processes(listing: dict[str, Any]) -> None:
 
 async def test_end_that_is_waited_for() -> None:
     async def wait(session: GuestSession) -> object:
-        return await processes.wait(session, "p")
+        return await control.wait(session, "p")
 
     for result in ({}, EXITED | {"cause": "bored"}, EXITED | {"signal": 9}):
         await assert_loses_the_workspace(answering((FrameType.RESULT, result)), wait)

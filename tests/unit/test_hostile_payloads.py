@@ -10,7 +10,8 @@ import pytest
 
 from agentic_isolation import IsolationError, WorkspaceLostError
 from agentic_isolation import _convert as convert
-from agentic_isolation.models import Command, ProcessEvent
+from agentic_isolation import _convert_runs as run_convert
+from agentic_isolation.runs import Command, ProcessEvent
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.core import files, processes
 from agentic_isolation_service.core.processes import OutputMode, ProcessRun
@@ -67,7 +68,7 @@ async def events(session: GuestSession) -> list[ProcessEvent]:
     async with await ProcessRun.of(Command(["true"]), {}, OutputMode()).open(session) as stream:
         found = []
         while event := await stream.next():
-            convert.event_to_pb(event, pb.StreamResponse)
+            run_convert.event_to_pb(event, pb.StreamResponse)
             found.append(event)
         return found
 
@@ -230,7 +231,7 @@ async def test_greatest_numbers_can_be_told_to_clients() -> None:
     counts = {"total": greatest, "omitted": greatest, "head": greatest}
     async with session_with(answering((FrameType.RESULT, EXITED | {"stdout": counts, "stderr": counts}))) as session:
         outcome = await processes.execute(session, ProcessRun.of(Command(["x"]), {}, OutputMode(capture_bytes=1)))
-        assert convert.captured_from_pb(convert.captured_to_pb(outcome.stdout)) == outcome.stdout
+        assert run_convert.captured_from_pb(run_convert.captured_to_pb(outcome.stdout)) == outcome.stdout
     numbers = dict.fromkeys(("size", "mode", "mtime_unix_ns"), greatest)
     async with session_with(answering((FrameType.RESULT, FILE | numbers))) as session:
         assert convert.file_to_pb(await files.stat(session, "f")).mode == 0o7777

@@ -8,18 +8,8 @@ import datetime as dt
 import pytest
 
 from agentic_isolation import InvalidArgumentError, models
-from agentic_isolation.models import (
-    CapturedOutput,
-    Command,
-    ExecuteResult,
-    ResourceLimits,
-    SecurityConfig,
-    Termination,
-    TerminationCause,
-    WorkspaceConfig,
-    command_of,
-    parse_size,
-)
+from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig, parse_size
+from agentic_isolation.runs import CapturedOutput, Command, ExecuteResult, Termination, TerminationCause, command_of
 
 NOW = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 

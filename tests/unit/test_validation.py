@@ -10,7 +10,9 @@ import pytest
 
 from agentic_isolation import InvalidArgumentError
 from agentic_isolation import _convert as convert
-from agentic_isolation.models import Command, ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation import _convert_runs as run_convert
+from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation.runs import Command
 from agentic_isolation_service.core import validation
 from agentic_isolation_service.core.validation import (
     MAX_COMMAND,
@@ -151,7 +153,7 @@ BAD_COMMANDS = [
 @pytest.mark.parametrize(("field", "bad", "hint"), BAD_COMMANDS)
 def test_command_that_is_refused(field: str, bad: Command, hint: str) -> None:
     assert_refused(lambda: check_command(bad), field, hint)
-    assert refused_field(lambda: convert.command_to_pb(bad)) in (None, field)
+    assert refused_field(lambda: run_convert.command_to_pb(bad)) in (None, field)
 
 
 GOOD_COMMANDS = [
@@ -171,7 +173,7 @@ GOOD_COMMANDS = [
 @pytest.mark.parametrize("good", GOOD_COMMANDS, ids=lambda good: repr(good)[:60])
 def test_command_at_the_border_is_accepted(good: Command) -> None:
     check_command(good)
-    convert.command_to_pb(good)
+    run_convert.command_to_pb(good)
 
 
 BAD_NAMES = ["", "A", "-a", "a-", "a b", "ü", "a\n", "x" * 64, "/a", ".a"]

@@ -11,8 +11,8 @@ from typing import Self
 
 from agentic_isolation.errors import InvalidArgumentError, IsolationError, NoTerminalError, ProcessNotFoundError
 from agentic_isolation.interaction import AttachEvent, InputProgress, TerminalSize
-from agentic_isolation.models import Exited, KeepAlive, Started
-from agentic_isolation_service.core import processes, validation
+from agentic_isolation.runs import Exited, KeepAlive, Started
+from agentic_isolation_service.core import control, validation
 from agentic_isolation_service.core.processes import ProcessStream
 from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.channel import Channel
@@ -246,7 +246,7 @@ class Attachment:
 
     async def _resize(self, size: TerminalSize) -> None:
         try:
-            await processes.resize(self._session, self._process_id, size)
+            await control.resize(self._session, self._process_id, size)
         except NoTerminalError as error:
             raise NoTerminalError(f"{error.message}; open it with a terminal", field="resize") from error
         except ProcessNotFoundError:
@@ -254,4 +254,4 @@ class Attachment:
 
     async def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessNotFoundError):  # it has just ended
-            await processes.signal(self._session, self._process_id, number, foreground=True)
+            await control.signal(self._session, self._process_id, number, foreground=True)

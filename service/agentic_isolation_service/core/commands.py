@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
-from agentic_isolation.models import Command, Termination
-from agentic_isolation_service.core import processes, validation
+from agentic_isolation.runs import Command, Termination
+from agentic_isolation_service.core import control, processes, validation
 from agentic_isolation_service.core.attachment import Attachment
 from agentic_isolation_service.core.processes import Interaction, Outcome, OutputMode, ProcessRun, ProcessStream
 from agentic_isolation_service.core.workspace import HeldWorkspace
@@ -150,10 +150,10 @@ class Commands:
         Raises:
             IsolationError: The workspace is not there.
         """
-        return await processes.list_processes(self._find(workspace_id).session)
+        return await control.list_processes(self._find(workspace_id).session)
 
     async def wait(self, workspace_id: str, process_id: str) -> Termination:
-        """Waits until a process has ended; see processes.wait.
+        """Waits until a process has ended; see control.wait.
 
         Raises:
             ProcessNotFoundError: There is none of that id.
@@ -161,7 +161,7 @@ class Commands:
         """
         if not process_id:
             raise InvalidArgumentError("name the process", field="process_id")
-        return await processes.wait(self._find(workspace_id).session, process_id)
+        return await control.wait(self._find(workspace_id).session, process_id)
 
     async def signal(
         self,
@@ -196,9 +196,9 @@ class Commands:
         session = self._find(workspace_id).session
         process_id = process_id or processes.process_id_of(request_id)
         if tree and number == signals.SIGKILL:
-            await processes.kill(session, process_id, forbid=bool(request_id))
+            await control.kill(session, process_id, forbid=bool(request_id))
         else:
-            await processes.signal(session, process_id, number, tree=tree, foreground=foreground)
+            await control.signal(session, process_id, number, tree=tree, foreground=foreground)
 
     async def kill(self, workspace_id: str, *, request_id: str) -> None:
         """Kills what a request has started, or forbids it to start; see `signal`."""

@@ -18,8 +18,8 @@ from agentic_isolation.errors import (
     ProcessNotFoundError,
     UnavailableError,
 )
-from agentic_isolation.interaction import ProcessInfo, TerminalSize
-from agentic_isolation.models import (
+from agentic_isolation.interaction import TerminalSize
+from agentic_isolation.runs import (
     CapturedOutput,
     Command,
     Exited,
@@ -154,67 +154,6 @@ def process_id_of(request_id: str) -> str:
     """
     validation.check_request_id(request_id)
     return "r-" + hashlib.sha256(request_id.encode()).hexdigest()[:32]
-
-
-async def signal(
-    session: GuestSession, process_id: str, number: int, *, tree: bool = False, foreground: bool = False
-) -> None:
-    """Sends a signal to a process, to its whole tree, or to the foreground process group of its terminal.
-
-    Raises:
-        ProcessNotFoundError: There is none of that id.
-        IsolationError: As GuestSession.call.
-    """
-    operation: dict[str, object] = {"op": "signal", "process_id": process_id, "signal": number, "tree": tree}
-    if foreground:
-        await session.call(operation | {"foreground": True}, since=3)
-    else:
-        await session.call(operation)
-
-
-async def resize(session: GuestSession, process_id: str, size: TerminalSize) -> None:
-    """Gives a process's terminal another size.
-
-    Raises:
-        ProcessNotFoundError, NoTerminalError: There is none of that id, or it has no terminal.
-        IsolationError: As GuestSession.call.
-    """
-    operation: dict[str, object] = {"op": "resize", "process_id": process_id}
-    await session.call(operation | {"columns": size.columns, "rows": size.rows}, since=3)
-
-
-async def wait(session: GuestSession, process_id: str) -> Termination:
-    """Waits until a process has ended, and neither reads it nor keeps it alive.
-
-    Raises:
-        ProcessNotFoundError: There is none of that id.
-        IsolationError: As GuestSession.call.
-    """
-    return await session.call_for({"op": "wait", "process_id": process_id}, payloads.termination, since=3)
-
-
-async def list_processes(session: GuestSession) -> list[ProcessInfo]:
-    """Returns the processes that the guest remembers, oldest first.
-
-    Raises:
-        IsolationError: As GuestSession.call.
-    """
-    return await session.call_for({"op": "ps"}, payloads.processes)
-
-
-async def kill(session: GuestSession, process_id: str, *, forbid: bool = False) -> None:
-    """Kills a process's tree and returns when it has ended.
-
-    Args:
-        session: The tie to its guest.
-        process_id: Its id.
-        forbid: One that has not been started yet never will be, in place of an error.
-
-    Raises:
-        ProcessNotFoundError: There is none of that id.
-        IsolationError: As GuestSession.call.
-    """
-    await session.call({"op": "kill", "process_id": process_id, "forbid": forbid})
 
 
 class ProcessStream:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from agentic_isolation._wire import check_finite, check_text
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.interaction import TerminalSize
-from agentic_isolation.models import Command, ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation.runs import Command
 
 MAX_LEASE = 24 * 3600.0
 """Seconds."""

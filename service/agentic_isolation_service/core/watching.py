@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from agentic_isolation.changes import WatchEvent, WatchStarted
-from agentic_isolation.models import KeepAlive
+from agentic_isolation.runs import KeepAlive
 from agentic_isolation_service.core.files import escape_of
 from agentic_isolation_service.core.validation import check_path
 from agentic_isolation_service.guest import payloads

@@ -8,15 +8,8 @@ from typing import TypeVar
 
 from agentic_isolation.changes import FileChange, FileChangeType, WatchOverflow
 from agentic_isolation.interaction import InputProgress, ProcessInfo
-from agentic_isolation.models import (
-    CapturedOutput,
-    FileInfo,
-    FileType,
-    Isolation,
-    ResourceUsage,
-    Termination,
-    TerminationCause,
-)
+from agentic_isolation.models import FileInfo, FileType, Isolation, ResourceUsage
+from agentic_isolation.runs import CapturedOutput, Termination, TerminationCause
 from agentic_isolation.transfer import TransferSummary
 from agentic_isolation_service.guest.frames import ProtocolError
 

@@ -11,6 +11,7 @@ import grpc.aio
 from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_images as images_convert
 from agentic_isolation import _convert_interaction as interaction_convert
+from agentic_isolation import _convert_runs as run_convert
 from agentic_isolation._version import __version__
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -85,16 +86,16 @@ class WorkspaceServicer(FileMethods):
         limited = request.HasField("output_limit_bytes")
         outcome = await self._commands.execute(
             request.workspace_id,
-            convert.command_from_pb(request.command),
+            run_convert.command_from_pb(request.command),
             output_limit=request.output_limit_bytes if limited else validation.DEFAULT_OUTPUT_LIMIT,
             linger=convert.duration_from_pb(request.linger),
             request_id=request.request_id,
         )
         return pb.ExecuteResponse(
             process_id=outcome.process_id,
-            termination=convert.termination_to_pb(outcome.termination),
-            stdout=convert.captured_to_pb(outcome.stdout),
-            stderr=convert.captured_to_pb(outcome.stderr),
+            termination=run_convert.termination_to_pb(outcome.termination),
+            stdout=run_convert.captured_to_pb(outcome.stdout),
+            stderr=run_convert.captured_to_pb(outcome.stderr),
         )
 
     async def Stream(self, request: pb.StreamRequest, context: _Context) -> AsyncIterator[pb.StreamResponse]:
@@ -102,7 +103,7 @@ class WorkspaceServicer(FileMethods):
         keepalive = keepalive_of(request)
         async with await self._open_stream(request) as stream:
             while event := await stream.next(keepalive):
-                yield convert.event_to_pb(event, pb.StreamResponse)
+                yield run_convert.event_to_pb(event, pb.StreamResponse)
 
     async def Attach(
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: _Context
@@ -123,7 +124,7 @@ class WorkspaceServicer(FileMethods):
     async def WaitProcess(self, request: pb.WaitProcessRequest, context: _Context) -> pb.WaitProcessResponse:
         """Waits for a process's end."""
         termination = await self._commands.wait(request.workspace_id, request.process_id)
-        return pb.WaitProcessResponse(termination=convert.termination_to_pb(termination))
+        return pb.WaitProcessResponse(termination=run_convert.termination_to_pb(termination))
 
     async def SignalProcess(self, request: pb.SignalProcessRequest, context: _Context) -> pb.SignalProcessResponse:
         """Signals a process."""
@@ -165,7 +166,7 @@ class WorkspaceServicer(FileMethods):
                 start = request.start
                 return await self._commands.stream(
                     request.workspace_id,
-                    convert.command_from_pb(start.command),
+                    run_convert.command_from_pb(start.command),
                     OutputMode(lines=start.line_mode, detached=start.detached),
                     linger=convert.duration_from_pb(request.linger),
                     request_id=request.request_id,
@@ -184,7 +185,7 @@ class WorkspaceServicer(FileMethods):
                 start = opening.start
                 return await self._commands.start_attached(
                     opening.workspace_id,
-                    convert.command_from_pb(start.command),
+                    run_convert.command_from_pb(start.command),
                     OutputMode(lines=start.line_mode, detached=start.detached),
                     interaction_convert.size_from_pb(opening.terminal) if opening.HasField("terminal") else None,
                     read_only=opening.read_only,

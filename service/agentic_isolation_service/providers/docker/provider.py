@@ -20,13 +20,7 @@ from agentic_isolation.errors import (
     WorkspaceLostError,
 )
 from agentic_isolation.images import PullEvent
-from agentic_isolation.models import (
-    Isolation,
-    NetworkMode,
-    ProviderInfo,
-    SecurityConfig,
-    WorkspaceConfig,
-)
+from agentic_isolation.models import Isolation, NetworkMode, ProviderInfo, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
 from agentic_isolation_service.providers.docker.bridge import BridgeStream

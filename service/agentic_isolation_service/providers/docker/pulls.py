@@ -12,7 +12,7 @@ from aiodocker.jsonstream import json_stream_stream
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation.images import ImageLayer
-from agentic_isolation.models import KeepAlive
+from agentic_isolation.runs import KeepAlive
 from agentic_isolation_service.providers.docker.engine import CONNECT_TIMEOUT
 
 PULL_TIMEOUT = 600.0
