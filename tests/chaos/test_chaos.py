@@ -1,4 +1,4 @@
-"""Two minutes of chaos: what clients were told holds, and nothing is lost, done twice or left behind."""
+"""Three minutes of chaos: what clients were told holds, and nothing is lost, done twice or left behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.__main__ import NO_ENGINE
 from tests.support.proc import no_subreaper
 from tests.support.program import CHECKOUT, python_environment
 
-MINUTES = 2
+MINUTES = 3
 PATIENCE = 900
 """Seconds: a good run takes less than 300, one that finds something waits for what does not come, and a new machine
 installs the engine first."""

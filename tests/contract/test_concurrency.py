@@ -8,7 +8,7 @@ from tests.support.jobs import python
 from tests.support.ways import Way, Workspace
 
 MANY = 64
-WORKSPACES = {"local": 50, "docker": 8}
+WORKSPACES = {"local": 50, "docker": 16}
 """By provider: a machine of two cores makes about two containers a second."""
 
 # Prints its number on both sources until all the others have begun, so that none can end before all run.

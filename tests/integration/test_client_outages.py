@@ -136,7 +136,7 @@ async def test_slow_reader_goes_on(ws: AgenticWorkspace, path: FaultyPath) -> No
 
 
 async def test_files_go_on(ws: AgenticWorkspace, path: FaultyPath) -> None:
-    data = random.Random(1).randbytes(4 << 20)
+    data = random.Random(1).randbytes(8 << 20)
     async with breaking(path, 11, pause=0.1):
         for number in range(8):
             await ws.write_file(f"d/file-{number}", data)
