@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import inspect
 import os
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import pytest_asyncio
 
 from agentic_isolation import AgenticWorkspace
 from tests.engine import Engine
@@ -26,18 +24,11 @@ from tests.support.blocking import watch_for_blocking_calls
 from tests.support.eventually import eventually
 from tests.support.leaks import Holdings, left_behind
 from tests.support.service import ServedProcess
-from tests.support.shared import SharedWorkspaces, is_shared
 from tests.support.ways import WAYS, Way, Workspace
 
 # No database of examples is written into the checkout, the same examples come every time, and slow machines are fine.
 hypothesis.settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
-
-
-def pytest_collection_finish() -> None:
-    """Spares the garbage collections of the accounts all that stays to the end: thousands of tests."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -121,15 +112,14 @@ def ground() -> None:
     """What is up before accounts are taken. Directories of tests that need more override it."""
 
 
-@pytest.fixture
-def stage(request: pytest.FixtureRequest, ground: None) -> None:
-    """All that is up before accounts are taken."""
-    if _shares(request.node):
-        request.getfixturevalue("shared_workspace")
+def pytest_collection_finish() -> None:
+    """Spares the garbage collections of the accounts all that stays to the end: thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind(request: pytest.FixtureRequest, stage: None) -> Iterator[None]:
+def leaves_nothing_behind(request: pytest.FixtureRequest, ground: None) -> Iterator[None]:
     """Fails a test that leaves a process, an open file or a directory."""
     before = Holdings.now()
     yield
@@ -142,7 +132,7 @@ def leaves_nothing_behind(request: pytest.FixtureRequest, stage: None) -> Iterat
 
 
 @pytest.fixture
-def leaves_nothing_in_the_engine(request: pytest.FixtureRequest, stage: None) -> Iterator[None]:
+def leaves_nothing_in_the_engine(request: pytest.FixtureRequest, ground: None) -> Iterator[None]:
     """Fails a test of containers that leaves a container, a volume or a network."""
     if not any(request.node.get_closest_marker(name) for name in ("docker", "gvisor")):
         yield
@@ -162,24 +152,11 @@ def leaves_nothing_in_the_engine(request: pytest.FixtureRequest, stage: None) ->
 def ends_its_tasks(request: pytest.FixtureRequest, leaves_nothing_behind: None) -> None:
     """Fails an asynchronous test that leaves a task."""
     if inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
-        shares = _shares(request.node)
-        request.getfixturevalue("no_task_is_left_to_others" if shares else "no_task_is_left")
+        request.getfixturevalue("no_task_is_left")
 
 
 @pytest.fixture
 async def no_task_is_left() -> AsyncIterator[None]:
-    async with _tasks_end():
-        yield
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def no_task_is_left_to_others() -> AsyncIterator[None]:
-    async with _tasks_end():
-        yield
-
-
-@contextlib.asynccontextmanager
-async def _tasks_end() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
 
     def surplus() -> set[asyncio.Task[object]]:
@@ -192,28 +169,17 @@ async def _tasks_end() -> AsyncIterator[None]:
         assert not surplus(), "the test left tasks"
 
 
-_one_loop = pytest.mark.asyncio(loop_scope="session")
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test once for each way in, or for those of the places that it is about (`@pytest.mark.places`)."""
     if "way" not in metafunc.fixturenames:
         return
     about = {place for mark in metafunc.definition.iter_markers("places") for place in mark.args}
     ways = {name: marks for name, marks in WAYS.items() if not about or name.rpartition("-")[0] in about}
-    shares = "ws" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("own_workspace")
-
-    def marks_of(name: str) -> list[pytest.MarkDecorator]:
-        marks = [getattr(pytest.mark, mark) for mark in ways[name]]
-        return [*marks, _one_loop] if shares and is_shared(name) else marks
-
-    metafunc.parametrize("way", [pytest.param(name, marks=marks_of(name)) for name in ways], indirect=True)
-
-
-def _shares(item: pytest.Item) -> bool:
-    """Whether a test gets a workspace that others have had before it, in the one event loop of them all."""
-    marker = item.get_closest_marker("asyncio")
-    return marker is not None and marker.kwargs.get("loop_scope") == "session"
+    metafunc.parametrize(
+        "way",
+        [pytest.param(name, marks=[getattr(pytest.mark, mark) for mark in marks]) for name, marks in ways.items()],
+        indirect=True,
+    )
 
 
 @pytest.fixture
@@ -223,34 +189,10 @@ def way(request: pytest.FixtureRequest, service: ServedProcess) -> Way:
 
 
 @pytest.fixture
-def ws(request: pytest.FixtureRequest, way: Way) -> Workspace:
-    """A workspace as new, once for each way in: of the test's own, or a container that others had before."""
-    workspace: Workspace = request.getfixturevalue("shared_workspace" if _shares(request.node) else "own_workspace")
-    return workspace
-
-
-@pytest.fixture
-async def own_workspace(way: Way) -> AsyncIterator[Workspace]:
+async def ws(way: Way) -> AsyncIterator[Workspace]:
+    """A workspace, once for each way in."""
     async with way.open() as workspace:
         yield workspace
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared_workspaces(warm: None) -> AsyncIterator[SharedWorkspaces]:
-    shared = SharedWorkspaces()
-    yield shared
-    await shared.aclose()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def shared_workspace(
-    request: pytest.FixtureRequest, shared_workspaces: SharedWorkspaces, way: Way
-) -> AsyncIterator[Workspace]:
-    yield await shared_workspaces.get(way)
-    if request.node.stash.get(FAILED, False):
-        await shared_workspaces.discard(way.name)
-    else:
-        await shared_workspaces.give_back(way)
 
 
 @pytest.fixture
