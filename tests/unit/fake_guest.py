@@ -21,6 +21,7 @@ from agentic_isolation_service.guest.frames import (
 )
 from agentic_isolation_service.guest.link import GuestLink
 from agentic_isolation_service.guest.session import GuestSession
+from agentic_isolation_service.guest.stream import Receiver
 
 WORKSPACE_ID = "ws-fake"
 KEY = bytes(range(32))
@@ -84,6 +85,13 @@ class _Pipe:
         self._tell()
         return data
 
+    def put_at_once(self, data: bytes) -> None:
+        self._bytes += data
+        self._tell()
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
     def close(self) -> None:
         self.closed = True
         self._tell()
@@ -94,17 +102,56 @@ class _Pipe:
         self._changed = asyncio.Event()
 
 
-class MemoryStream:
-    """One end of a byte stream: what providers open, and what the fake guest holds the other end of."""
+class ServiceStream:
+    """The service's end of a byte stream in memory, as providers open them."""
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
+        self._passing: asyncio.Task[None] | None = None
 
-    @classmethod
-    def pair(cls) -> tuple[MemoryStream, MemoryStream]:
-        there, back = _Pipe(), _Pipe()
-        return cls(back, there), cls(there, back)
+    @property
+    def closed(self) -> bool:
+        return self._incoming.closed and self._outgoing.closed
+
+    @property
+    def backlog(self) -> int:
+        return len(self._outgoing)
+
+    def start(self, receiver: Receiver) -> None:
+        self._passing = asyncio.create_task(self._pass_on(receiver))
+
+    def write(self, data: bytes) -> None:
+        if not self._outgoing.closed:
+            self._outgoing.put_at_once(data)
+
+    def abort(self) -> None:
+        self._incoming.close()
+        self._outgoing.close()
+
+    async def aclose(self) -> None:
+        self.abort()
+        if self._passing is not None:
+            await asyncio.wait([self._passing])
+
+    async def _pass_on(self, receiver: Receiver) -> None:
+        while data := await self._incoming.get(1 << 18):
+            receiver.received(data)
+        receiver.ended(None)
+
+
+def stream_in_memory() -> tuple[ServiceStream, MemoryStream]:
+    """Returns both ends of a byte stream: the service's, and the fake guest's."""
+    there, back = _Pipe(), _Pipe()
+    return ServiceStream(back, there), MemoryStream(there, back)
+
+
+class MemoryStream:
+    """A fake guest's end of a byte stream."""
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
 
     @property
     def closed(self) -> bool:
@@ -209,7 +256,7 @@ class FakeGuest:
         self._handshake = handshake
         self._workspace_id = workspace_id
         self._key = key
-        self.streams: list[MemoryStream] = []
+        self.streams: list[ServiceStream] = []
         """The service's end of each link that was opened."""
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -226,8 +273,8 @@ class FakeGuest:
             if isinstance(end, Exception) and not isinstance(end, ConnectionError):
                 raise end
 
-    async def connect(self) -> MemoryStream:
-        service_end, guest_end = MemoryStream.pair()
+    async def connect(self) -> ServiceStream:
+        service_end, guest_end = stream_in_memory()
         end = GuestEnd(guest_end, number=len(self.streams))
         self.streams.append(service_end)
         self._tasks.add(asyncio.create_task(self._play(end)))

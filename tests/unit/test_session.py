@@ -16,10 +16,11 @@ from tests.unit.fake_guest import (
     WORKSPACE_ID,
     FakeGuest,
     GuestEnd,
-    MemoryStream,
+    ServiceStream,
     let_tasks_run,
     listen,
     session_with,
+    stream_in_memory,
 )
 
 
@@ -95,7 +96,7 @@ async def test_session_that_is_closed_while_it_connects_keeps_no_link() -> None:
 
 
 async def test_place_that_is_gone_is_lost() -> None:
-    async def connect() -> MemoryStream:
+    async def connect() -> ServiceStream:
         raise FileNotFoundError("no such socket")
 
     session = GuestSession(WORKSPACE_ID, KEY, connect)
@@ -142,7 +143,7 @@ async def test_all_who_want_a_link_share_an_attempt_and_its_failure() -> None:
     attempts = 0
     go_on = asyncio.Event()
 
-    async def connect() -> MemoryStream:
+    async def connect() -> ServiceStream:
         nonlocal attempts
         attempts += 1
         await go_on.wait()
@@ -170,12 +171,12 @@ async def test_place_that_is_just_ending_is_asked_again_before_it_is_called_unav
     """A container that was killed may for a moment let a bridge in, which then ends without a word."""
     attempts = 0
 
-    async def connect() -> MemoryStream:
+    async def connect() -> ServiceStream:
         nonlocal attempts
         attempts += 1
         if attempts > 1:
             raise FileNotFoundError("its container is gone")
-        service_end, guest_end = MemoryStream.pair()
+        service_end, guest_end = stream_in_memory()
         await guest_end.aclose()
         return service_end
 
@@ -189,7 +190,7 @@ async def test_place_that_is_just_ending_is_asked_again_before_it_is_called_unav
 async def test_closing_a_session_ends_its_attempt_to_connect() -> None:
     cancelled = False
 
-    async def connect() -> MemoryStream:
+    async def connect() -> ServiceStream:
         nonlocal cancelled
         try:
             await asyncio.Event().wait()

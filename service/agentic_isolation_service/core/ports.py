@@ -8,7 +8,7 @@ from typing import Protocol
 
 from agentic_isolation.images import PullEvent
 from agentic_isolation.models import Isolation, ProviderInfo, WorkspaceConfig
-from agentic_isolation_service.guest.link import ByteStream
+from agentic_isolation_service.guest.stream import ByteStream
 
 __all__ = ["ByteStream", "Place", "PlaceSpec", "Provider"]
 

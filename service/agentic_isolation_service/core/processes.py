@@ -232,13 +232,16 @@ class ProcessStream:
 
     async def _receive(self, patience: float | None) -> ProcessEvent:
         while True:
-            async with asyncio.timeout(patience):
+            if patience is None:
                 kind, data, value, number = await self._channel.receive()
+            else:
+                async with asyncio.timeout(patience):
+                    kind, data, value, number = await self._channel.receive()
             source = _SOURCES.get(kind)
             if source is not None:
                 offset = self._offset
                 self._advance(len(data))
-                return Output(source, offset, bytes(data))
+                return Output(source, offset, data)
             if kind is FrameType.EVENT:
                 return self._started(value)
             if kind is FrameType.GAP:

@@ -78,7 +78,7 @@ class Download(_Transfer[_T]):
             while True:
                 kind, data, value, _ = await self._channel.receive()
                 if kind is FrameType.DATA:
-                    yield bytes(data)
+                    yield data
                 elif kind is FrameType.ERROR:
                     raise self._explain(guest_error(value))
                 elif kind is FrameType.RESULT:

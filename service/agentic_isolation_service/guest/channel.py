@@ -27,13 +27,46 @@ _MAX_CREDIT = 4 * WINDOW
 """Bytes. More credit than the window is no guest's that grants as it consumes: it would only fill memory here."""
 
 
+_SMALL = 4 << 10
+"""Bytes."""
+_BATCH = 2 * MAX_DATA
+"""Bytes of data that are received together at most. One message of gRPC's costs as much as the copying of so many."""
+
+
 class Message(NamedTuple):
     """What a channel received: `data` of data frames, `value` of JSON frames, `number` of GAP."""
 
     type: FrameType
-    data: bytes | bytearray = b""
+    data: bytes = b""
     value: dict[str, object] = {}  # noqa: RUF012  never written to
     number: int = 0
+
+
+class _Batch:
+    """Data frames of one type that came one after the other and wait to be received together."""
+
+    __slots__ = ("pieces", "size", "type")
+
+    def __init__(self, kind: FrameType, piece: bytes) -> None:
+        self.type = kind
+        self.pieces: list[bytes | bytearray] = [piece]
+        self.size = len(piece)
+
+    def add(self, piece: bytes) -> None:
+        """Takes the next piece. Small ones are joined at once: they would cost many times their size."""
+        last = self.pieces[-1]
+        if len(piece) >= _SMALL:
+            self.pieces.append(piece)
+        elif isinstance(last, bytearray):
+            last += piece
+        else:
+            self.pieces.append(bytearray(piece))
+        self.size += len(piece)
+
+    def joined(self) -> bytes:
+        """Returns all of it."""
+        first = self.pieces[0]
+        return first if len(self.pieces) == 1 and isinstance(first, bytes) else b"".join(self.pieces)
 
 
 class Channel:
@@ -44,12 +77,14 @@ class Channel:
         self.ended = False
         """Whether the guest has closed the channel, or the link is lost. What was received can still be read."""
         self._post = post
-        self._inbox: deque[Message] = deque()
+        self._inbox: deque[Message | _Batch] = deque()
         self._uncredited = 0
         self._changed = asyncio.Event()
         self._loss: Exception | None = None
         self._receive_credit = WINDOW
         self._consumed = 0
+        self._held = 0
+        """Bytes that were received last. They count as consumed when more is wanted: until then they are on the way."""
         self._send_credit = WINDOW
         self.taken = 0
         """Bytes that the guest says it has taken of what was sent, by granting credit for them."""
@@ -63,17 +98,20 @@ class Channel:
         Raises:
             LinkLostError: The link was lost before the channel ended.
         """
+        if self._held:
+            self._consume(self._held)
+            self._held = 0
         while not self._inbox:
             if self._loss is not None:
                 raise self._loss
             self._changed.clear()
             await self._changed.wait()
         message = self._inbox.popleft()
-        if message.type in DATA_TYPES:
-            self._consume(len(message.data))
-        else:
+        if isinstance(message, Message):
             self._uncredited -= 1
-        return message
+            return message
+        self._held = message.size
+        return Message(message.type, data=message.joined())
 
     async def progress(self, taken: int) -> None:
         """Waits until more than `taken` bytes of what was sent have been taken, or there is something to receive."""
@@ -110,7 +148,9 @@ class Channel:
             self._abandoned = True
             self._post(encode(FrameType.CLOSE, self.id))
             for message in self._inbox:
-                self._consume(len(message.data))
+                if isinstance(message, _Batch):
+                    self._held += message.size
+            self._consume(self._held)
             self._inbox.clear()
             self._uncredited = 0
 
@@ -167,16 +207,14 @@ class Channel:
         self._deliver(message)
 
     def _deliver_data(self, kind: FrameType, payload: bytes) -> None:
-        # Small frames that wait are merged: a slow reader gets them batched, and they don't cost an object each.
+        # Frames that wait are joined: a slow reader gets them batched, and small ones don't cost a message each.
         last = self._inbox[-1] if self._inbox else None
-        if last is None or last.type is not kind or len(last.data) + len(payload) > MAX_DATA:
-            self._deliver(Message(kind, data=payload))
-        elif isinstance(last.data, bytearray):
-            last.data.extend(payload)
+        if isinstance(last, _Batch) and last.type is kind and last.size + len(payload) <= _BATCH:
+            last.add(payload)
         else:
-            self._inbox[-1] = Message(kind, data=bytearray(last.data + payload))
+            self._deliver(_Batch(kind, payload))
 
-    def _deliver(self, message: Message) -> None:
+    def _deliver(self, message: Message | _Batch) -> None:
         self._inbox.append(message)
         self._changed.set()
 

@@ -110,10 +110,10 @@ def decode_uint64(payload: bytes) -> int:
 
 
 class FrameDecoder:
-    """Cuts a byte stream into frames. Holds at most one incomplete frame beside what it was fed last."""
+    """Cuts a byte stream into frames. Holds one incomplete frame at most."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._begun = bytearray()
 
     def feed(self, data: bytes) -> Generator[Frame, None, None]:
         """Takes the stream's next bytes and yields the frames that they complete; to be used up before the next call.
@@ -121,22 +121,41 @@ class FrameDecoder:
         Raises:
             ProtocolError: A frame is longer than allowed or of no known type. Nothing after it can be trusted.
         """
-        buffer = self._buffer
-        buffer += data
-        position, end = 0, len(buffer)
-        try:
-            while end - position >= _HEADER.size:
-                word, channel = _HEADER.unpack_from(buffer, position)
-                kind = _TYPES.get(word & 0xFF)
-                length = word >> 8
-                if kind is None:
-                    raise ProtocolError(f"frame of unknown type 0x{word & 0xFF:02x}")
-                if length > (MAX_DATA if kind in DATA_TYPES else MAX_PAYLOAD):
-                    raise ProtocolError(f"{kind.name} frame of {length} bytes")
-                body = position + _HEADER.size
-                if end - body < length:
+        position, end = 0, len(data)
+        begun = self._begun
+        if begun:
+            # Only as much as completes this frame: the bulk of the bytes is never copied but into its own payloads.
+            while len(begun) < (size := _size(begun)):
+                piece = data[position : position + size - len(begun)]
+                if not piece:
                     return
-                position = body + length
-                yield Frame(kind, channel, bytes(memoryview(buffer)[body:position]))
-        finally:
-            del buffer[:position]
+                begun += piece
+                position += len(piece)
+            kind, _, channel = _header(begun, 0)
+            self._begun = bytearray()
+            yield Frame(kind, channel, bytes(memoryview(begun)[_HEADER.size :]))
+        while end - position >= _HEADER.size:
+            kind, length, channel = _header(data, position)
+            body = position + _HEADER.size
+            if end - body < length:
+                break
+            position = body + length
+            yield Frame(kind, channel, data[body:position])
+        self._begun += data[position:]
+
+
+def _size(begun: bytearray) -> int:
+    """Returns how long a frame is, as far as its bytes tell: at first its header alone."""
+    return _HEADER.size if len(begun) < _HEADER.size else _HEADER.size + _header(begun, 0)[1]
+
+
+def _header(data: bytes | bytearray, position: int) -> tuple[FrameType, int, int]:
+    """Returns the type, the payload's length and the channel of the frame whose header lies there."""
+    word, channel = _HEADER.unpack_from(data, position)
+    kind = _TYPES.get(word & 0xFF)
+    length = word >> 8
+    if kind is None:
+        raise ProtocolError(f"frame of unknown type 0x{word & 0xFF:02x}")
+    if length > (MAX_DATA if kind in DATA_TYPES else MAX_PAYLOAD):
+        raise ProtocolError(f"{kind.name} frame of {length} bytes")
+    return kind, length, channel

@@ -25,7 +25,8 @@ from agentic_isolation.errors import (
 )
 from agentic_isolation_service.guest.channel import Channel
 from agentic_isolation_service.guest.frames import FrameType, ProtocolError
-from agentic_isolation_service.guest.link import MAX_CHANNELS, ByteStream, ChannelLimitError, GuestLink, LinkLostError
+from agentic_isolation_service.guest.link import MAX_CHANNELS, ChannelLimitError, GuestLink, LinkLostError
+from agentic_isolation_service.guest.stream import ByteStream
 
 _T = TypeVar("_T")
 

@@ -10,6 +10,7 @@ import aiohttp
 from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 
+from agentic_isolation_service.guest.stream import Receiver
 from agentic_isolation_service.providers.docker.container import GUEST_PATH, GUEST_SOCKET
 
 _STDOUT = 1
@@ -20,7 +21,7 @@ _OPEN_TIMEOUT = 15.0
 
 
 class BridgeStream:
-    """A bridge's standard input and output. Drained promptly by the link, whatever its channels' readers do.
+    """A bridge's standard input and output, drained promptly, whatever the readers of the link's channels do.
 
     It ends with its container: under gVisor the engine may keep the stream of an exec open that nothing runs any more.
     """
@@ -28,8 +29,10 @@ class BridgeStream:
     def __init__(self, container: DockerContainer, stream: Stream) -> None:
         self._container = container
         self._stream = stream
-        self._words = b""
+        self._transport: asyncio.Transport | None = None
         self._watch = asyncio.create_task(self._end_with_container())
+        self._reading: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, container: DockerContainer) -> BridgeStream:
@@ -49,36 +52,52 @@ class BridgeStream:
             bridge = cls(container, execution.start(detach=False))
             try:
                 await bridge._stream.__aenter__()  # starts it; else the first read would, outside of this timeout
+                bridge._transport = _transport_of(bridge._stream)
             except BaseException:
                 await bridge.aclose()
                 raise
         return bridge
 
-    async def receive(self, size: int) -> bytes:
-        """Returns the next bytes, or none at the end."""
+    @property
+    def backlog(self) -> int:
+        """Bytes that were written and that the engine has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def start(self, receiver: Receiver) -> None:
+        """Begins to pass on what comes."""
+        self._reading = asyncio.create_task(self._read(receiver))
+
+    def write(self, data: bytes) -> None:
+        """Sends all of `data`."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        """Ends the bridge."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+
+    async def aclose(self) -> None:
+        """Ends the bridge and waits until it has."""
+        self.abort()
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
+
+    async def _read(self, receiver: Receiver) -> None:
+        words = b""
+        error: OSError | None = None
         try:
             while (message := await self._stream.read_out()) is not None:
                 if message.stream == _STDOUT:
-                    return message.data
-                self._words = (self._words + message.data)[-500:]
-        except aiohttp.ClientError as error:
-            raise ConnectionError(str(error)) from error
-        if self._words:
-            raise ConnectionError(self._words.decode("utf-8", "replace").strip())
-        return b""
-
-    async def send(self, data: bytes) -> None:
-        """Sends all of `data`."""
-        try:
-            await self._stream.write_in(data)
-        except (aiohttp.ClientError, RuntimeError, AssertionError) as error:
-            raise ConnectionError(f"the bridge has ended: {error}") from error
-
-    async def aclose(self) -> None:
-        """Ends the bridge."""
-        self._watch.cancel()
-        await asyncio.gather(self._watch, return_exceptions=True)
-        await self._hang_up()
+                    receiver.received(message.data)
+                else:
+                    words = (words + message.data)[-500:]
+            if words:
+                error = ConnectionError(words.decode("utf-8", "replace").strip())
+        except aiohttp.ClientError as broken:
+            error = ConnectionError(str(broken))
+        finally:
+            receiver.ended(error)
 
     async def _end_with_container(self) -> None:
         # Where the engine does not tell, the link's own watch for silence is left.
@@ -86,11 +105,24 @@ class BridgeStream:
             await self._container.wait()
             await self._hang_up()
 
+    async def _end(self) -> None:
+        tasks = [task for task in (self._watch, self._reading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._hang_up()
+
     async def _hang_up(self) -> None:
-        response = self._stream._resp
-        transport = response.connection.transport if response is not None and response.connection is not None else None
-        if isinstance(transport, asyncio.WriteTransport) and transport.get_write_buffer_size():
+        if self._transport is not None and self._transport.get_write_buffer_size():
             # What a stopped engine has not taken would keep the connection open until it goes on.
-            transport.abort()
+            self._transport.abort()
         with contextlib.suppress(aiohttp.ClientError, AssertionError, OSError):
             await self._stream.close()
+
+
+def _transport_of(stream: Stream) -> asyncio.Transport:
+    response = stream._resp
+    transport = None if response is None or response.connection is None else response.connection.transport
+    if not isinstance(transport, asyncio.Transport):
+        raise ConnectionError("the engine has closed the bridge's stream at once")
+    return transport
