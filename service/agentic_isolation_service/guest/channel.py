@@ -131,9 +131,6 @@ class Channel:
             view = view[MAX_DATA:]
             self._send_credit -= len(piece)
             self._post(encode(FrameType.DATA, self.id, piece))
-            if self._send_credit > 0:
-                # Let the link's writer run, so that a large upload does not fill memory with frames of many channels.
-                await asyncio.sleep(0)
         return not view
 
     def finish(self, expected: dict[str, object] | None = None) -> None:

@@ -43,7 +43,7 @@ class ByteStream(Protocol):
 
 
 class SocketStream(asyncio.Protocol):
-    """A ByteStream over a unix socket. Made by `connect` or `of`."""
+    """A ByteStream over a unix socket. Made by `connect` or `over`."""
 
     def __init__(self) -> None:
         self._closed = asyncio.Event()
@@ -57,12 +57,12 @@ class SocketStream(asyncio.Protocol):
         return stream
 
     @classmethod
-    async def of(cls, connected: socket.socket) -> Self:
-        """Returns the stream of a socket that is connected, and from now on the stream's."""
+    async def over(cls, connection: socket.socket) -> Self:
+        """Takes over a connected, non-blocking socket. Raises OSError where the connection has broken."""
         try:
-            _, stream = await asyncio.get_running_loop().create_unix_connection(cls, sock=connected)
+            _, stream = await asyncio.get_running_loop().create_unix_connection(cls, sock=connection)
         except BaseException:
-            connected.close()
+            connection.close()
             raise
         return stream
 

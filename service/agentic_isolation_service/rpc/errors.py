@@ -45,17 +45,25 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
         self._prefix = f"/{service}/"
         self._drain = drain
         self._is_resumable = is_resumable
+        self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Returns the method's handler, wrapped."""
+        """Returns the method's handler, wrapped when it is first asked for."""
+        method = handler_call_details.method
+        if method in self._guarded:
+            return self._guarded[method]
         # The stubs do not know that an aio server's handlers are coroutines.
         handler: Any = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(self._prefix):
+        if handler is None or not method.startswith(self._prefix):
             return handler  # type: ignore[no-any-return]
+        self._guarded[method] = self._wrapped(handler)
+        return self._guarded[method]
+
+    def _wrapped(self, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         codecs = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
