@@ -14,7 +14,7 @@ const (
 	// keepBuffer is the largest buffer worth keeping while a link is idle.
 	keepBuffer = 1 << 20
 	// smallBatch, in bytes, is written by whoever queues it: to wake the writer would take longer.
-	smallBatch = 8 << 10
+	smallBatch = 4 << 10
 )
 
 var errEnded = errors.New("the link has ended")
