@@ -30,7 +30,21 @@ func (c confined) OpenDir(name string) (*os.Root, error) { return c.OpenRoot(nam
 // plain is the whole file system.
 type plain struct{}
 
-func (plain) Open(name string, flag int) (*os.File, error) { return os.OpenFile(name, flag, 0) }
+func (plain) Open(name string, flag int) (*os.File, error) {
+	if flag&syscall.O_DIRECTORY == 0 {
+		return os.OpenFile(name, flag, 0)
+	}
+	// The runtime's poller, which takes no directories, would be asked in vain, by five system calls.
+	fd, err := syscall.Open(name, flag|syscall.O_CLOEXEC, 0)
+	for err == syscall.EINTR {
+		fd, err = syscall.Open(name, flag|syscall.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
 func (plain) Stat(name string) (os.FileInfo, error)        { return os.Stat(name) }
 func (plain) Lstat(name string) (os.FileInfo, error)       { return os.Lstat(name) }
 func (plain) Readlink(name string) (string, error)         { return os.Readlink(name) }

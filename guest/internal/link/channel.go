@@ -28,6 +28,8 @@ type Channel struct {
 	over   chan struct{}
 	once   sync.Once
 	credit atomic.Int64
+	// preface is what goes before the next frames of the operation, which alone uses it.
+	preface []byte
 
 	mu sync.Mutex
 	// ended: nothing may be sent any more.
@@ -96,15 +98,20 @@ func notify(c chan struct{}) {
 }
 
 // Deliver lets fill append frames of this channel to the link's queue. Fill is told the credit, which may be none,
-// and returns how much of it the frames cost.
-func (ch *Channel) Deliver(fill func(queue []byte, credit int64) (out []byte, cost int64)) error {
+// and returns how much of it the frames cost, and whether the operation sends more at once.
+func (ch *Channel) Deliver(fill func(queue []byte, credit int64) (out []byte, cost int64, more bool)) error {
 	if ch.IsClosed() {
 		return ErrClosed
 	}
-	return ch.link.out.append(func(queue []byte) []byte {
-		out, cost := fill(queue, ch.credit.Load())
+	return ch.link.out.append(func(queue []byte) ([]byte, bool) {
+		ready := append(queue, ch.preface...)
+		out, cost, more := fill(ready, ch.credit.Load())
+		if len(out) == len(ready) {
+			return queue, more
+		}
+		ch.preface = nil
 		ch.credit.Add(-cost)
-		return out
+		return out, more
 	})
 }
 
@@ -122,8 +129,8 @@ func (ch *Channel) AwaitCredit() error {
 
 // SendData sends one DATA frame of at most frame.MaxData bytes. There must be credit.
 func (ch *Channel) SendData(b []byte) error {
-	return ch.Deliver(func(queue []byte, _ int64) ([]byte, int64) {
-		return frame.Append(queue, frame.Data, ch.id, b), int64(len(b))
+	return ch.Deliver(func(queue []byte, _ int64) ([]byte, int64, bool) {
+		return frame.Append(queue, frame.Data, ch.id, b), int64(len(b)), false
 	})
 }
 
@@ -133,7 +140,16 @@ func (ch *Channel) Event(v any) error {
 	if err != nil {
 		return err
 	}
-	return ch.link.out.append(func(queue []byte) []byte { return append(queue, event...) })
+	return ch.link.out.append(func(queue []byte) ([]byte, bool) { return append(queue, event...), false })
+}
+
+// Preface sends an EVENT together with what the operation sends next.
+func (ch *Channel) Preface(v any) error {
+	event, err := frame.AppendJSON(ch.preface, frame.Event, ch.id, v)
+	if err == nil {
+		ch.preface = event
+	}
+	return err
 }
 
 // Result ends the channel with a RESULT.
@@ -173,7 +189,9 @@ func (ch *Channel) finish(out []byte) {
 	close(ch.over)
 	ch.mu.Unlock()
 	ch.link.remove(ch)
-	_ = ch.link.out.append(func(queue []byte) []byte { return append(queue, out...) })
+	_ = ch.link.out.append(func(queue []byte) ([]byte, bool) {
+		return append(append(queue, ch.preface...), out...), false
+	})
 }
 
 var errWindow = errors.New("DATA beyond the credit")

@@ -42,7 +42,7 @@ type Link struct {
 
 // New makes a link of a connection. Serve does the rest.
 func New(conn net.Conn, service Service) *Link {
-	return &Link{conn: conn, service: service, out: newWriter(), channels: map[uint32]*Channel{}, idle: make(chan struct{}, 1)}
+	return &Link{conn: conn, service: service, out: newWriter(conn), channels: map[uint32]*Channel{}, idle: make(chan struct{}, 1)}
 }
 
 // Serve performs the handshake, calls admitted, and serves until the link ends; then it closes the connection and
@@ -58,7 +58,7 @@ func (l *Link) Serve(id *Identity, admitted func()) (err error) {
 	admitted()
 	l.tasks.Go(func() {
 		defer l.end()
-		_ = l.out.run(l.conn) // the reader learns the same
+		_ = l.out.run() // the reader learns the same
 	})
 	for {
 		f, err := decoder.Next()

@@ -13,12 +13,15 @@ const (
 	hardLimit = 4 << 20
 	// keepBuffer is the largest buffer worth keeping while a link is idle.
 	keepBuffer = 1 << 20
+	// smallBatch, in bytes, is written by whoever queues it: to wake the writer would take longer.
+	smallBatch = 4 << 10
 )
 
 var errEnded = errors.New("the link has ended")
 
 // writer coalesces frames: while one batch is being written, the next gathers.
 type writer struct {
+	conn  net.Conn
 	mu    sync.Mutex
 	room  *sync.Cond // there is room, or the link has ended
 	work  *sync.Cond // there is something to write, or the link has ended
@@ -26,22 +29,40 @@ type writer struct {
 	spare []byte
 	busy  bool
 	ended bool
+	// err is why writing has failed.
+	err error
 }
 
-func newWriter() *writer {
-	w := &writer{}
+func newWriter(conn net.Conn) *writer {
+	w := &writer{conn: conn}
 	w.room, w.work = sync.NewCond(&w.mu), sync.NewCond(&w.mu)
 	return w
 }
 
-// append queues what fill appends, and waits for room before.
-func (w *writer) append(fill func(queue []byte) []byte) error {
+// append queues what fill appends, or writes it, and waits for room before. What is held is written with what follows.
+func (w *writer) append(fill func(queue []byte) (out []byte, hold bool)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for len(w.queue) >= softLimit && !w.ended {
 		w.room.Wait()
 	}
-	return w.fill(fill)
+	if w.ended {
+		return errEnded
+	}
+	queue, hold := fill(w.queue)
+	w.queue = queue
+	if n := len(queue); n > 0 && n <= smallBatch {
+		if hold {
+			return nil
+		}
+		if !w.busy {
+			w.write()
+		}
+	}
+	if len(w.queue) > 0 || w.err != nil {
+		w.work.Signal()
+	}
+	return nil
 }
 
 // appendNow queues without waiting. A peer that does not read while it makes us answer loses its link.
@@ -51,10 +72,6 @@ func (w *writer) appendNow(fill func(queue []byte) []byte) error {
 	if len(w.queue) >= hardLimit {
 		return errors.New("the peer does not read")
 	}
-	return w.fill(fill)
-}
-
-func (w *writer) fill(fill func(queue []byte) []byte) error {
 	if w.ended {
 		return errEnded
 	}
@@ -63,32 +80,38 @@ func (w *writer) fill(fill func(queue []byte) []byte) error {
 	return nil
 }
 
-// run writes until the link ends or writing fails.
-func (w *writer) run(conn net.Conn) error {
+// run writes what nobody else does, until the link ends or writing fails.
+func (w *writer) run() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
-		for len(w.queue) == 0 && !w.ended {
+		for (len(w.queue) == 0 || w.busy) && w.err == nil && !w.ended {
 			w.work.Wait()
 		}
-		if w.ended {
-			return nil
+		if w.ended || w.err != nil {
+			return w.err
 		}
-		batch := w.queue
-		w.queue = w.spare[:0]
-		w.busy = true
-		w.room.Broadcast()
-		w.mu.Unlock()
-		_, err := conn.Write(batch)
-		w.mu.Lock()
-		w.busy = false
-		w.room.Broadcast()
-		if err != nil {
-			return err
-		}
-		if w.spare = batch[:0]; cap(batch) > keepBuffer {
-			w.spare = nil
-		}
+		w.write()
+	}
+}
+
+// write writes all that is queued. The caller holds mu, which is let go meanwhile.
+func (w *writer) write() {
+	batch := w.queue
+	w.queue = w.spare[:0]
+	w.spare = nil
+	w.busy = true
+	w.room.Broadcast()
+	w.mu.Unlock()
+	_, err := w.conn.Write(batch)
+	w.mu.Lock()
+	w.busy = false
+	w.room.Broadcast()
+	if w.err == nil {
+		w.err = err
+	}
+	if cap(batch) <= keepBuffer {
+		w.spare = batch[:0]
 	}
 }
 

@@ -43,16 +43,13 @@ type Spec struct {
 	User      *shim.User
 	// Terminal: the standard input is a terminal, which the command is to control.
 	Terminal bool
-	// Stdio and Dir are duplicated, not taken.
-	Stdio [3]*os.File
+	// Stdio, descriptors, and Dir are duplicated, not taken.
+	Stdio [3]int
 	Dir   *os.File
 }
 
 func (p *Pool) start(spec *Spec, observer Observer) (*Tree, error) {
-	fds := make([]int, 0, len(spec.Stdio)+1)
-	for _, f := range append(spec.Stdio[:], spec.Dir) {
-		fds = append(fds, int(f.Fd()))
-	}
+	fds := append(spec.Stdio[:], int(spec.Dir.Fd()))
 	for {
 		w, err := p.take()
 		if err != nil {

@@ -255,11 +255,20 @@ func writeFD(fd int, b []byte) (int, error) {
 
 // duplicate makes another descriptor of the same open file.
 func duplicate(f *os.File) (*os.File, error) {
-	raw, err := f.SyscallConn()
+	fd, err := duplicateFD(f)
 	if err != nil {
 		return nil, err
 	}
-	fd := -1
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// duplicateFD is duplicate that returns the bare descriptor.
+func duplicateFD(f *os.File) (fd int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd = -1
 	controlErr := raw.Control(func(old uintptr) {
 		syscall.ForkLock.RLock()
 		defer syscall.ForkLock.RUnlock()
@@ -268,12 +277,9 @@ func duplicate(f *os.File) (*os.File, error) {
 		}
 	})
 	if controlErr != nil {
-		return nil, controlErr
+		return -1, controlErr
 	}
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return fd, err
 }
 
 // OpenInput makes a writer of a process whose run asked for an input, in place of another one where take allows it.

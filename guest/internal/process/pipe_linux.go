@@ -12,25 +12,28 @@ const (
 	outputPipe = 256 << 10
 )
 
-// newPipe makes a pipe whose end for the guest is waited for by the runtime's poller, and whose other end blocks.
-func newPipe(guestReads bool) (ours, theirs *os.File, err error) {
+// newPipe makes a pipe whose end for the guest is waited for by the runtime's poller, and whose other end, a bare
+// descriptor, blocks.
+func newPipe(guestReads bool) (ours *os.File, theirs int, err error) {
 	var fds [2]int
 	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC); err != nil {
-		return nil, nil, err
+		return nil, -1, err
 	}
+	access := syscall.O_RDONLY
 	if !guestReads {
+		access = syscall.O_WRONLY
 		fds[0], fds[1] = fds[1], fds[0]
 	}
-	if err := syscall.SetNonblock(fds[0], true); err != nil {
+	if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fds[0]), syscall.F_SETFL, uintptr(access|syscall.O_NONBLOCK)); errno != 0 {
 		syscall.Close(fds[0])
 		syscall.Close(fds[1])
-		return nil, nil, err
+		return nil, -1, errno
 	}
 	if guestReads {
 		// A user's pipes may not be enlarged without end; then they keep their size.
 		_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, uintptr(fds[0]), fSetPipeSize, outputPipe)
 	}
-	return os.NewFile(uintptr(fds[0]), "|guest"), os.NewFile(uintptr(fds[1]), "|command"), nil
+	return os.NewFile(uintptr(fds[0]), "|guest"), fds[1], nil
 }
 
 // pipeCapacity is how many bytes can be in the pipe at most.

@@ -7,20 +7,25 @@ import (
 	"syscall"
 )
 
-// newPipe makes a pipe whose end for the guest is waited for by the runtime's poller, and whose other end blocks.
-func newPipe(guestReads bool) (ours, theirs *os.File, err error) {
+// newPipe makes a pipe whose end for the guest is waited for by the runtime's poller, and whose other end, a bare
+// descriptor, blocks.
+func newPipe(guestReads bool) (ours *os.File, theirs int, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, -1, err
 	}
-	ours, theirs = r, w
+	ours, other := r, w
 	if !guestReads {
-		ours, theirs = w, r
+		ours, other = w, r
 	}
-	if err := syscall.SetNonblock(int(theirs.Fd()), false); err != nil {
-		r.Close()
-		w.Close()
-		return nil, nil, err
+	defer other.Close()
+	if theirs, err = duplicateFD(other); err == nil {
+		err = syscall.SetNonblock(theirs, false)
+	}
+	if err != nil {
+		ours.Close()
+		closeFD(theirs)
+		return nil, -1, err
 	}
 	return ours, theirs, nil
 }

@@ -3,64 +3,75 @@ package process
 import (
 	"fmt"
 	"os"
+	"sync"
+	"syscall"
 
 	"agentic-isolation/guest/internal/fault"
 )
 
+// stdio is the descriptors of a command's standard input, output and error; -1 is none.
+type stdio [3]int
+
+// null is the input of commands that have none. It is opened once.
+var null = sync.OnceValues(func() (int, error) {
+	return syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+})
+
 // plumb makes the process's pipes or terminal, and returns the command's ends of them, which the caller closes.
-func (p *Process) plumb() (stdio [3]*os.File, err error) {
+func (p *Process) plumb() (ends stdio, err error) {
+	ends = stdio{-1, -1, -1}
 	what := "pipes"
 	if p.Terminal != nil {
 		what = "terminal"
-		stdio, err = p.plumbTerminal()
+		err = p.plumbTerminal(&ends)
 	} else {
-		stdio, err = p.plumbPipes()
+		err = p.plumbPipes(&ends)
 	}
 	if err != nil {
-		return stdio, fault.From(fmt.Errorf("cannot make the %s of the process: %w", what, err), fault.StartFailed)
+		return ends, fault.From(fmt.Errorf("cannot make the %s of the process: %w", what, err), fault.StartFailed)
 	}
-	return stdio, nil
+	return ends, nil
 }
 
-func (p *Process) plumbPipes() (stdio [3]*os.File, err error) {
+func (p *Process) plumbPipes(ends *stdio) (err error) {
 	if p.Stdin || p.Input {
 		var ours *os.File
-		if ours, stdio[0], err = newPipe(false); err == nil {
+		if ours, ends[0], err = newPipe(false); err == nil {
 			p.input = newInput(ours, false)
 		}
 		if err == nil && p.Stdin {
 			p.stdin, err = p.input.open(false)
 		}
 	} else {
-		stdio[0], err = os.Open(os.DevNull)
+		ends[0], err = null()
 	}
 	for source := range sources {
 		if err != nil {
 			break
 		}
 		var ours *os.File
-		if ours, stdio[1+source], err = newPipe(true); err == nil {
+		if ours, ends[1+source], err = newPipe(true); err == nil {
 			err = p.addPump(source, ours)
 		}
 	}
-	return stdio, err
+	return err
 }
 
-func (p *Process) plumbTerminal() (stdio [3]*os.File, err error) {
+func (p *Process) plumbTerminal(ends *stdio) (err error) {
 	if p.terminal, err = newTerminal(*p.Terminal, p.User); err != nil {
-		return stdio, err
+		return err
 	}
 	p.input = newInput(p.terminal.master, true)
-	for i := range stdio {
-		if stdio[i], err = duplicate(p.terminal.slave); err != nil {
-			return stdio, err
+	for i := range ends {
+		if ends[i], err = duplicateFD(p.terminal.slave); err != nil {
+			return err
 		}
 	}
 	output, err := duplicate(p.terminal.master)
 	if err != nil {
-		return stdio, err
+		return err
 	}
-	return stdio, p.addPump(Stdout, output)
+	return p.addPump(Stdout, output)
 }
 
 func (p *Process) addPump(source Source, pipe *os.File) error {
@@ -92,10 +103,18 @@ func (p *Process) endInput() {
 	}
 }
 
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		if f != nil {
-			f.Close()
-		}
+// close closes what was made for one command.
+func (s stdio) close() {
+	if shared, err := null(); err == nil && s[0] == shared {
+		s[0] = -1
+	}
+	for _, fd := range s {
+		closeFD(fd)
+	}
+}
+
+func closeFD(fd int) {
+	if fd >= 0 {
+		syscall.Close(fd)
 	}
 }

@@ -82,12 +82,12 @@ func start(spec Spec, shims *pool.Pool, group *cgroup.Group, onEnd func()) (*Pro
 	if spec.Capture {
 		p.capture = newCapture(spec.Limit)
 	}
-	stdio, err := p.plumb()
-	defer closeAll(stdio[:])
+	ends, err := p.plumb()
+	defer ends.close()
 	if err == nil {
 		var tree *pool.Tree
 		tree, err = shims.Start(&pool.Spec{
-			Argv: spec.Argv, Env: spec.Env, User: spec.User, Stdio: stdio, Dir: spec.Dir,
+			Argv: spec.Argv, Env: spec.Env, User: spec.User, Stdio: ends, Dir: spec.Dir,
 			Terminal: spec.Terminal != nil,
 		}, p)
 		if err == nil {

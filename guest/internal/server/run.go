@@ -79,8 +79,12 @@ func (g *Guest) run(ch *link.Channel, request *runRequest) {
 		ch.Fail(err)
 		return
 	}
-	// A failure to send is a closed channel, which stream finds.
-	_ = ch.Event(startedEvent{Event: "started", ProcessID: p.ID, PID: p.PID(), StartedUnixNS: p.StartedUnixNS()})
+	// A failure to send is a closed channel, which stream finds. Who gets all at the end is not told of the beginning before.
+	tell := ch.Event
+	if spec.Capture {
+		tell = ch.Preface
+	}
+	_ = tell(startedEvent{Event: "started", ProcessID: p.ID, PID: p.PID(), StartedUnixNS: p.StartedUnixNS()})
 	if request.Stdin {
 		bring(ch, p, input, request.Request != "")
 	}

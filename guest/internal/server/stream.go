@@ -101,9 +101,9 @@ func (r *reader) stream(at uint64) {
 	for {
 		finished := p.HasFinished()
 		before, atEnd := at, false
-		err := ch.Deliver(func(queue []byte, credit int64) (out []byte, cost int64) {
+		err := ch.Deliver(func(queue []byte, credit int64) (out []byte, cost int64, more bool) {
 			out, at, cost, atEnd = r.frames(queue, ch.ID(), at, credit)
-			return out, cost
+			return out, cost, finished && atEnd
 		})
 		if err != nil {
 			r.part()

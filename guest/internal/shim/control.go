@@ -57,9 +57,7 @@ func (c *control) keep(oob []byte) error {
 		if err != nil {
 			return err
 		}
-		for _, fd := range fds {
-			syscall.CloseOnExec(fd)
-		}
+		closeOnExec(fds)
 		c.fds = append(c.fds, fds...)
 	}
 	return nil
@@ -82,7 +80,7 @@ func (c *control) send(t frame.Type, channel uint32, v any) {
 	}
 	c.out = out
 	for len(out) > 0 {
-		n, err := syscall.Write(c.fd, out)
+		n, err := write(c.fd, out)
 		if err == syscall.EINTR {
 			continue
 		}

@@ -13,6 +13,17 @@ const (
 	peakScale = 1
 )
 
+// forsakeSignals does nothing here.
+func forsakeSignals() {}
+
+func closeOnExec(fds []int) {
+	for _, fd := range fds {
+		syscall.CloseOnExec(fd)
+	}
+}
+
+func write(fd int, b []byte) (int, error) { return syscall.Write(fd, b) }
+
 func nanosleep(ts *syscall.Timespec) error {
 	time.Sleep(time.Duration(ts.Nano()))
 	return nil

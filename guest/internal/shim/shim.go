@@ -30,7 +30,7 @@ func Main() int {
 	if err := kernel.ForbidTracing(); err != nil {
 		return complain("cannot forbid tracing", err)
 	}
-	kernel.DefaultSignals()
+	forsakeSignals()
 	if err := kernel.BecomeSubreaper(); err != nil {
 		return complain("cannot become a subreaper", err)
 	}
