@@ -24,9 +24,9 @@ from agentic_isolation.models import Isolation, NetworkMode, ProviderInfo, Works
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
 from agentic_isolation_service.guest.settings import times
+from agentic_isolation_service.guest.socket_stream import SocketStream
 from agentic_isolation_service.providers.local.peer import has_listener
 from agentic_isolation_service.providers.local.process import GuestProcess
-from agentic_isolation_service.providers.local.stream import SocketStream
 
 _FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -1,9 +1,10 @@
-"""The byte stream to a guest of this host: its unix socket."""
+"""The byte stream to a guest whose unix socket can be connected to from this host."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from pathlib import Path
 
 _STREAM_LIMIT = 1 << 18
@@ -20,6 +21,11 @@ class SocketStream:
     async def connect(cls, path: Path) -> SocketStream:
         """Connects to a socket. Raises OSError where nothing listens there."""
         return cls(*await asyncio.open_unix_connection(path, limit=_STREAM_LIMIT))
+
+    @classmethod
+    async def over(cls, connection: socket.socket) -> SocketStream:
+        """Takes over a connected, non-blocking socket. Raises OSError where the connection has broken."""
+        return cls(*await asyncio.open_unix_connection(sock=connection, limit=_STREAM_LIMIT))
 
     async def receive(self, size: int) -> bytes:
         """Returns 1 to `size` bytes, or none at the end."""
