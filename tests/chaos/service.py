@@ -139,8 +139,11 @@ class Service:
     async def _spawn(self) -> _Process:
         self._count += 1
         log = self._evidence / f"service-{self._count:03d}.log"
+        # Every other one may not enter namespaces, and has bridges to all guests.
+        capabilities = ["--bounding-set=-sys_admin"] if self._count % 2 else []
         command = [
-            *("setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "agentic_isolation_service", "serve"),
+            *("setpriv", "--pdeathsig", "KILL", *capabilities),
+            *(sys.executable, "-m", "agentic_isolation_service", "serve"),
             *("--address", f"127.0.0.1:{self.port}", "--state-dir", str(self.state_dir), "--grace", str(_GRACE)),
         ]
         with log.open("wb") as output:

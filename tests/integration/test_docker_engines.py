@@ -50,9 +50,9 @@ def ground(warm: None, fragile: Engine) -> None:
 
 @pytest.fixture
 async def served(fragile: Engine, directory: Path) -> AsyncIterator[ServedProcess]:
-    """A service that uses the engine. Nothing of it is left there."""
+    """A service that uses the engine, for bridges too. Nothing of it is left there."""
     environment = {"DOCKER_HOST": fragile.docker_host}
-    with ServedProcess("--address", f"unix:{directory}/s", environment=environment) as service:
+    with ServedProcess("--address", f"unix:{directory}/s", environment=environment, enters=False) as service:
         yield service
         await restarted(fragile)
     # A 20.10 forgets volumes of the containers that it ends with itself, or finds when it starts again.
@@ -159,11 +159,27 @@ async def test_engine_that_stops_answering(fragile: Engine, served: ServedProces
             assert resumed.text() == b"first\nlast\n"
 
 
+async def test_guests_that_are_connected_to_directly(fragile: Engine, directory: Path) -> None:
+    """Their workspaces need no engine: while it is stopped or gone commands run, and what it ends is told as lost."""
+    environment = {"DOCKER_HOST": fragile.docker_host}
+    with ServedProcess("--address", f"unix:{directory}/s", environment=environment) as service:
+        async with AgenticWorkspace.create(security=RUNC, lease=60, target=service.target, retry_timeout=0) as ws:
+            with fragile.paused():
+                assert (await ws.execute("echo while it is stopped")).success
+            await asyncio.to_thread(fragile.kill)
+            assert (await ws.execute("echo while it is gone")).success
+            await restarted(fragile)  # without live restore it ends the container
+            with pytest.raises(WorkspaceLostError):
+                await ws.execute("true")
+    await sweep(fragile)
+    await emptied(fragile, WORKSPACES)
+
+
 async def test_connections_that_are_cut(fragile: Engine, directory: Path) -> None:
     """As an engine does that restarts and keeps its containers: a bridge is made anew, and what lingers goes on."""
     async with EngineProxy(fragile, at=directory / "engine.sock") as proxy:
         environment = {"DOCKER_HOST": proxy.docker_host}
-        with ServedProcess("--address", f"unix:{directory}/s", environment=environment) as service:
+        with ServedProcess("--address", f"unix:{directory}/s", environment=environment, enters=False) as service:
             async with (
                 connected(service.target) as stub,
                 AgenticWorkspace.create(security=RUNC, lease=60, target=service.target, retry_timeout=0) as ws,

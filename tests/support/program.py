@@ -18,6 +18,7 @@ CHECKOUT = Path(__file__).parents[2]
 START_TIMEOUT = 30.0
 _OF_ENGINE = {IMAGE_VARIABLE, LABELS_VARIABLE}
 """Set by tests/engine/plugin.py, with DOCKER_HOST: how Docker workspaces are made in a test run."""
+_NO_ENTRANCE = ["setpriv", "--bounding-set=-sys_admin"] if os.geteuid() == 0 else []
 
 
 class Program:
@@ -30,6 +31,7 @@ class Program:
         stderr: Where its standard error goes; None: where ours does.
         environment: Variables of its environment beside python_environment's.
         forks: What forks it; None: it starts from nothing, as users start it.
+        enters: Whether it may enter other namespaces, where this process may. One that is forked may.
     """
 
     def __init__(
@@ -40,11 +42,12 @@ class Program:
         stderr: IO[bytes] | None = None,
         environment: dict[str, str] | None = None,
         forks: ForkServer | None = None,
+        enters: bool = True,
     ) -> None:
         variables = python_environment(**environment or {})
         self.process: subprocess.Popen[bytes] | ForkedProcess
         if forks is None:
-            command = [sys.executable, "-m", module, *arguments]
+            command = [*([] if enters else _NO_ENTRANCE), sys.executable, "-m", module, *arguments]
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=variables, cwd="/")
         else:
             self.process = forks.start(module, *arguments, environment=variables, stderr=stderr)

@@ -23,6 +23,7 @@ class ServedProcess(Program):
         module: Another module to run in its place.
         environment: Variables of its environment beside ours.
         forks: What forks it; None: it starts from nothing.
+        enters: Whether it may enter containers' namespaces; else it has bridges to all guests.
     """
 
     def __init__(
@@ -31,12 +32,20 @@ class ServedProcess(Program):
         module: str = _SERVICE,
         environment: dict[str, str] | None = None,
         forks: ForkServer | None = None,
+        enters: bool = True,
     ) -> None:
         command = ["serve"] if module == _SERVICE else []
         with tempfile.NamedTemporaryFile(prefix="service-log-", delete=False) as log:
             self._log = Path(log.name)
             super().__init__(
-                module, *command, *options, name="the service", stderr=log, environment=environment, forks=forks
+                module,
+                *command,
+                *options,
+                name="the service",
+                stderr=log,
+                environment=environment,
+                forks=forks,
+                enters=enters,
             )
         self.target = self.announcement.removeprefix(_ANNOUNCEMENT)
 

@@ -43,6 +43,7 @@ from agentic_isolation_service.providers.docker.container import (
     default_cpu_millis,
 )
 from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper, create_container
+from agentic_isolation_service.providers.docker.direct import DirectWay, GoneError
 from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, Engine
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from agentic_isolation_service.providers.docker.images import Images, check_image
@@ -80,10 +81,6 @@ _LIVING = ("created", *_STARTED)
 _log = logging.getLogger(__name__)
 
 
-class GoneError(OSError):
-    """The container has ended, and with it the workspace."""
-
-
 class DockerProvider:
     """Makes containers on one engine.
 
@@ -113,6 +110,7 @@ class DockerProvider:
         self._labels = {LABEL: "workspace", **(labels or {})}
         # Not with those of the settings, which may be others in the service's next process.
         self._own_labels = {LABEL: self._labels[LABEL], SERVICE_LABEL: service_id}
+        self._direct = DirectWay(self._engine.host)
         self._memory = MemoryWatch(self._engine, self._own_labels)
         self._sweeper = Sweeper(self._labels, stale_after=stale_after)
         self._guest_volume: str | None = None
@@ -189,12 +187,14 @@ class DockerProvider:
             self._memory.add(container_name(place.workspace_id))
 
     async def connect(self, place: Place) -> ByteStream:
-        """Starts a bridge in the container."""
+        """Connects to the guest's socket, or starts a bridge in the container."""
         name = container_name(place.workspace_id)
         if self._memory.is_exhausted(name):
             raise GoneError(_EXHAUSTED)
         async with self._engine.client() as client:
             container = client.containers.container(name)
+            if (stream := await self._direct.open(container, name, place.runtime)) is not None:
+                return stream
             try:
                 return await BridgeStream.open(container)
             except aiodocker.DockerError as error:
@@ -212,7 +212,7 @@ class DockerProvider:
 
     async def destroy(self, place: Place) -> None:
         """Removes the container with its volumes, and waits until the engine has none of that name."""
-        self._memory.discard(container_name(place.workspace_id))
+        self._forget(container_name(place.workspace_id))
         async with self._engine.client() as client:
             await self._remove(client, place.workspace_id)
 
@@ -331,11 +331,15 @@ class DockerProvider:
 
     async def _discard(self, client: aiodocker.Docker, workspace_id: str) -> None:
         """Removes what a creation that has failed may have left; that failure is what its caller is told."""
-        self._memory.discard(container_name(workspace_id))
+        self._forget(container_name(workspace_id))
         try:
             await self._remove(client, workspace_id)
         except (aiodocker.DockerError, TimeoutError, ProviderUnavailableError):
             _log.warning("a container may be left in the engine", extra={"workspace_id": workspace_id})
+
+    def _forget(self, name: str) -> None:
+        self._memory.discard(name)
+        self._direct.discard(name)
 
     async def _remove(self, client: aiodocker.Docker, workspace_id: str) -> None:
         container: DockerContainer = client.containers.container(container_name(workspace_id))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import ProviderUnavailableError, UnavailableError
+from agentic_isolation_service.guest.descriptors import readable
 from agentic_isolation_service.providers.local.peer import open_listener
 
 READY_TIMEOUT = 10.0
@@ -126,7 +127,7 @@ class GuestProcess:
         with self._child.stdout as output, contextlib.suppress(TimeoutError):
             os.set_blocking(output.fileno(), False)
             async with asyncio.timeout(READY_TIMEOUT):
-                await _readable(output.fileno())
+                await readable(output.fileno())
                 return os.read(output.fileno(), len(_READY)) == _READY
         return False
 
@@ -135,7 +136,7 @@ class GuestProcess:
         try:
             if self._pidfd is not None:
                 async with asyncio.timeout(END_TIMEOUT):
-                    await _readable(self._pidfd)
+                    await readable(self._pidfd)
             elif self._child is not None:
                 await asyncio.to_thread(self._child.wait, END_TIMEOUT)
         except (TimeoutError, subprocess.TimeoutExpired):
@@ -148,17 +149,6 @@ class GuestProcess:
                 signal.pidfd_send_signal(self._pidfd, number)
             elif self._child is not None:
                 self._child.send_signal(number)
-
-
-async def _readable(descriptor: int) -> None:
-    """Waits until there is something to read: of a pidfd, that its process has ended (pidfd_open(2))."""
-    loop = asyncio.get_running_loop()
-    told = asyncio.Event()
-    loop.add_reader(descriptor, told.set)
-    try:
-        await told.wait()
-    finally:
-        loop.remove_reader(descriptor)
 
 
 def _reap_left() -> None:
