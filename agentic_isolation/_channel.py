@@ -39,7 +39,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_pings_without_data", 0),
     # Of each stream so much is under way. What is under way is lost when a stream is cut, and must be less than what
     # the guest keeps for those who resume; probing for more would grow it to many megabytes, and 64 KiB, which is what
-    # there is without a word, are fewer than one message of ours.
+    # there is without a word, are fewer than one message of ours with what is around it.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 128 << 10),
     # A service that is back is found as soon as a call is made again, and a path that leads nowhere is given up: the

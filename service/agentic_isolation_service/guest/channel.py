@@ -29,8 +29,8 @@ _MAX_CREDIT = 4 * WINDOW
 
 _SMALL = 4 << 10
 """Bytes."""
-_BATCH = 2 * MAX_DATA
-"""Bytes of data that are received together at most. One message of gRPC's costs as much as the copying of so many."""
+_BATCH = MAX_DATA
+"""Bytes of data that are received together at most; the contract bounds its pieces of output by the same."""
 
 
 class Message(NamedTuple):
