@@ -24,7 +24,7 @@ func helloOf(t *testing.T, conn net.Conn) (nonce string, decoder *frame.Decoder)
 		Nonce    string
 	}
 	must(t, json.Unmarshal(f.Payload, &hello))
-	if hello.Versions[0] != 1 || hello.Versions[1] != 3 || len(hello.Nonce) != 32 || hello.Guest != "dev" {
+	if hello.Versions[0] != 1 || hello.Versions[1] != 4 || len(hello.Nonce) != 32 || hello.Guest != "dev" {
 		t.Fatalf("%+v", hello)
 	}
 	return hello.Nonce, decoder

@@ -222,9 +222,9 @@ class GuestEnd:
 
     async def shake_hands(self, workspace_id: str = WORKSPACE_ID, key: bytes = KEY) -> None:
         """Shakes hands as the protocol says."""
-        await self.greet({"versions": [1, 3], "guest": "fake", "nonce": NONCE})
+        await self.greet({"versions": [1, 4], "guest": "fake", "nonce": NONCE})
         answer = decode_json((await self.expect(FrameType.HELLO)).payload)
-        assert answer["version"] == 3
+        assert answer["version"] == 4
         assert answer["proof"] == proof(key, "service", answer["nonce"])
         await self.greet({"workspace_id": workspace_id, "boot_id": "b", "proof": proof(key, "guest", answer["nonce"])})
 

@@ -97,6 +97,21 @@ func (l *Lease) Renew(ttl time.Duration) (left time.Duration, ok bool) {
 	return l.left(), true
 }
 
+// Restart lets the guest live by other terms, counted from now. It returns what Renew does.
+func (l *Lease) Restart(terms Terms) (left time.Duration, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.charge(); l.reason != "" {
+		return 0, false
+	}
+	l.lifetime.refill(terms.Lifetime)
+	l.lease.refill(terms.Lease)
+	l.idle.refill(terms.Idle)
+	l.idle.suspended = l.idle.total > 0 && l.underWay > 0
+	l.plan()
+	return l.left(), true
+}
+
 // Left returns what is left of the lease, or of the lifetime where that is less.
 func (l *Lease) Left() time.Duration {
 	l.mu.Lock()

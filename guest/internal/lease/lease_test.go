@@ -131,3 +131,25 @@ func TestLongTermsCostNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestRestartCountsFromNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Terms{Lease: time.Minute})
+		time.Sleep(50 * time.Second)
+		l.Begin()
+		start := time.Now()
+		if left, ok := l.Restart(Terms{Lease: 2 * time.Hour, Idle: 10 * time.Second, Lifetime: time.Hour}); !ok || left != time.Hour {
+			t.Fatal(left, ok)
+		}
+		time.Sleep(time.Minute)
+		l.End() // it was under way all along
+		time.Sleep(9 * time.Second)
+		if l.Reason() != "" {
+			t.Fatal(l.Reason())
+		}
+		wantEnd(t, l, start, 70*time.Second, Idle)
+		if left, ok := l.Restart(Terms{Lease: time.Hour}); ok || left != 0 {
+			t.Fatal("it was begun anew after its end")
+		}
+	})
+}

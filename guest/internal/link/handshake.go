@@ -17,7 +17,7 @@ import (
 // LowestVersion and HighestVersion are the protocol versions that the guest speaks.
 const (
 	LowestVersion  = 1
-	HighestVersion = 3
+	HighestVersion = 4
 )
 
 const (

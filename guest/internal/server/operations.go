@@ -28,6 +28,7 @@ var operations = map[string]operation{
 	"info":     simple((*Guest).info),
 	"usage":    simple((*Guest).usage),
 	"remember": simple((*Guest).remember),
+	"claim":    simple((*Guest).claim),
 	"shutdown": simple((*Guest).shutdown),
 	"stat":     simple((*Guest).stat),
 	"list":     simple((*Guest).list),
@@ -46,7 +47,7 @@ var operations = map[string]operation{
 // since is the protocol version that brought an operation, where that is not the first.
 var since = map[string]int{
 	"remember": 2, "input": 3, "resize": 3, "wait": 3, "secrets": 3, "copy": 3,
-	"chmod": 3, "pack": 3, "unpack": 3, "watch": 3,
+	"chmod": 3, "pack": 3, "unpack": 3, "watch": 3, "claim": 4,
 }
 
 // membersSince is the same of the members of older operations.
@@ -61,7 +62,7 @@ var membersSince = map[string]map[string]int{
 }
 
 // aside are the operations by which a workspace is looked after, not used: they do not keep it from being idle.
-var aside = map[string]bool{"lease": true, "info": true, "usage": true, "ps": true, "remember": true}
+var aside = map[string]bool{"lease": true, "info": true, "usage": true, "ps": true, "remember": true, "claim": true}
 
 // Open implements link.Service.
 func (g *Guest) Open(ch *link.Channel, op string, request []byte) func() {

@@ -25,21 +25,28 @@ type secretsRequest struct {
 }
 
 func (g *Guest) keepSecrets(_ *link.Channel, r *secretsRequest) (none, error) {
-	if r.Values == nil {
-		return none{}, fault.New(fault.BadRequest, "values: required")
+	if err := checkSecrets(r.Values); err != nil {
+		return none{}, err
+	}
+	g.secrets.Store(newSecrets(r.Values))
+	return none{}, nil
+}
+
+func checkSecrets(values map[string]string) error {
+	if values == nil {
+		return fault.New(fault.BadRequest, "values: required")
 	}
 	size := 0
-	for key, value := range r.Values {
+	for key, value := range values {
 		if !validVariable(key, value) {
-			return none{}, fault.New(fault.BadRequest, "values: %q is not a valid name, or its value holds a NUL", key)
+			return fault.New(fault.BadRequest, "values: %q is not a valid name, or its value holds a NUL", key)
 		}
 		size += len(key) + len(value)
 	}
 	if size > maxSecrets {
-		return none{}, fault.New(fault.BadRequest, "values: at most %d bytes, not %d", maxSecrets, size)
+		return fault.New(fault.BadRequest, "values: at most %d bytes, not %d", maxSecrets, size)
 	}
-	g.secrets.Store(newSecrets(r.Values))
-	return none{}, nil
+	return nil
 }
 
 func newSecrets(variables map[string]string) *secrets {

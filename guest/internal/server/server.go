@@ -42,6 +42,8 @@ type Guest struct {
 	id     link.Identity
 	// record is what the service has given the guest to remember.
 	record atomic.Pointer[string]
+	// claimed: somebody has the guest; nobody else can get it.
+	claimed atomic.Bool
 	// secrets are never nil.
 	secrets atomic.Pointer[secrets]
 	endOnce sync.Once

@@ -48,17 +48,24 @@ type rememberRequest struct {
 }
 
 func (g *Guest) remember(_ *link.Channel, r *rememberRequest) (none, error) {
-	if r.Record == nil {
-		return none{}, fault.New(fault.BadRequest, "record: required")
-	}
-	if len(*r.Record) > maxRecord {
-		return none{}, fault.New(fault.BadRequest, "record: at most %d bytes, not %d", maxRecord, len(*r.Record))
-	}
-	if encoded, err := json.Marshal(r.Record); err != nil || len(encoded) > maxEncodedRecord {
-		return none{}, fault.New(fault.BadRequest, "record: too long as a JSON string, %d bytes", len(encoded))
+	if err := checkRecord(r.Record); err != nil {
+		return none{}, err
 	}
 	g.record.Store(r.Record)
 	return none{}, nil
+}
+
+func checkRecord(record *string) error {
+	if record == nil {
+		return fault.New(fault.BadRequest, "record: required")
+	}
+	if len(*record) > maxRecord {
+		return fault.New(fault.BadRequest, "record: at most %d bytes, not %d", maxRecord, len(*record))
+	}
+	if encoded, err := json.Marshal(record); err != nil || len(encoded) > maxEncodedRecord {
+		return fault.New(fault.BadRequest, "record: too long as a JSON string, %d bytes", len(encoded))
+	}
+	return nil
 }
 
 type infoResult struct {

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from agentic_isolation_service.guest.frames import Frame, FrameType, ProtocolError, decode_json, encode_json
 
-LOWEST_VERSION, HIGHEST_VERSION = 1, 3
+LOWEST_VERSION, HIGHEST_VERSION = 1, 4
 """Versions of the protocol that the service speaks: guests outlive its upgrades."""
 _NONCE = re.compile(r"[0-9a-f]{32}")
 
