@@ -16,6 +16,7 @@ from agentic_isolation.models import (
     FileType,
     Isolation,
     NetworkMode,
+    PoolInfo,
     ProviderInfo,
     ResourceLimits,
     ResourceUsage,
@@ -289,6 +290,40 @@ def provider_to_pb(provider: ProviderInfo) -> pb.ProviderInfo:
     )
 
 
+def pool_to_pb(pool: PoolInfo) -> pb.PoolInfo:
+    """PoolInfo → message."""
+    return pb.PoolInfo(
+        name=pool.name,
+        provider=pool.provider,
+        image=pool.image,
+        ready_count=pool.ready,
+        wanted_count=pool.wanted,
+        min_count=pool.min,
+        max_count=pool.max,
+        hits_count=pool.hits,
+        misses_count=pool.misses,
+        refilling=pool.refilling,
+        last_error=pool.last_error,
+    )
+
+
+def pool_from_pb(message: pb.PoolInfo) -> PoolInfo:
+    """Message → PoolInfo."""
+    return PoolInfo(
+        name=message.name,
+        provider=message.provider,
+        image=message.image,
+        ready=message.ready_count,
+        wanted=message.wanted_count,
+        min=message.min_count,
+        max=message.max_count,
+        hits=message.hits_count,
+        misses=message.misses_count,
+        refilling=message.refilling,
+        last_error=message.last_error,
+    )
+
+
 def server_from_pb(message: pb.GetServerInfoResponse) -> ServerInfo:
     """GetServerInfoResponse → ServerInfo."""
     return ServerInfo(
@@ -307,4 +342,5 @@ def server_from_pb(message: pb.GetServerInfoResponse) -> ServerInfo:
         output_limit_bytes=message.limits.output_limit_bytes,
         message_bytes=message.limits.message_bytes,
         request_window=duration_from_pb(message.limits.request_window),
+        pools=[pool_from_pb(pool) for pool in message.pools],
     )

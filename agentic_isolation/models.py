@@ -20,6 +20,7 @@ __all__ = [
     "FileType",
     "Isolation",
     "NetworkMode",
+    "PoolInfo",
     "ProviderInfo",
     "ResourceLimits",
     "ResourceUsage",
@@ -265,6 +266,30 @@ class ProviderInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """A pool of a service: places of one kind that are ready before anybody asks for them."""
+
+    name: str
+    provider: str
+    image: str
+    """Empty: the provider's default, or none."""
+    ready: int
+    """Places that wait for somebody."""
+    wanted: int
+    """Places that there should be now, from `min` to `max`, by what was asked for."""
+    min: int
+    max: int
+    hits: int
+    """Workspaces that were given out of it since the service has started."""
+    misses: int
+    """Workspaces that it had none ready for, and that were made as if there were no pool."""
+    refilling: bool = False
+    """Whether a place is being made."""
+    last_error: str = ""
+    """Why the last place could not be made; empty where it could."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
     """A service's description."""
 
@@ -277,3 +302,5 @@ class ServerInfo:
     message_bytes: int
     request_window: float = 0.0
     """Seconds that a request id is remembered after its request has ended."""
+    pools: Sequence[PoolInfo] = ()
+    """What it keeps ready."""

@@ -10,7 +10,7 @@ import (
 )
 
 func claimOf(more map[string]any) map[string]any {
-	members := map[string]any{"ttl_ms": 60_000, "values": map[string]any{}, "record": "theirs"}
+	members := map[string]any{"lease_ms": 60_000, "values": map[string]any{}, "record": "theirs"}
 	for k, v := range more {
 		members[k] = v
 	}
@@ -41,7 +41,7 @@ func TestRefusedClaimChangesNothing(t *testing.T) {
 	g := guesttest.Start(t, nil)
 	c := g.Connect()
 	for _, members := range []map[string]any{
-		{"ttl_ms": 0}, {"idle_ms": -1}, {"lifetime_ms": -1}, {"values": nil}, {"values": map[string]any{"A=B": "c"}}, {"record": nil},
+		{"lease_ms": 0}, {"idle_ms": -1}, {"lifetime_ms": -1}, {"values": nil}, {"values": map[string]any{"A=B": "c"}}, {"record": nil},
 	} {
 		wantFault(t, c.Do("claim", claimOf(members)), fault.BadRequest)
 	}

@@ -3337,6 +3337,70 @@ class ServerLimits(_message.Message):
 Global___ServerLimits: _TypeAlias = ServerLimits  # noqa: Y015
 
 @_typing.final
+class PoolInfo(_message.Message):
+    """A pool: places of one kind that the server keeps ready, so that a CreateWorkspace that asks for nothing else takes
+    milliseconds.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    READY_COUNT_FIELD_NUMBER: _builtins.int
+    WANTED_COUNT_FIELD_NUMBER: _builtins.int
+    MIN_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_COUNT_FIELD_NUMBER: _builtins.int
+    HITS_COUNT_FIELD_NUMBER: _builtins.int
+    MISSES_COUNT_FIELD_NUMBER: _builtins.int
+    REFILLING_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    provider: _builtins.str
+    """Provider of its places."""
+    image: _builtins.str
+    """Image of its places; empty: the provider's default, or none."""
+    ready_count: _builtins.int
+    """Places that wait for somebody."""
+    wanted_count: _builtins.int
+    """Places that there should be now, from min_count to max_count, by what was asked for."""
+    min_count: _builtins.int
+    """Places that there should be always."""
+    max_count: _builtins.int
+    """Places that there may be at most."""
+    hits_count: _builtins.int
+    """Workspaces that were given out of it since the server has started."""
+    misses_count: _builtins.int
+    """Workspaces that it had no place ready for, and that were made as if there were no pool."""
+    refilling: _builtins.bool
+    """Whether a place is being made."""
+    last_error: _builtins.str
+    """Why the last place could not be made; empty where it could."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        image: _builtins.str = ...,
+        ready_count: _builtins.int = ...,
+        wanted_count: _builtins.int = ...,
+        min_count: _builtins.int = ...,
+        max_count: _builtins.int = ...,
+        hits_count: _builtins.int = ...,
+        misses_count: _builtins.int = ...,
+        refilling: _builtins.bool = ...,
+        last_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hits_count", b"hits_count", "image", b"image", "last_error", b"last_error", "max_count", b"max_count", "min_count", b"min_count", "misses_count", b"misses_count", "name", b"name", "provider", b"provider", "ready_count", b"ready_count", "refilling", b"refilling", "wanted_count", b"wanted_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolInfo: _TypeAlias = PoolInfo  # noqa: Y015
+
+@_typing.final
 class GetServerInfoResponse(_message.Message):
     """The server's description."""
 
@@ -3345,6 +3409,7 @@ class GetServerInfoResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     PROVIDERS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the server, for example "0.1.0"."""
     @_builtins.property
@@ -3355,16 +3420,21 @@ class GetServerInfoResponse(_message.Message):
     def limits(self) -> Global___ServerLimits:
         """Its limits."""
 
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolInfo]:
+        """What it keeps ready."""
+
     def __init__(
         self,
         *,
         version: _builtins.str = ...,
         providers: _abc.Iterable[Global___ProviderInfo] | None = ...,
         limits: Global___ServerLimits | None = ...,
+        pools: _abc.Iterable[Global___PoolInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "providers", b"providers", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "pools", b"pools", "providers", b"providers", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

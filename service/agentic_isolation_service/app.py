@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
 from agentic_isolation_service.config import ServiceConfig
+from agentic_isolation_service.config_file import pools_of_environment
 from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.registry import SqliteRegistry
@@ -52,7 +54,7 @@ async def serve(config: ServiceConfig) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def serve_embedded() -> AsyncIterator[str]:
     """Runs a service on a unix socket in a private temporary directory and yields its address."""
-    config = ServiceConfig()
+    config = ServiceConfig(pools=await asyncio.to_thread(pools_of_environment))
     async with (
         StateDirectory.open(None) as state,
         _workspaces(state, config) as workspaces,
@@ -88,6 +90,7 @@ async def _workspaces(state: StateDirectory, config: ServiceConfig) -> AsyncIter
             state.identity,
             lasting=not state.temporary,
             max_workspaces=config.max_workspaces,
+            pools=config.pools,
             request_window=config.request_window,
         ) as workspaces,
     ):

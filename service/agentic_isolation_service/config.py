@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentic_isolation.errors import InvalidArgumentError
+from agentic_isolation_service.core.templates import PoolTemplate
 from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES, DEFAULT_REQUEST_WINDOW
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -82,6 +83,8 @@ class ServiceConfig:
     """Seconds that a request's id is remembered after its end."""
     max_workspaces: int = DEFAULT_MAX_WORKSPACES
     """Workspaces at a time."""
+    pools: Sequence[PoolTemplate] = ()
+    """Places that are kept ready for workspaces to come."""
     grace: float = 10.0
     """Seconds that running calls have when the service stops."""
     docker: DockerConfig = field(default_factory=DockerConfig.from_environment)
@@ -91,6 +94,12 @@ class ServiceConfig:
         _check_address(self.address)
         if self.max_workspaces < 1:
             raise InvalidArgumentError(f"{self.max_workspaces} is not 1 or more", field="max_workspaces")
+        if (least := sum(pool.min for pool in self.pools)) > self.max_workspaces:
+            raise InvalidArgumentError(
+                f"the pools keep {least} places at least, and there may be {self.max_workspaces} workspaces; "
+                "lower their min, or raise max_workspaces",
+                field="pool",
+            )
         if not 0 <= self.takeover_timeout <= 86_400:
             raise InvalidArgumentError(
                 f"{self.takeover_timeout:g} s is not from 0 to 86400 s", field="takeover_timeout"

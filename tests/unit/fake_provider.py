@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
 
 from agentic_isolation.images import PullEvent
 from agentic_isolation.models import Isolation, ProviderInfo, ResourceUsage, WorkspaceConfig
@@ -28,6 +28,12 @@ class FakeProvider:
 
     def check(self, config: WorkspaceConfig) -> None:
         pass
+
+    def shape(self, config: WorkspaceConfig) -> Hashable:
+        return config.working_dir
+
+    async def image_id(self, config: WorkspaceConfig) -> str:
+        return ""
 
     async def create(self, spec: PlaceSpec) -> Place:
         self.guests[spec.workspace_id] = FakeGuest(self._script, workspace_id=spec.workspace_id, key=spec.key)
@@ -80,7 +86,7 @@ async def serve_honestly(end: GuestEnd) -> None:
                 await end.send_json(FrameType.RESULT, channel, EXITED | {"stdout": counts})
             case "stat":
                 await end.send_json(FrameType.RESULT, channel, FILE | {"path": operation["path"]})
-            case "lease" | "remember":
+            case "lease" | "remember" | "claim":
                 await end.send_json(FrameType.RESULT, channel, {})
             case "info":
                 await end.send_json(FrameType.RESULT, channel, INFO)

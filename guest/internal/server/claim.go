@@ -8,7 +8,7 @@ import (
 
 // claimRequest makes a guest that was started for nobody in particular somebody's.
 type claimRequest struct {
-	TTLMS      int64             `json:"ttl_ms"`
+	LeaseMS    int64             `json:"lease_ms"`
 	IdleMS     int64             `json:"idle_ms"`
 	LifetimeMS int64             `json:"lifetime_ms"`
 	Values     map[string]string `json:"values"`
@@ -41,7 +41,7 @@ func (g *Guest) claim(_ *link.Channel, r *claimRequest) (leaseResult, error) {
 }
 
 func (r *claimRequest) terms() (terms lease.Terms, err error) {
-	if terms.Lease, err = millis("ttl_ms", r.TTLMS, 1); err != nil {
+	if terms.Lease, err = millis("lease_ms", r.LeaseMS, 1); err != nil {
 		return terms, err
 	}
 	if terms.Idle, err = millis("idle_ms", r.IdleMS, 0); err != nil {

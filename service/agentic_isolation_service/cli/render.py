@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from agentic_isolation import Isolation, ProcessInfo, ServerInfo, Termination, TerminationCause, WorkspaceInfo
+from agentic_isolation import Isolation, PoolInfo, ProcessInfo, ServerInfo, Termination, TerminationCause, WorkspaceInfo
 
 
 def as_dict(value: object) -> object:
@@ -132,6 +132,20 @@ def print_server(server: ServerInfo) -> None:
         click.echo(f"\n{provider.name}: " + ("available" if provider.available else provider.unavailable_reason))
         if provider.isolation is not None:
             _print_rows(_isolation_rows(provider.isolation))
+    for pool in server.pools:
+        click.echo(f"\npool {pool.name}: {pool.ready} of {pool.wanted} ready" + (", refilling" * pool.refilling))
+        _print_rows(_pool_rows(pool))
+
+
+def _pool_rows(pool: PoolInfo) -> list[tuple[str, str]]:
+    rows = [
+        ("provider", pool.provider),
+        ("image", pool.image or "–"),
+        ("size", f"{pool.min} to {pool.max}"),
+        ("hits", str(pool.hits)),
+        ("misses", str(pool.misses)),
+    ]
+    return [*rows, ("last error", pool.last_error)] if pool.last_error else rows
 
 
 def _isolation_rows(isolation: Isolation) -> list[tuple[str, str]]:

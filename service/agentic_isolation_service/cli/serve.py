@@ -12,6 +12,7 @@ import click
 from agentic_isolation_service.app import serve as run_service
 from agentic_isolation_service.cli.logs import LEVELS, configure_logs
 from agentic_isolation_service.config import DEFAULT_ADDRESS, IMAGE_VARIABLE, DockerConfig, ServiceConfig
+from agentic_isolation_service.config_file import CONFIG_VARIABLE, read_pools
 from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES, DEFAULT_REQUEST_WINDOW
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,6 +39,14 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
     help="Seconds that the id of a request is remembered after its end.",
 )
 @click.option("--max-workspaces", default=DEFAULT_MAX_WORKSPACES, show_default=True, help="Workspaces at a time.")
+@click.option(
+    "--config",
+    "config_file",
+    envvar=CONFIG_VARIABLE,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with pools: places that are kept ready, each kind by a table [[pool]] with name, provider, image, "
+    "working_dir, min, max, security and limits.",
+)
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that running calls have when it stops.")
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The Docker Engine, as DOCKER_HOST spells it.")
 @click.option("--docker-image", envvar=IMAGE_VARIABLE, help="Image of workspaces that name none.")
@@ -49,6 +58,7 @@ def serve(
     takeover_timeout: float,
     request_window: float,
     max_workspaces: int,
+    config_file: Path | None,
     grace: float,
     docker_host: str | None,
     docker_image: str | None,
@@ -69,6 +79,7 @@ def serve(
         takeover_timeout=takeover_timeout,
         request_window=request_window,
         max_workspaces=max_workspaces,
+        pools=read_pools(config_file) if config_file is not None else (),
         grace=grace,
         docker=docker,
     )

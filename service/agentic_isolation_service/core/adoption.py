@@ -69,6 +69,16 @@ class Adoption:
         _log.info("workspace found again", extra={"workspace_id": workspace_id})
         return self.held(provider, record)
 
+    async def is_unclaimed(self, held: HeldWorkspace) -> bool:
+        """Asks the guest of a pool's place whether it is still nobody's: a claim may have been cut short.
+
+        Raises:
+            UnavailableError: It does not answer for now.
+            WorkspaceLostError: It is gone.
+        """
+        record = self._unsealed(await held.session.call_for({"op": "info"}, payloads.record))
+        return record is not None and record.info.id == held.info.id and bool(record.pool)
+
     def _unsealed(self, sealed: str) -> WorkspaceRecord | None:
         text = self._identity.unseal(sealed)
         try:

@@ -40,8 +40,14 @@ class Creations:
         self._registry = registry
         self._identity = identity
         self._request_window = request_window
+        self._for_pools: set[str] = set()
         self.under_way: dict[str, asyncio.Task[object]] = {}
-        """The tasks that make workspaces, by the workspaces' ids."""
+        """The tasks that make or claim workspaces, by the workspaces' ids."""
+
+    @property
+    def asked_count(self) -> int:
+        """How many workspaces are being made or claimed for somebody."""
+        return len(self.under_way) - len(self._for_pools)
 
     async def find(self, config: WorkspaceConfig, request_id: str) -> str | None:
         """Returns the id of the workspace that a request has made before; None: there is none.
@@ -58,25 +64,57 @@ class Creations:
         Raises:
             IsolationError: As Workspaces.create.
         """
-        record = self._record(config, request_id)
-        with self._counted(record.info.id):
-            try:
-                await self._registry.put(record)
-                return await self._make(provider, record, config.secrets)
-            except BaseException:
-                await finish(self._forget(record))
-                raise
+        return await self._make_written(provider, self._record(config, request_id), config.secrets)
+
+    async def make_for_pool(
+        self, provider: Provider, config: WorkspaceConfig, pool: str, image_id: str
+    ) -> HeldWorkspace:
+        """Returns a new place of a pool, made as any other workspace is.
+
+        Raises:
+            IsolationError: As Workspaces.create.
+        """
+        record = replace(self._record(config, ""), pool=pool, image_id=image_id)
+        return await self._make_written(provider, record, {})
+
+    async def claim(self, pooled: HeldWorkspace, config: WorkspaceConfig, request_id: str) -> None:
+        """Makes a pool's place the workspace of a request; see HeldWorkspace.claim, also for what it raises."""
+        asked = self._record(config, request_id)
+        own = pooled.info
+        info = replace(
+            asked.info, id=own.id, state=WorkspaceState.READY, isolation=own.isolation, host_path=own.host_path
+        )  # fmt: skip
+        record = replace(asked, info=info)
+        await pooled.claim(record, config.secrets, self._sealed(record))
 
     @contextlib.contextmanager
-    def _counted(self, workspace_id: str) -> Iterator[None]:
+    def counted(self, workspace_id: str, *, for_pool: bool = False) -> Iterator[None]:
+        """Counts what the current task does with a workspace among what is under way."""
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("a coroutine runs in a task")
         self.under_way[workspace_id] = task
+        if for_pool:
+            self._for_pools.add(workspace_id)
         try:
             yield
         finally:
             del self.under_way[workspace_id]
+            self._for_pools.discard(workspace_id)
+
+    async def _make_written(
+        self, provider: Provider, record: WorkspaceRecord, secrets: Mapping[str, str]
+    ) -> HeldWorkspace:
+        with self.counted(record.info.id, for_pool=bool(record.pool)):
+            try:
+                await self._registry.put(record)
+                return await self._make(provider, record, secrets)
+            except BaseException:
+                await finish(self._forget(record))
+                raise
+
+    def _sealed(self, record: WorkspaceRecord) -> str:
+        return self._identity.seal(self._registry.encode(record))
 
     def _record(self, config: WorkspaceConfig, request_id: str) -> WorkspaceRecord:
         """Returns what is written down of a workspace that is asked for: all but its secrets."""
@@ -99,8 +137,7 @@ class Creations:
             if given:
                 await session.call({"op": "secrets", "values": dict(given)}, since=3)
             # So that the workspace is known to be ours even if the registry is lost.
-            sealed = self._identity.seal(self._registry.encode(ready))
-            await session.call({"op": "remember", "record": sealed})
+            await session.call({"op": "remember", "record": self._sealed(ready)})
             await self._registry.put(ready)
         except BaseException:
             await finish(_discard(provider, place, session))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,6 +47,22 @@ class Provider(Protocol):
         """Raises IsolationUnavailableError or InvalidArgumentError where this provider cannot do what is asked.
 
         Does no I/O: it is asked before anything is created.
+        """
+
+    def shape(self, config: WorkspaceConfig) -> Hashable:
+        """Returns all of a configuration that a place is made from, with defaults in place of what is left out.
+
+        Places of equal shapes are as good as each other. Does no I/O.
+
+        Raises:
+            InvalidArgumentError: A limit is no number or size.
+        """
+
+    async def image_id(self, config: WorkspaceConfig) -> str:
+        """Returns what the image of a configuration stands for now; empty: it is not there, or there are no images.
+
+        Raises:
+            ProviderUnavailableError: The engine cannot be reached.
         """
 
     async def create(self, spec: PlaceSpec) -> Place:

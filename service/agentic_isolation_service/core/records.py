@@ -22,6 +22,10 @@ class WorkspaceRecord:
     """Whose it is; empty where the service knows no identities."""
     secrets_fingerprint: str = ""
     """Of the secrets that were asked for, for telling requests apart; empty where there were none."""
+    pool: str = ""
+    """Whose place it is as long as nobody has asked for it, by the pool's name; empty: it is somebody's workspace."""
+    image_id: str = ""
+    """What the image of a pool's place stood for when it was made."""
 
 
 class Registry(Protocol):
@@ -44,8 +48,8 @@ class Registry(Protocol):
     async def put(self, record: WorkspaceRecord) -> None:
         """Writes a workspace down, in place of what was written of it before.
 
-        From when it is READY a repeat of its request finds it. Until then nobody was told of it, and a repeat makes
-        another one.
+        From when it is READY a repeat of its request finds it. While it is CREATING nobody was told of it, and a repeat
+        makes another one, also where it was READY before.
         """
 
     async def renew(self, record: WorkspaceRecord) -> None:

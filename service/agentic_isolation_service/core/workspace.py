@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 
+from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import IsolationError, UnavailableError
 from agentic_isolation.models import ResourceUsage, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core.ports import Place, Provider
@@ -16,6 +17,7 @@ from agentic_isolation_service.core.records import Registry, WorkspaceRecord
 from agentic_isolation_service.core.validation import check_lease
 from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
+from agentic_isolation_service.guest.settings import terms
 
 _ANSWER_TIMEOUT = 5.0
 """Seconds that a guest has to say how it is."""
@@ -73,6 +75,33 @@ class HeldWorkspace:
                 usage = await self.session.call_for({"op": "usage"}, payloads.usage)
         return replace(self.info, usage=usage)
 
+    async def claim(self, record: WorkspaceRecord, secrets: Mapping[str, str], sealed: str) -> None:
+        """Makes a pool's place the workspace of a request: its times begin now, and everything else is the request's.
+
+        Its caller bounds the time. A place whose claim has failed or was cancelled has to be destroyed.
+
+        Args:
+            record: What is to be written down of it.
+            secrets: What its commands get and nobody writes down.
+            sealed: The record for the guest to remember.
+
+        Raises:
+            RegistryUnavailableError: It cannot be written down.
+            IsolationError: The guest does not take it.
+        """
+        operation = {"op": "claim", **terms(record.config), "values": dict(secrets), "record": sealed}
+        left = await self.session.call_for(operation, payloads.lease_left, since=4)
+        lease = record.config.lease
+        self._record = record
+        self._note(lease if left is None else min(left, lease))
+        try:
+            await self._registry.put(self._record)
+        except BaseException:
+            # It may have been written all the same, and a repeat of the request must not find it.
+            unmade = replace(self._record, info=replace(self._record.info, state=WorkspaceState.CREATING))
+            await finish(self._written(self._registry.put(unmade)))
+            raise
+
     def watch(self, on_ended: Callable[[], None]) -> None:
         """Begins to watch the guest and the lease, and calls `on_ended` when the workspace's time is over."""
         self._watchers = [
@@ -112,6 +141,16 @@ class HeldWorkspace:
         if self._destroying is None:
             self._destroying = asyncio.create_task(self._destroy(on_destroyed))
         await asyncio.shield(self._destroying)
+
+    @property
+    def pool(self) -> str:
+        """The pool whose place it is; empty: somebody's workspace."""
+        return self._record.pool
+
+    @property
+    def image_id(self) -> str:
+        """What the image of a pool's place stood for when it was made."""
+        return self._record.image_id
 
     async def leave(self) -> None:
         """Lets go of it: its guest ends it when its time is over. What is half destroyed is left so."""

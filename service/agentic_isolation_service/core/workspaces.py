@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -19,15 +18,18 @@ from agentic_isolation.errors import (
     WorkspaceNotFoundError,
 )
 from agentic_isolation.images import PullEvent
-from agentic_isolation.models import ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation.models import PoolInfo, ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import validation
 from agentic_isolation_service.core.adoption import Adoption, keep_going
 from agentic_isolation_service.core.creation import Creations
 from agentic_isolation_service.core.identity import Identity
+from agentic_isolation_service.core.pages import page_of
+from agentic_isolation_service.core.pools import Pools
 from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
 from agentic_isolation_service.core.removal import Removals
 from agentic_isolation_service.core.requests import SharedCalls
+from agentic_isolation_service.core.templates import PoolTemplate
 from agentic_isolation_service.core.workspace import HeldWorkspace
 
 DEFAULT_MAX_WORKSPACES = 1000
@@ -50,6 +52,7 @@ class Workspaces:
         identity: Whose they are.
         lasting: Leave workspaces when this is left, in place of destroying them.
         max_workspaces: How many there may be at a time.
+        pools: What is kept ready for requests to come.
         request_window: Seconds that requests are remembered after their end.
     """
 
@@ -61,6 +64,7 @@ class Workspaces:
         *,
         lasting: bool = False,
         max_workspaces: int = DEFAULT_MAX_WORKSPACES,
+        pools: Sequence[PoolTemplate] = (),
         request_window: float = DEFAULT_REQUEST_WINDOW,
     ) -> None:
         self.max_workspaces = max_workspaces
@@ -74,13 +78,23 @@ class Workspaces:
         self._creations = Creations(registry, identity, request_window=request_window)
         self._adoption = Adoption(registry, identity)
         self._removals = Removals()
+        self._pools = Pools(
+            pools,
+            provider=self._provider,
+            creations=self._creations,
+            adoption=self._adoption,
+            removals=self._removals,
+            room=lambda: self._count() < self.max_workspaces,
+        )
         self._reconciling: asyncio.Task[None] | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
         try:
+            self._pools.check()
             if self._lasting:
                 await self._take_up()
+            self._pools.start()
             self._reconciling = asyncio.create_task(
                 keep_going(RECONCILE_INTERVAL, self._reconcile), name="reconcile-workspaces"
             )
@@ -93,6 +107,7 @@ class Workspaces:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._closed = True
+        await self._pools.stop()
         creations = self._creations.under_way.values()
         for creation in creations:
             creation.cancel()
@@ -101,13 +116,16 @@ class Workspaces:
         if not self._lasting:
             for held in self._held.values():
                 self._reap(held)
+            self._pools.remove_all()
         await self._leave()
 
     async def _leave(self) -> None:
         if self._reconciling is not None:
             self._reconciling.cancel()
             await asyncio.gather(self._reconciling, return_exceptions=True)
+        await self._pools.stop()
         await self._removals.aclose()
+        await self._pools.leave()
         await asyncio.gather(*(held.leave() for held in self._held.values()))
         await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
 
@@ -158,18 +176,8 @@ class Workspaces:
         Raises:
             InvalidArgumentError: The limit is not from 1 to 1,000, or the token is none that was given out.
         """
-        if not 1 <= limit <= 1000:
-            raise InvalidArgumentError(f"{limit} is not from 1 to 1000", field="page_size")
-        matching = [held.info for held in self._held.values() if labels.items() <= held.info.labels.items()]
-        # Creation order and ids make the order total, so a page goes on where the last ended whatever has ended since.
-        matching.sort(key=lambda info: (info.created_at, info.id))
-        if after:
-            last = _parse_page_token(after)
-            matching = [
-                info for info in matching if (info.created_at.isoformat(timespec="microseconds"), info.id) > last
-            ]
-        page = matching[:limit]
-        return page, _page_token(page[-1]) if len(matching) > limit else ""
+        infos = [held.info for held in self._held.values()]
+        return page_of((info for info in infos if labels.items() <= info.labels.items()), limit, after)
 
     async def destroy(self, workspace_id: str) -> None:
         """Kills everything in a workspace and removes it. Goes on in the background when it fails or is cancelled.
@@ -194,6 +202,10 @@ class Workspaces:
         """
         return self._provider(provider).pull(image)
 
+    def describe_pools(self) -> list[PoolInfo]:
+        """Returns what is kept ready."""
+        return self._pools.infos()
+
     async def describe_providers(self) -> list[ProviderInfo]:
         """Returns what each provider can give on this host."""
         return [await self._provider(name).describe() for name in self._makers]
@@ -210,12 +222,21 @@ class Workspaces:
         if request_id and (workspace_id := await self._creations.find(config, request_id)):
             return self.get(workspace_id).info
         self._refuse_when_closing()
-        if len(self._held) + len(self._creations.under_way) >= self.max_workspaces:
+        if len(self._held) + self._creations.asked_count >= self.max_workspaces:
             raise CapacityError(f"the service has {self.max_workspaces} workspaces, as many as it may; destroy some")
-        held = await self._creations.make(provider, config, request_id)
+        held = await self._pools.claim(provider, config, request_id)
+        if held is None:
+            if self._count() >= self.max_workspaces:
+                self._pools.evict()
+            with self._pools.cold_create():
+                held = await self._creations.make(provider, config, request_id)
         self._hold(held)
         _log.info("workspace created", extra={"workspace_id": held.info.id, "provider": provider.name})
         return held.info
+
+    def _count(self) -> int:
+        """Returns how many places there are, those of the pools included."""
+        return len(self._held) + len(self._creations.under_way) + len(self._pools.ids)
 
     def _refuse_when_closing(self) -> None:
         if self._closed:
@@ -241,10 +262,11 @@ class Workspaces:
         if info.provider not in self._makers:
             _log.warning("nothing here makes %s workspaces", info.provider, extra={"workspace_id": info.id})
             return
-        held = self._adoption.held(self._provider(info.provider), record)
-        if info.state is WorkspaceState.READY:
+        provider = self._provider(info.provider)
+        held = self._adoption.held(provider, record)
+        if info.state is WorkspaceState.READY and not record.pool:
             self._hold(held)
-        else:
+        elif info.state is not WorkspaceState.READY or not self._pools.take_up(provider, held):
             self._reap(held)
 
     async def _reconcile(self) -> None:
@@ -265,9 +287,13 @@ class Workspaces:
 
     async def _adopt(self, name: str, living: frozenset[str]) -> None:
         provider = self._provider(name)
-        for workspace_id in living - self._held.keys() - self._creations.under_way.keys():
-            if workspace_id not in self._removals and (held := await self._adoption.unknown(provider, workspace_id)):
+        for workspace_id in living - self._held.keys() - self._creations.under_way.keys() - self._pools.ids:
+            if workspace_id in self._removals or not (held := await self._adoption.unknown(provider, workspace_id)):
+                continue
+            if not held.pool:
                 self._hold(held)
+            elif not self._pools.take_up(provider, held, sure=True):
+                self._reap(held)
 
     async def _take_back(self, info: WorkspaceInfo) -> None:
         with contextlib.suppress(WorkspaceNotFoundError):
@@ -286,15 +312,3 @@ class Workspaces:
 
     def _reap(self, held: HeldWorkspace) -> asyncio.Task[None]:
         return self._removals.begin(held.info.id, lambda: self._destroy(held))
-
-
-def _page_token(info: WorkspaceInfo) -> str:
-    return base64.urlsafe_b64encode(f"{info.created_at.isoformat(timespec='microseconds')} {info.id}".encode()).decode()
-
-
-def _parse_page_token(token: str) -> tuple[str, str]:
-    try:
-        created_at, workspace_id = base64.urlsafe_b64decode(token.encode()).decode().split(" ")
-    except ValueError:
-        raise InvalidArgumentError("not a token that this service gave out", field="page_token") from None
-    return created_at, workspace_id

@@ -80,14 +80,16 @@ class SqliteRegistry:
 
     async def put(self, record: WorkspaceRecord) -> None:
         """Writes a workspace down, and once it is READY its request with it, both or none."""
-        workspace_id, ready = record.info.id, record.info.state is WorkspaceState.READY
+        workspace_id, state = record.info.id, record.info.state
         row = (workspace_id, self.encode(record))
         request = (record.request_id, codec.digest(record.config, record.secrets_fingerprint), workspace_id)
 
         def write(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR REPLACE INTO workspaces VALUES (?, ?)", row)
-            if record.request_id and ready:
+            if record.request_id and state is WorkspaceState.READY:
                 db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, NULL)", request)
+            elif record.request_id and state is WorkspaceState.CREATING:
+                db.execute("DELETE FROM requests WHERE workspace_id = ?", (workspace_id,))
 
         await self._run(write)
 

@@ -158,6 +158,7 @@ class WorkspaceServicer(FileMethods):
                 message_bytes=MESSAGE_BYTES,
                 request_window=convert.duration_to_pb(self._workspaces.request_window),
             ),
+            pools=[convert.pool_to_pb(pool) for pool in self._workspaces.describe_pools()],
         )
 
     async def _open_stream(self, request: pb.StreamRequest) -> ProcessStream:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from agentic_isolation.models import ResourceLimits, SecurityConfig
+from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.guest.settings import times
 
@@ -88,6 +89,21 @@ def default_cpu_millis(cpus: int) -> int:
 def container_name(workspace_id: str) -> str:
     """Returns the name of a workspace's container."""
     return f"agentic-{workspace_id}"
+
+
+def shape_of(config: WorkspaceConfig) -> Hashable:
+    """Returns what tells containers apart: all that follows from a configuration, but for whose it is."""
+    security, limits = config.security or SecurityConfig.production(), config.limits or ResourceLimits()
+    return (
+        config.image,
+        config.working_dir.rstrip("/"),
+        replace(security, user=user_of(security)),
+        limits.cpu_millis,
+        _or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES),
+        _or_default(limits.disk_bytes, DEFAULT_DISK_BYTES),
+        _or_default(limits.open_files, DEFAULT_OPEN_FILES),
+        bool(limits.network),
+    )
 
 
 def container_config(plan: ContainerPlan) -> dict[str, object]:

@@ -64,6 +64,20 @@ class Images:
                 await pull.wait()
             await _look(client, image)
 
+    async def id_of(self, client: aiodocker.Docker, image: str) -> str:
+        """Returns the id of what a name stands for; empty where the engine has nothing of that name.
+
+        Raises:
+            DockerError: The engine itself fails.
+        """
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT):
+                return str((await client.images.inspect(image))["Id"])
+        except aiodocker.DockerError as error:
+            if error.status >= _SERVER_FAILS:
+                raise
+            return ""
+
     async def pull(self, client: aiodocker.Docker, image: str) -> AsyncGenerator[PullEvent, None]:
         """As `ensure`, and yields how it goes."""
         if await _is_present(client, image):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import aiodocker
@@ -41,6 +41,7 @@ from agentic_isolation_service.providers.docker.container import (
     container_config,
     container_name,
     default_cpu_millis,
+    shape_of,
 )
 from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper, create_container
 from agentic_isolation_service.providers.docker.direct import DirectWay, GoneError
@@ -129,6 +130,15 @@ class DockerProvider:
                 f"{config.working_dir!r} is the system's; use a directory of its own such as /workspace",
                 field="working_dir",
             )
+
+    def shape(self, config: WorkspaceConfig) -> Hashable:
+        """Returns what the container's configuration is made from."""
+        return shape_of(replace(config, image=config.image or self._default_image))
+
+    async def image_id(self, config: WorkspaceConfig) -> str:
+        """Asks the engine."""
+        async with self._engine.client() as client:
+            return await self._images.id_of(client, config.image or self._default_image)
 
     async def create(self, spec: PlaceSpec) -> Place:
         """Creates and starts the container."""

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Hashable, Iterable
 from pathlib import Path
 
 from agentic_isolation._cleanup import finish
@@ -67,6 +67,14 @@ class LocalProvider:
                 "the local provider cannot limit what a workspace uses; leave limits out, or use provider='docker'",
                 field="limits",
             )
+
+    def shape(self, config: WorkspaceConfig) -> Hashable:
+        """Returns the working directory: there is nothing else to choose."""
+        return config.working_dir
+
+    async def image_id(self, config: WorkspaceConfig) -> str:
+        """Returns nothing: there are no images."""
+        return ""
 
     async def create(self, spec: PlaceSpec) -> Place:
         """Makes the directory and starts the guest in it."""
