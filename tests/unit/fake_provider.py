@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 
 from agentic_isolation.images import PullEvent
 from agentic_isolation.models import Isolation, ProviderInfo, ResourceUsage, WorkspaceConfig
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec, Provider
+from agentic_isolation_service.core.templates import PoolTemplate
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.registry import SqliteRegistry
@@ -24,6 +25,8 @@ class FakeProvider:
         self._script = script
         self.guests: dict[str, FakeGuest] = {}
         """The places that are there, by workspace."""
+        self.image = ""
+        """What every image stands for."""
         self.closed = False
 
     def check(self, config: WorkspaceConfig) -> None:
@@ -33,7 +36,7 @@ class FakeProvider:
         return config.working_dir
 
     async def image_id(self, config: WorkspaceConfig) -> str:
-        return ""
+        return self.image
 
     async def create(self, spec: PlaceSpec) -> Place:
         self.guests[spec.workspace_id] = FakeGuest(self._script, workspace_id=spec.workspace_id, key=spec.key)
@@ -95,7 +98,12 @@ async def serve_honestly(end: GuestEnd) -> None:
 
 
 @contextlib.asynccontextmanager
-async def holding(makers: Mapping[str, Callable[[], Provider]]) -> AsyncIterator[Workspaces]:
+async def holding(
+    makers: Mapping[str, Callable[[], Provider]], pools: Sequence[PoolTemplate] = ()
+) -> AsyncIterator[Workspaces]:
     """Opens workspaces of these providers, with a registry in memory."""
-    async with SqliteRegistry.open(None) as registry, Workspaces(makers, registry, Identity.new()) as workspaces:
+    async with (
+        SqliteRegistry.open(None) as registry,
+        Workspaces(makers, registry, Identity.new(), pools=pools) as workspaces,
+    ):
         yield workspaces

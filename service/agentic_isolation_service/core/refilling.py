@@ -88,7 +88,7 @@ class Refiller:
                 await self._make(neediest)
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(pause, _LONGEST_WAIT)):
+                async with asyncio.timeout(min(pause, look_at - now, _LONGEST_WAIT)):
                     await self._changed.wait()
 
     async def _make(self, pool: Pool) -> None:
