@@ -60,15 +60,22 @@ class PoolingService(LastingService):
             rows = db.execute("SELECT workspace_id, record FROM workspaces").fetchall()
         return {workspace_id for workspace_id, record in rows if json.loads(record).get("pool")}
 
+    async def drain(self) -> None:
+        """Has a process without pools remove what is kept ready; the next one keeps places ready again."""
+        if self.runs:
+            await self.end(signal.SIGTERM)
+        self.configure(pools=False)
+        async with self.running():
+            pass
+        await self.end(signal.SIGTERM)
+        self.configure()
+
     async def aclose(self) -> None:
         """Removes what it holds and keeps ready, and ends it."""
         try:
-            if self.runs:
-                await self.end(signal.SIGTERM)
-            self.configure(pools=False)
-            async with self.running():
-                pass
+            await self.drain()
         finally:
+            self.configure(pools=False)
             await super().aclose()
         assert not self.pooled()
 

@@ -21,6 +21,7 @@ import pytest
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.engine import Engine
 from tests.integration.lasting import LINGER, LastingService, create, destroy, execute, lasting, listed, output
+from tests.integration.pooling import PoolingService, filled, pooling
 from tests.integration.wire import Stub
 from tests.support.engine_leaks import containers, volumes
 from tests.support.eventually import eventually
@@ -74,6 +75,17 @@ class Creating:
         assert set(await listed(stub)) == {workspace.workspace_id}
         assert await output(stub, workspace, "echo here") == b"here\n"
         await destroy(stub, workspace.workspace_id)
+
+
+class Claiming(Creating):
+    """The workspace comes out of a pool, which is filled again meanwhile."""
+
+    async def prepare(self, stub: Stub) -> None:
+        await filled(stub)
+
+    async def act(self, stub: Stub) -> None:
+        await super().act(stub)
+        await filled(stub)
 
 
 class _InWorkspace:
@@ -138,8 +150,9 @@ class FindingAgain(Adopting):
             path.unlink()
 
 
-SCENARIOS: dict[str, type[Creating | Executing | Destroying | Adopting]] = {
+SCENARIOS: dict[str, type[Creating | Claiming | Executing | Destroying | Adopting]] = {
     "create": Creating,
+    "claim": Claiming,
     "destroy": Destroying,
     "execute": Executing,
     "adopt": Adopting,
@@ -147,7 +160,8 @@ SCENARIOS: dict[str, type[Creating | Executing | Destroying | Adopting]] = {
 }
 CASES = [
     *(pytest.param("local", name) for name in SCENARIOS),
-    *(pytest.param("runc", name, marks=pytest.mark.docker) for name in SCENARIOS),
+    # A claim is the same whatever it is of.
+    *(pytest.param("runc", name, marks=pytest.mark.docker) for name in SCENARIOS if name != "claim"),
     *(pytest.param("gvisor", name, marks=[pytest.mark.docker, pytest.mark.gvisor]) for name in ("create", "destroy")),
 ]
 
@@ -213,6 +227,8 @@ class Victim:
     async def _check(self, scenario: Scenario) -> None:
         async with self._mine.running() as stub:
             await scenario.check(stub)
+        if isinstance(self._mine, PoolingService):
+            await self._mine.drain()
         await eventually(lambda: not self._left(), "nothing of the workspace is left")
 
     def _left(self) -> list[str]:
@@ -251,7 +267,11 @@ async def test_killed_at_every_step(
         victims = []
         for number in range(AT_A_TIME):
             own = directory / str(number)
-            mine = await stack.enter_async_context(lasting(own, "--log-level", "error", failing=True, forks=forks))
+            if name == "claim":
+                service = PoolingService(kind, own, "--log-level", "error", failing=True, forks=forks)
+                mine: LastingService = await stack.enter_async_context(pooling(service))
+            else:
+                mine = await stack.enter_async_context(lasting(own, "--log-level", "error", failing=True, forks=forks))
             victims.append(Victim(mine, own, engine))
         points = await victims[0].record(scenario(kind))
         assert {point.when for point in points} == {"before", "after"}

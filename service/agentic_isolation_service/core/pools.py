@@ -67,6 +67,7 @@ class Pools:
             self._pools, refill=self._refill, renovate=self._renovate, trim=self._trim, room=room
         )  # fmt: skip
         self._refilling: asyncio.Task[None] | None = None
+        self._stopped = False
         self.cold_create = self._refiller.cold_create
 
     @property
@@ -91,6 +92,7 @@ class Pools:
 
     async def stop(self) -> None:
         """Fills them no longer; what is half made is removed. May be called twice."""
+        self._stopped = True
         if self._refilling is not None:
             self._refilling.cancel()
             await asyncio.gather(self._refilling, return_exceptions=True)
@@ -189,6 +191,8 @@ class Pools:
             self._refiller.wake()
 
         def drop() -> None:
+            if self._stopped:
+                return  # the service's next process finds it out
             _log.info("a pool's place has ended", extra={"workspace_id": place.id})
             pool.drop(place)
             self._discard(place)
