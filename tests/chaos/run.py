@@ -62,6 +62,7 @@ async def run(settings: Settings, engine: Engine) -> Report:
             await stage.clients.finish()
             known = history(stage.clients.journals, fault_journal, stage.clients.killed)
             await stage.faults.read_logs({reading for each in known.operations if (reading := each.workspace)})
+            await stage.service.forsake_pools()
             await _leases_end(engine, stage)
             await stage.service.stop()
             _nobody_complains(settings.evidence, findings)
@@ -98,7 +99,14 @@ async def _stage(
             LABELS_VARIABLE: label,
         }
         service = await stack.enter_async_context(
-            Service(directory, settings.evidence, environment | of_engine, findings, chance)
+            Service(
+                directory,
+                settings.evidence,
+                RUNTIMES[settings.runtime],
+                environment | of_engine,
+                findings,
+                chance,
+            )
         )
         network = await stack.enter_async_context(NetworkPath(service.port))
         clients = await stack.enter_async_context(

@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -33,16 +33,25 @@ class Service:
     Args:
         directory: Holds the state directory.
         evidence: Holds the logs.
+        runtimes: What places are kept ready of, as RUNTIMES.
         environment: Of the processes.
         findings: Where to tell what went wrong.
         chance: Where chance comes from.
     """
 
     def __init__(
-        self, directory: Path, evidence: Path, environment: Mapping[str, str], findings: Findings, chance: random.Random
+        self,
+        directory: Path,
+        evidence: Path,
+        runtimes: Sequence[str],
+        environment: Mapping[str, str],
+        findings: Findings,
+        chance: random.Random,
     ) -> None:
         self.port = _free_port()
         self.state_dir = directory / "state"
+        self._config = directory / "config.toml"
+        self._config.write_text("\n".join(_pool(runtime) for runtime in runtimes))
         self._evidence = evidence
         self._environment = dict(environment)
         self._findings = findings
@@ -102,6 +111,11 @@ class Service:
         await self._follow(second)
         return f"the first ended after {seconds:.1f} s"
 
+    async def forsake_pools(self) -> None:
+        """Replaces it by one that keeps nothing ready, and removes what was."""
+        self._config.write_text("")
+        await self.drain()
+
     async def stop(self) -> None:
         """Ends it for good."""
         self._stopping = True
@@ -145,6 +159,7 @@ class Service:
             *("setpriv", "--pdeathsig", "KILL", *capabilities),
             *(sys.executable, "-m", "agentic_isolation_service", "serve"),
             *("--address", f"127.0.0.1:{self.port}", "--state-dir", str(self.state_dir), "--grace", str(_GRACE)),
+            *("--config", str(self._config)),
         ]
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -197,6 +212,17 @@ async def _in_time(wait: Callable[[], Awaitable[_T]], seconds: float) -> _T | No
             async with asyncio.timeout(_STEP):
                 return await wait()
     return None
+
+
+def _pool(runtime: str) -> str:
+    """Returns the configuration of a pool that chaos's clients get workspaces from."""
+    return f"""[[pool]]
+name = "{runtime}"
+min = 1
+max = 2
+security = {{ use_gvisor = {str(runtime == "runsc").lower()} }}
+limits = {{ memory = "256M", cpu = 1, disk = "64M" }}
+"""
 
 
 def _free_port() -> int:
