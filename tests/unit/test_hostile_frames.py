@@ -14,6 +14,7 @@ from agentic_isolation_service.core import files, processes
 from agentic_isolation_service.core.processes import OutputMode, ProcessRun, ProcessStream
 from agentic_isolation_service.guest import link as link_module
 from agentic_isolation_service.guest.frames import MAX_DATA, MAX_PAYLOAD, WINDOW, FrameType, encode, encode_json
+from agentic_isolation_service.guest.handshake import HIGHEST_VERSION
 from agentic_isolation_service.guest.session import GuestSession
 from tests.unit.fake_guest import (
     EXITED,
@@ -217,7 +218,7 @@ async def test_guest_that_hangs_up_during_a_download() -> None:
 GREETING: dict[str, object] = {"versions": [1, 1], "guest": "fake", "nonce": NONCE}
 BAD_GREETINGS = {
     "nothing in it": {},
-    "no common version": GREETING | {"versions": [4, 9]},
+    "no common version": GREETING | {"versions": [HIGHEST_VERSION + 1, 99]},
     "no range of versions": GREETING | {"versions": [1]},
     "versions that are no numbers": GREETING | {"versions": ["1", "1"]},
     "short nonce": GREETING | {"nonce": NONCE[:-1]},
