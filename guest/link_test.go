@@ -52,7 +52,7 @@ func TestHandshakeRefusals(t *testing.T) {
 			return with("proof", guesttest.Proof(guesttest.Key, "guest", n, nonce))(n)
 		},
 		"no proof":         with("proof", nil),
-		"version":          with("version", 4),
+		"version":          with("version", 5),
 		"version zero":     with("version", 0),
 		"short nonce":      with("nonce", "ab"),
 		"wrong shape":      with("nonce", 5),
