@@ -5,11 +5,13 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentic_isolation._retry import Patience, check_retry_timeout, persevere
 from agentic_isolation.errors import DeadlineError, IsolationError, UnavailableError
-from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 
 CALL_TIMEOUT = 60.0
 """Seconds that a call may take which waits for no command."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from fractions import Fraction
 
 from agentic_isolation.errors import InvalidArgumentError
 
@@ -47,6 +46,8 @@ def parse_size(size: int | str, *, field: str) -> int:
     match = _SIZE.fullmatch(size.strip())
     if match is None:
         raise InvalidArgumentError(f"{size!r} is no size; write for example 536870912 or '512M'", field=field)
+    from fractions import Fraction
+
     # A fraction, not a float: sizes are exact, however many digits they have.
     return round(Fraction(match[1]) * _SIZE_UNITS[match[2].upper()])
 

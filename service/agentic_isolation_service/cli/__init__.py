@@ -6,25 +6,28 @@ import importlib
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from agentic_isolation._version import __version__
 from agentic_isolation.errors import IsolationError
 
+_PACKAGE = "agentic_isolation_service.cli"
 _COMMANDS = {
-    "serve": ("agentic_isolation_service.cli.serve", "serve"),
-    "run": ("agentic_isolation_service.cli.run", "run"),
-    "exec": ("agentic_isolation_service.cli.run", "execute"),
-    "ls": ("agentic_isolation_service.cli.workspaces", "list_workspaces"),
-    "rm": ("agentic_isolation_service.cli.workspaces", "remove"),
-    "info": ("agentic_isolation_service.cli.workspaces", "info"),
-    "shell": ("agentic_isolation_service.cli.shell", "shell"),
-    "cp": ("agentic_isolation_service.cli.copying", "copy"),
-    "top": ("agentic_isolation_service.cli.top", "top"),
-    "ps": ("agentic_isolation_service.cli.processes", "list_processes"),
-    "logs": ("agentic_isolation_service.cli.processes", "show_output"),
-    "completion": ("agentic_isolation_service.cli.completion", "completion"),
-    "doctor": ("agentic_isolation_service.cli.doctor", "doctor"),
+    "serve": ("serve", "serve", "Run the service."),
+    "run": ("run", "run", "Make a workspace, run COMMAND in it, and destroy it."),
+    "exec": ("run", "execute", "Run COMMAND in a workspace that is there."),
+    "ls": ("workspaces", "list_workspaces", "List a service's workspaces."),
+    "rm": ("workspaces", "remove", "Kill everything in workspaces and remove them."),
+    "info": ("workspaces", "info", "Describe a service or a workspace, and its isolation."),
+    "shell": ("shell", "shell", "Work in a workspace, in this terminal."),
+    "cp": ("copying", "copy", "Copy files between this machine and a workspace."),
+    "top": ("top", "top", "Watch a service's workspaces and their processes."),
+    "ps": ("processes", "list_processes", "List the processes of a workspace."),
+    "logs": ("processes", "show_output", "Show what a process has printed."),
+    "completion": ("completion", "completion", "Print what makes a shell complete this program's words."),
+    "doctor": ("doctor", "doctor", "Check the installation, and attack workspaces from inside."),
 }
+"""The module and the name of each command, and its line in the list: that list loads none of them."""
 FAILED = 125
 """Exit code when this program, not the command it runs, failed: as `docker run`."""
 
@@ -36,9 +39,19 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, name = _COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), name)
+        module, name, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (*_, words) in _COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        commands = [
+            CompletionItem(name, help=words) for name, (*_, words) in _COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import logging
 import sys
 
-import structlog
+import click
 
 LEVELS = ("debug", "info", "warning", "error")
+_COLORS = {"warning": "yellow", "error": "red", "critical": "red"}
+_OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 
 
 def configure_logs(level: str, *, as_json: bool) -> None:
     """Sends the standard library's log to standard error, as lines for people or JSON for programs."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            # Others show the values of variables, and those may be secret.
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-    )
-    before: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    after: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if as_json:
-        after.append(structlog.processors.format_exc_info)
-    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=[*after, renderer])
     handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
+    handler.setFormatter(_JsonFormatter() if as_json else _LineFormatter(colored=sys.stderr.isatty()))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class _JsonFormatter(logging.Formatter):
+    """An object per event: `timestamp`, `level`, `event`, `exception` where there was one, and its fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {"timestamp": _timestamp(record), "level": record.levelname.lower(), "event": record.getMessage()}
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return json.dumps(_fields(record) | event, default=repr)
+
+
+class _LineFormatter(logging.Formatter):
+    """A line per event, whatever is in it, and below it the traceback where there was an exception."""
+
+    def __init__(self, *, colored: bool) -> None:
+        super().__init__()
+        self._colored = colored
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = f"{record.levelname.lower():8}"
+        if self._colored:
+            level = click.style(level, fg=_COLORS.get(level.strip()), bold=True)
+        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        line = f"{_timestamp(record)} [{level}] {_printable(record.getMessage() + fields)}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    return dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _printable(text: str) -> str:
+    """Writes out what a terminal would act on: a part of the words may be a workload's."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.transfer import TransferSummary
 from agentic_isolation_service.core import files
-from agentic_isolation_service.core.ignoring import ignored_paths
 from agentic_isolation_service.core.transfers import Download, Upload
 from agentic_isolation_service.core.validation import check_path
 from agentic_isolation_service.guest import payloads
@@ -39,6 +38,8 @@ async def pack(session: GuestSession, path: str, ignore: list[str]) -> Download[
     check_path(path, "path")
     operation: dict[str, object] = {"op": "pack", "path": path}
     if ignore:
+        from agentic_isolation_service.core.ignoring import ignored_paths
+
         operation["exclude"] = await ignored_paths(session, path, ignore)
     try:
         channel = await session.open(operation, since=3)

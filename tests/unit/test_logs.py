@@ -1,0 +1,72 @@
+"""The service's log: a line per event for people, an object per event for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from agentic_isolation_service.cli import logs
+
+Configure = Callable[[bool], io.StringIO]
+_log = logging.getLogger("agentic_isolation_service.test")
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
+    """Configures the log, as JSON or not, and returns what is written to standard error from then on."""
+    root = logging.getLogger()
+    level = root.level
+
+    def configure(as_json: bool) -> io.StringIO:
+        written = io.StringIO()
+        monkeypatch.setattr(root, "handlers", [])  # pytest's own, which it adds before each test
+        monkeypatch.setattr("sys.stderr", written)
+        logs.configure_logs("info", as_json=as_json)
+        return written
+
+    yield configure
+    root.setLevel(level)
+
+
+def test_lines(configured: Configure) -> None:
+    written = configured(False)
+    _log.debug("hidden")
+    _log.warning("it is %s", "so", extra={"workspace_id": "ws-1"})
+    line = written.getvalue()
+    assert line.endswith("Z [warning ] it is so workspace_id=ws-1\n")
+    assert line.count("\n") == 1
+
+
+def test_a_line_is_one_whatever_a_guest_says(configured: Configure) -> None:
+    written = configured(False)
+    _log.info("said: %s", "über\n2026 [error] forged\x1b[2J\x9b1m", extra={"container": "a\rb"})
+    assert written.getvalue().endswith("said: über\\n2026 [error] forged\\x1b[2J\\x9b1m container=a\\rb\n")
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["lines", "json"])
+def test_exceptions_show_no_values(configured: Configure, as_json: bool) -> None:
+    written = configured(as_json)
+    secret = "hush"
+    try:
+        raise ValueError(len(secret))
+    except ValueError:
+        _log.exception("a defect")
+    assert "ValueError: 4" in written.getvalue()
+    assert "hush" not in written.getvalue().replace('secret = "hush"', "")
+
+
+def test_json(configured: Configure) -> None:
+    written = configured(True)
+    _log.info("created\n%d", 1, extra={"workspace_id": "ws-1", "kind": RuntimeError})
+    event = json.loads(written.getvalue())
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {
+        "level": "info",
+        "event": "created\n1",
+        "workspace_id": "ws-1",
+        "kind": "<class 'RuntimeError'>",
+    }
