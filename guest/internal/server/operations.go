@@ -70,8 +70,10 @@ func (g *Guest) Open(ch *link.Channel, op string, request []byte) func() {
 		return perform
 	}
 	g.lease.Begin()
+	g.processors.begin()
 	return func() {
 		defer g.lease.End()
+		defer g.processors.end()
 		perform()
 	}
 }
