@@ -38,6 +38,7 @@ type Guest struct {
 	lease  *lease.Lease
 	// processors are those of the runtime.
 	processors *processors
+	rest       rest
 	group      *cgroup.Group
 	id         link.Identity
 	// record is what the service has given the guest to remember.
