@@ -71,8 +71,12 @@ func (g *Guest) Open(ch *link.Channel, op string, request []byte) func() {
 		return perform
 	}
 	g.lease.Begin()
+	g.processors.begin()
+	g.rest.begin()
 	return func() {
 		defer g.lease.End()
+		defer g.processors.end()
+		defer g.rest.end()
 		perform()
 	}
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -18,9 +17,9 @@ const (
 	maxCapture     = 16 << 20
 	// maxRequest bounds the digest of what was asked, in characters.
 	maxRequest = 128
+	// maxID bounds a process's id, in bytes.
+	maxID = 64
 )
-
-var processID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 type runRequest struct {
 	ProcessID    string            `json:"process_id"`
@@ -119,10 +118,16 @@ func (g *Guest) settle(r *runRequest, spec *process.Spec) error {
 }
 
 func checkID(id string) error {
-	if !processID.MatchString(id) {
+	if len(id) == 0 || len(id) > maxID || strings.ContainsFunc(id, isForeign) {
 		return fault.New(fault.BadRequest, "process_id: want 1 to 64 of A-Z a-z 0-9 _ -, not %q", id)
 	}
 	return nil
+}
+
+// isForeign tells what no id holds.
+func isForeign(r rune) bool {
+	letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+	return !letter && !('0' <= r && r <= '9') && r != '_' && r != '-'
 }
 
 func checkCommand(r *runRequest, _ *process.Spec) error {

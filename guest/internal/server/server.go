@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +25,6 @@ import (
 const (
 	// reservedThreads covers every place where the guest may block in the kernel at a time.
 	reservedThreads = 12
-	maxProcessors   = 4
 	farewell        = 2 * time.Second
 )
 
@@ -38,8 +36,11 @@ type Guest struct {
 	shims  *pool.Pool
 	table  *process.Table
 	lease  *lease.Lease
-	group  *cgroup.Group
-	id     link.Identity
+	// processors are those of the runtime.
+	processors *processors
+	rest       rest
+	group      *cgroup.Group
+	id         link.Identity
 	// record is what the service has given the guest to remember.
 	record atomic.Pointer[string]
 	// claimed: somebody has the guest; nobody else can get it.
@@ -90,7 +91,7 @@ func Main(version string) int {
 		return complain("files", err)
 	}
 	g := &Guest{
-		config: settings, env: baseEnvironment(os.Environ()), files: space, lease: held, group: cgroup.Own(),
+		config: settings, env: baseEnvironment(os.Environ()), files: space, lease: held, processors: newProcessors(), group: cgroup.Own(),
 		id: link.Identity{
 			WorkspaceID: settings.WorkspaceID, BootID: link.RandomHex(16), Version: version, Key: settings.Key,
 		},
@@ -149,8 +150,6 @@ func confine(settings *config.Config) error {
 			return fmt.Errorf("refusal of system calls: %w", err)
 		}
 	}
-	// Threads count against the workspace's limit of processes.
-	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxProcessors))
 	kernel.ReserveThreads(reservedThreads)
 	return nil
 }
