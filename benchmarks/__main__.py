@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +19,8 @@ from rich.console import Console
 from benchmarks import machine, render, report
 from benchmarks.measures import MEASURES
 from benchmarks.results import figures_from_json
-from benchmarks.roster import Entry, roster
-from benchmarks.scale import SCALES
+from benchmarks.roster import EngineHere, roster
+from benchmarks.scale import SCALES, Scale
 from benchmarks.suite import Suite, matches
 from benchmarks.worker_process import CHECKOUT
 
@@ -36,6 +38,11 @@ def main() -> None:
     run.add_argument(
         "--contenders", action="append", metavar="PATTERN", help="these contenders, for example 'served/*'"
     )
+    run.add_argument(
+        "--profile",
+        action="store_true",
+        help="write flame graphs in place of figures, of served/* in `execute` unless others are named",
+    )
     run.add_argument("--json", type=Path, metavar="FILE", help="where to write the document (build/bench/TIME.json)")
     run.set_defaults(scale="full")
     rendered = commands.add_parser("render", help="print a document as Markdown")
@@ -50,6 +57,7 @@ def main() -> None:
         document = json.loads(arguments.file.read_text())
         report.show(figures_from_json(document), document["missing"], Console(width=160))
     else:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             asyncio.run(_run(arguments))
         except KeyboardInterrupt:
@@ -63,34 +71,60 @@ def _with_default(arguments: Sequence[str]) -> list[str]:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
-    began, at = time.monotonic(), datetime.now(UTC)
-    scale = SCALES[arguments.scale]
-    measures = {name: found for name, found in MEASURES.items() if matches(name, arguments.only or ["*"])}
+    name = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     engine = await machine.find_engine()
-    wanted = arguments.contenders or (_OF_QUICK if arguments.scale != "full" else ("*",))
-    entries: list[Entry] = [entry for entry in roster(engine) if matches(entry.name, wanted)]
+    if engine is None:
+        print("There is no Docker Engine: set DOCKER_HOST to measure containers.", file=sys.stderr)
+    if arguments.profile:
+        contenders = arguments.contenders or ("served/*",)
+        async with _suite(engine, name, contenders, SCALES[arguments.scale]) as suite:
+            only = arguments.only or ["execute"]
+            await suite.profile([measure for measure in MEASURES if matches(measure, only)], _DIRECTORY / name)
+        _say("")
+        return
+    await _measure(arguments, name, engine)
+
+
+async def _measure(arguments: argparse.Namespace, name: str, engine: EngineHere | None) -> None:
+    began = time.monotonic()
+    scale = SCALES[arguments.scale]
     about = {
-        "taken_at": at.isoformat(timespec="seconds"),
+        "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["make bench", *(["BENCH_ARGS='" + " ".join(sys.argv[1:]) + "'"] if sys.argv[1:] else [])]),
         "scale": arguments.scale,
         "scale_settings": asdict(scale),
         "machine": machine.machine_description(),
         "engine": await machine.engine_description(engine),
     }
-    if engine is None:
-        print("There is no Docker Engine: set DOCKER_HOST to measure containers.", file=sys.stderr)
-    _DIRECTORY.mkdir(parents=True, exist_ok=True)
-    name = at.strftime("%Y%m%dT%H%M%SZ")
-    log = _DIRECTORY / f"{name}.log"
-    async with Suite(entries, scale, log, _say) as suite:
-        await suite.start()
-        await suite.run(measures)
+    contenders = arguments.contenders or (("*",) if arguments.scale == "full" else _OF_QUICK)
+    async with _suite(engine, name, contenders, scale) as suite:
+        await suite.run({name: found for name, found in MEASURES.items() if matches(name, arguments.only or ["*"])})
     _say("")
-    found = report.document(suite.results, about | {"seconds": round(time.monotonic() - began)})
+    took = time.monotonic() - began
     path = arguments.json or _DIRECTORY / f"{name}.json"
-    report.write(path, found)
+    report.write(path, report.document(suite.results, about | {"seconds": round(took)}))
     report.show(suite.results.figures(), suite.results.missing, Console(width=160))
-    print(f"\n{time.monotonic() - began:.0f} s; written to {path}, what the contenders said to {log}")
+    print(f"\n{took:.0f} s; written to {path}, what the contenders said to {_log(name)}")
+
+
+@contextlib.asynccontextmanager
+async def _suite(
+    engine: EngineHere | None, name: str, contenders: Sequence[str], scale: Scale
+) -> AsyncGenerator[Suite, None]:
+    """Starts a run's contenders, and removes at the end whatever is left of them."""
+    _DIRECTORY.mkdir(parents=True, exist_ok=True)
+    entries = [entry for entry in roster(engine, name) if matches(entry.name, contenders)]
+    try:
+        async with Suite(entries, scale, _log(name), _say) as suite:
+            await suite.start()
+            yield suite
+    finally:
+        if engine is not None:
+            await machine.sweep(engine, name)
+
+
+def _log(name: str) -> Path:
+    return _DIRECTORY / f"{name}.log"
 
 
 def _say(words: str) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
+
+import aiodocker
 
 from agentic_isolation import ProviderUnavailableError, __version__
 from agentic_isolation_service.config import DockerConfig
 from agentic_isolation_service.providers.docker.engine import Engine
+from benchmarks.containers import LABEL
 from benchmarks.roster import EngineHere
 from benchmarks.worker_process import CHECKOUT
 
@@ -36,12 +41,8 @@ async def engine_description(here: EngineHere | None) -> dict[str, object]:
     """Describes the engine."""
     if here is None:
         return {}
-    engine = Engine(here.host)
-    try:
-        async with engine.client() as client:
-            info = await client.system.info()
-    finally:
-        await engine.aclose()
+    async with _client(here) as client:
+        info = await client.system.info()
     return {
         "version": info.get("ServerVersion"),
         "storage": info.get("Driver"),
@@ -50,6 +51,34 @@ async def engine_description(here: EngineHere | None) -> dict[str, object]:
         "runsc": _first_line("runsc", "--version") if "runsc" in here.runtimes else "",
         "image": here.image,
     }
+
+
+async def sweep(here: EngineHere, run: str) -> None:
+    """Removes what a run's contenders have left in the engine: those that were killed, or forgot something."""
+    mine = {"label": [f"{LABEL}={run}"]}
+    async with _client(here) as client:
+        for container in await client.containers.list(all=True, filters=json.dumps(mine)):
+            await _gone(container.delete(force=True, v=True))
+        for image in await client.images.list(filters=mine):
+            await _gone(client.images.delete(image["Id"], force=True))
+
+
+async def _gone(removal: Awaitable[object]) -> None:
+    try:
+        await removal
+    except aiodocker.DockerError as error:
+        if error.status not in (404, 409):  # or somebody else is removing it
+            raise
+
+
+@contextlib.asynccontextmanager
+async def _client(here: EngineHere) -> AsyncIterator[aiodocker.Docker]:
+    engine = Engine(here.host)
+    try:
+        async with engine.client() as client:
+            yield client
+    finally:
+        await engine.aclose()
 
 
 def machine_description() -> dict[str, object]:

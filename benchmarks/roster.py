@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.hardening import hardening
+from benchmarks.containers import LABEL, settings_like_ours
 
 _CONTENDERS = "benchmarks.contenders"
 
@@ -39,8 +39,8 @@ class EngineHere:
 _RUNTIMES = {"runc": "runc", "gvisor": "runsc"}
 
 
-def roster(engine: EngineHere | None) -> Iterator[Entry]:
-    """Yields the contenders that can be asked for here, ours and references first."""
+def roster(engine: EngineHere | None, run: str) -> Iterator[Entry]:
+    """Yields the contenders that can be asked for here, references and ours first, for a run of that name."""
     places = ["local"]
     if engine is not None:
         places += [place for place, runtime in _RUNTIMES.items() if runtime in engine.runtimes]
@@ -51,20 +51,22 @@ def roster(engine: EngineHere | None) -> Iterator[Entry]:
     environment = {}
     if engine is not None:
         environment = {"DOCKER_HOST": engine.host, "AGENTIC_ISOLATION_DOCKER_IMAGE": engine.image}
+        environment["AGENTIC_ISOLATION_DOCKER_LABELS"] = f"{LABEL}={run}"
     for place in places:
         for way in ("served", "embedded"):
             arguments = {"runtime": place, "served": way == "served"}
             yield Entry(f"{way}/{place}", f"{_CONTENDERS}.ours", "Ours", arguments, environment=environment)
     if engine is None:
         return
-    arguments = {"host": engine.host, "image": engine.image, "hardening": hardening(engine.image, engine.cpus)}
+    settings = settings_like_ours(engine.image, engine.cpus)
+    containers = {"host": engine.host, "image": engine.image, "settings": settings, "run": run}
     for place in places[1:]:
-        settings = arguments | {"runtime": _RUNTIMES[place]}
-        yield Entry(f"aiodocker/{place}", f"{_CONTENDERS}.aiodocker_exec", "AiodockerExec", settings)
-    settings = arguments | {"runtime": "runc"}
-    yield Entry("docker-cli/runc", f"{_CONTENDERS}.docker_cli", "DockerCli", settings)
+        arguments = {"containers": {**containers, "runtime": _RUNTIMES[place]}}
+        yield Entry(f"aiodocker/{place}", f"{_CONTENDERS}.aiodocker_exec", "AiodockerExec", arguments)
+    arguments = {"containers": {**containers, "runtime": "runc"}}
+    yield Entry("docker-cli/runc", f"{_CONTENDERS}.docker_cli", "DockerCli", arguments)
     for peer, module, factory in _PEERS:
-        yield Entry(f"{peer}/runc", f"{_CONTENDERS}.{module}", factory, settings, peer=peer, environment=environment)
+        yield Entry(f"{peer}/runc", f"{_CONTENDERS}.{module}", factory, arguments, peer=peer, environment=environment)
 
 
 _PEERS = (

@@ -12,6 +12,7 @@ from typing import Self
 
 from benchmarks import peers
 from benchmarks.measures import MEASURES, Measure
+from benchmarks.profiling import profile
 from benchmarks.results import Results
 from benchmarks.roster import Entry
 from benchmarks.scale import Scale
@@ -63,6 +64,18 @@ class Suite:
             except Missing as missing:
                 self._say(f"{entry.name} is missing: {missing}")
                 self.results.miss(entry.name, "", str(missing))
+
+    async def profile(self, measures: Iterable[str], directory: Path) -> None:
+        """Profiles a turn of each contender in each measure into a directory of its own below `directory`."""
+        for measure in measures:
+            for name, worker in self._workers.items():
+                self._say(f"profiling {measure}: {name}")
+                try:
+                    written = await profile(worker, measure, self._scale, directory / name.replace("/", "-") / measure)
+                except Missing as missing:
+                    self._say(f"{name}, {measure}: {missing}")
+                else:
+                    self._say(f"{name}, {measure}: {' '.join(str(path) for path in written)}")
 
     async def run(self, measures: Mapping[str, Measure] = MEASURES) -> None:
         """Takes measures."""

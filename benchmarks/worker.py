@@ -35,15 +35,22 @@ async def main(module: str, name: str, arguments: str) -> None:
     try:
         contender: Contender = getattr(importlib.import_module(module), name)(**json.loads(arguments))
         async with contender, Stage(contender) as stage:
-            _say(answers, {"ready": True})
+            _say(answers, {"service_pid": _service_pid(contender)})
             while True:
                 _say(answers, await _turn(stage, json.loads(await requests.get())))
     except asyncio.CancelledError:
         pass  # standard input has ended
-    except (OSError, RuntimeError, ImportError, Unsupported) as error:
+    except Exception as error:  # noqa: BLE001 - as in a turn
         _say(answers, _refusal(error))
     finally:
         reader.cancel()
+
+
+def _service_pid(contender: Contender) -> int | None:
+    try:
+        return contender.service_pid()
+    except Unsupported:
+        return None
 
 
 async def _turn(stage: Stage, request: Mapping[str, Any]) -> dict[str, object]:

@@ -17,8 +17,8 @@ from benchmarks.scale import Scale
 
 CHECKOUT = Path(__file__).parents[1]
 _START_TIMEOUT = 120.0
-_TURN_TIMEOUT = 300.0
-_END_TIMEOUT = 120.0
+_TURN_TIMEOUT = 180.0
+_END_TIMEOUT = 60.0
 _LONGEST_ANSWER = 16 << 20
 
 
@@ -31,12 +31,12 @@ class WorkerProcess:
 
     Args:
         process: Its process.
-        log: Where its standard error goes.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.pid = process.pid
+        self.service_pid: int | None = None
 
     @classmethod
     async def start(cls, entry: Entry, python: Path, log: Path) -> WorkerProcess:
@@ -65,7 +65,7 @@ class WorkerProcess:
             )
         worker = cls(process)
         try:
-            await worker._answer(_START_TIMEOUT)
+            worker.service_pid = (await worker._answer(_START_TIMEOUT))["service_pid"]
         except BaseException:
             await worker.aclose()
             raise
@@ -78,6 +78,8 @@ class WorkerProcess:
             Missing: There are none.
         """
         assert self._process.stdin is not None
+        if self._process.returncode is not None:
+            raise Missing("its worker has ended")
         with contextlib.suppress(ConnectionError):
             self._process.stdin.write(json.dumps({"measure": measure, "scale": asdict(scale)}).encode() + b"\n")
             await self._process.stdin.drain()
@@ -115,6 +117,7 @@ class WorkerProcess:
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), seconds)
         except TimeoutError:
+            await self.aclose()
             raise Missing(f"no answer within {seconds:g} s") from None
         if not line:
             raise Missing("its worker ended")

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import aiodocker
 
+from benchmarks.containers import LIFETIME, USER, Containers
 from benchmarks.contender import Contender, Place, lines_of
-from benchmarks.hardening import LABEL, LIFETIME, WRITABLE
 
 _FILES = "/srv"
 
@@ -20,22 +20,16 @@ class AiodockerExec(Contender):
     """Containers in which aiodocker runs execs.
 
     Args:
-        host: The engine, as DOCKER_HOST spells it.
-        image: Their image.
-        runtime: The engine's name of their runtime.
-        hardening: HostConfig of our own containers.
+        containers: Fields of Containers.
     """
 
     package = "aiodocker"
 
-    def __init__(self, *, host: str, image: str, runtime: str, hardening: Mapping[str, Any]) -> None:
-        self._host = host
-        self._image = image
-        self._runtime = runtime
-        self._hardening = {**hardening, "Runtime": runtime}
+    def __init__(self, *, containers: Mapping[str, Any]) -> None:
+        self._containers = Containers(**containers)
 
     async def __aenter__(self) -> Self:
-        self._client = aiodocker.Docker(url=self._host)
+        self._client = aiodocker.Docker(url=self._containers.host)
         return self
 
     async def __aexit__(
@@ -45,9 +39,7 @@ class AiodockerExec(Contender):
 
     async def create(self) -> Place:
         """Creates a container and starts it."""
-        return ExecPlace(
-            await self._start(self._hardening), "realtime" if self._runtime == "runsc" else "monotonic", self
-        )
+        return ExecPlace(await self._start(self._containers.host_config), self._containers.clock, self)
 
     async def destroy(self, place: Place) -> None:
         """Removes it."""
@@ -56,15 +48,15 @@ class AiodockerExec(Contender):
 
     async def start_writable(self) -> aiodocker.containers.DockerContainer:
         """Starts a container with a writable root: into a read-only one the engine copies no archive."""
-        return await self._start({**self._hardening, **WRITABLE})
+        return await self._start(self._containers.writable)
 
     async def _start(self, settings: Mapping[str, Any]) -> aiodocker.containers.DockerContainer:
         container = await self._client.containers.create(
             {
-                "Image": self._image,
+                "Image": self._containers.image,
                 "Cmd": ["sleep", str(LIFETIME)],
-                "User": "1000:1000",
-                "Labels": {LABEL: ""},
+                "User": USER,
+                "Labels": self._containers.labels,
                 "HostConfig": dict(settings),
             }
         )

@@ -7,36 +7,30 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Self
 
+from benchmarks.containers import LABEL, LIFETIME, USER, Containers
 from benchmarks.contender import Contender, Place, checked, lines_of
-from benchmarks.hardening import LABEL, LIFETIME
 
 
 class DockerCli(Contender):
     """Containers in which `docker exec` runs commands.
 
     Args:
-        host: The engine, as DOCKER_HOST spells it.
-        image: Their image.
-        runtime: The engine's name of their runtime.
-        hardening: HostConfig of our own containers.
+        containers: Fields of Containers.
     """
 
-    def __init__(self, *, host: str, image: str, runtime: str, hardening: Mapping[str, Any]) -> None:
-        self._docker = ["docker", "--host", host]
-        self._image = image
-        self._options = [*_options(hardening), "--runtime", runtime]
+    def __init__(self, *, containers: Mapping[str, Any]) -> None:
+        self._containers = Containers(**containers)
+        self._docker = ["docker", "--host", self._containers.host]
 
     async def __aenter__(self) -> Self:
         await checked(*self._docker, "version")
         return self
 
     async def create(self) -> Place:
-        """Creates a container and starts it: `docker run --detach`."""
-        container = (
-            (await checked(*self._docker, "create", *self._options, self._image, "sleep", str(LIFETIME)))
-            .decode()
-            .strip()
-        )
+        """Creates a container and starts it."""
+        options = _options(self._containers)
+        created = await checked(*self._docker, "create", *options, self._containers.image, "sleep", str(LIFETIME))
+        container = created.decode().strip()
         try:
             await checked(*self._docker, "start", container)
         except BaseException:
@@ -78,10 +72,11 @@ class _CliPlace(Place):
             await process.wait()
 
 
-def _options(hardening: Mapping[str, Any]) -> list[str]:
-    options = ["--user", "1000:1000", "--label", LABEL, "--rm", "--read-only", "--log-driver", "none"]
-    options += ["--network", "none", "--ipc", "private", "--cgroupns", "private"]
-    options += ["--pids-limit", str(hardening["PidsLimit"])]
+def _options(containers: Containers) -> list[str]:
+    hardening = containers.settings
+    options = ["--user", USER, "--label", f"{LABEL}={containers.run}", "--runtime", containers.runtime]
+    options += ["--rm", "--read-only", "--log-driver", "none", "--network", "none"]
+    options += ["--ipc", "private", "--cgroupns", "private", "--pids-limit", str(hardening["PidsLimit"])]
     options += ["--memory", str(hardening["Memory"]), "--memory-swap", str(hardening["MemorySwap"])]
     options += ["--cpus", str(hardening["NanoCpus"] / 1e9)]
     for name in hardening["CapDrop"]:

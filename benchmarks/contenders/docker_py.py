@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import docker
 
+from benchmarks.containers import LIFETIME, USER, Containers
 from benchmarks.contender import Contender, Place, lines_of
-from benchmarks.hardening import LABEL, LIFETIME, WRITABLE
 from benchmarks.threads import Threads
 
 _FILES = "/srv"
@@ -22,22 +22,17 @@ class DockerPy(Contender):
     """Containers in which docker-py runs execs.
 
     Args:
-        host: The engine, as DOCKER_HOST spells it.
-        image: Their image.
-        runtime: The engine's name of their runtime.
-        hardening: HostConfig of our own containers.
+        containers: Fields of Containers.
     """
 
     package = "docker"
 
-    def __init__(self, *, host: str, image: str, runtime: str, hardening: Mapping[str, Any]) -> None:
-        self._host = host
-        self._image = image
-        self._hardening = {**hardening, "Runtime": runtime}
+    def __init__(self, *, containers: Mapping[str, Any]) -> None:
+        self._containers = Containers(**containers)
         self._threads = Threads()
 
     async def __aenter__(self) -> Self:
-        self._api = docker.APIClient(base_url=self._host, version="auto", num_pools=Threads.COUNT)
+        self._api = docker.APIClient(base_url=self._containers.host, version="auto", num_pools=Threads.COUNT)
         return self
 
     async def __aexit__(
@@ -49,7 +44,7 @@ class DockerPy(Contender):
     async def create(self) -> Place:
         """Creates a container and starts it."""
         return _DockerPyPlace(
-            self._api, self._threads, await self._threads.run(lambda: self._start(self._hardening)), self
+            self._api, self._threads, await self._threads.run(lambda: self._start(self._containers.host_config)), self
         )
 
     async def destroy(self, place: Place) -> None:
@@ -60,12 +55,12 @@ class DockerPy(Contender):
 
     async def start_writable(self) -> str:
         """Starts a container with a writable root."""
-        return await self._threads.run(lambda: self._start({**self._hardening, **WRITABLE}))
+        return await self._threads.run(lambda: self._start(self._containers.writable))
 
     def _start(self, settings: Mapping[str, Any]) -> str:
         command = ["sleep", str(LIFETIME)]
         created = self._api.create_container(
-            self._image, command, user="1000:1000", labels={LABEL: ""}, host_config=dict(settings)
+            self._containers.image, command, user=USER, labels=self._containers.labels, host_config=dict(settings)
         )
         container: str = created["Id"]
         self._api.start(container)

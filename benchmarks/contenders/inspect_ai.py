@@ -10,45 +10,45 @@ from types import TracebackType
 from typing import Any, Self
 
 from inspect_ai.util._concurrency import init_concurrency
+from inspect_ai.util._sandbox.docker.cleanup import project_cleanup_startup
 from inspect_ai.util._sandbox.docker.docker import DockerSandboxEnvironment
 from inspect_ai.util._subprocess import init_max_subprocesses
 
+from benchmarks.containers import LIFETIME, USER, Containers
 from benchmarks.contender import Contender, Place, Unsupported, checked
-from benchmarks.hardening import LABEL, LIFETIME
 
 _TASK = "benchmark"
 _IN_FLIGHT = 64
 
 
 class InspectAi(Contender):
-    """Sandboxes.
+    """Sandboxes. The check of the engine's version that a task begins with is left out: older ones serve, too.
 
     Args:
-        host: The engine, as DOCKER_HOST spells it.
-        image: Their image.
-        runtime: The engine's name of their runtime.
-        hardening: HostConfig of our own containers.
+        containers: Fields of Containers.
     """
 
-    package = "inspect_ai"
+    package = "inspect_ai.util"
 
-    def __init__(self, *, host: str, image: str, runtime: str, hardening: Mapping[str, Any]) -> None:
+    def __init__(self, *, containers: Mapping[str, Any]) -> None:
+        self._containers = Containers(**containers)
+        hardening = self._containers.settings
         service = {
-            "image": image,
+            "image": self._containers.image,
             "x-local": True,
-            "runtime": runtime,
+            "runtime": self._containers.runtime,
             "command": ["sleep", str(LIFETIME)],
             "init": True,  # without it `compose down` waits ten seconds for `sleep`
-            "labels": {LABEL: ""},
-            "user": "1000:1000",
+            "labels": self._containers.labels,
+            "user": USER,
             "cap_drop": hardening["CapDrop"],
             "security_opt": hardening["SecurityOpt"],
-            "read_only": True,
+            "read_only": False,  # it copies archives into the container
             "tmpfs": [f"{path}:{settings}" for path, settings in hardening["Tmpfs"].items()],
             "network_mode": hardening["NetworkMode"],
             "pids_limit": hardening["PidsLimit"],
             "mem_limit": hardening["Memory"],
-            "working_dir": "/tmp",
+            "working_dir": "/var/tmp",
         }
         self._compose = json.dumps({"services": {"default": service}})  # which is YAML, too
 
@@ -62,7 +62,7 @@ class InspectAi(Contender):
         self._directory = tempfile.TemporaryDirectory(prefix="bench-")
         self._file = Path(self._directory.name) / "compose.yaml"
         self._file.write_text(self._compose)
-        await DockerSandboxEnvironment.task_init(_TASK, str(self._file))
+        project_cleanup_startup()
         return self
 
     async def __aexit__(

@@ -13,8 +13,8 @@ from typing import Any, Self
 import docker
 from llm_sandbox import SandboxSession
 
+from benchmarks.containers import LIFETIME, USER, Containers
 from benchmarks.contender import Contender, Place, lines_of
-from benchmarks.hardening import LABEL, LIFETIME
 from benchmarks.threads import Threads
 
 _FILES = "/srv"
@@ -24,24 +24,21 @@ class LlmSandbox(Contender):
     """Sessions.
 
     Args:
-        host: The engine, as DOCKER_HOST spells it.
-        image: Their image.
-        runtime: The engine's name of their runtime.
-        hardening: HostConfig of our own containers, of which it takes what docker-py has names for.
+        containers: Fields of Containers; of the settings it takes what docker-py has names for.
     """
 
     package = "llm_sandbox"
 
-    def __init__(self, *, host: str, image: str, runtime: str, hardening: Mapping[str, Any]) -> None:
-        self._host = host
-        self._image = image
+    def __init__(self, *, containers: Mapping[str, Any]) -> None:
+        self._containers = Containers(**containers)
+        hardening = self._containers.settings
         self._settings = {
             "command": ["sleep", str(LIFETIME)],
-            "labels": {LABEL: ""},
+            "labels": self._containers.labels,
             "tty": False,
-            "user": "1000:1000",
-            "runtime": runtime,
-            "auto_remove": False,  # it stops a container, and then removes it
+            "user": USER,
+            "runtime": self._containers.runtime,
+            "init": True,  # without it closing waits ten seconds for `sleep`
             "cap_drop": hardening["CapDrop"],
             "security_opt": hardening["SecurityOpt"],
             "read_only": False,  # it copies archives into the container
@@ -55,7 +52,7 @@ class LlmSandbox(Contender):
         self._threads = Threads()
 
     async def __aenter__(self) -> Self:
-        self._client = docker.DockerClient(base_url=self._host, version="auto", max_pool_size=Threads.COUNT)
+        self._client = docker.DockerClient(base_url=self._containers.host, version="auto", max_pool_size=Threads.COUNT)
         return self
 
     async def __aexit__(
@@ -69,7 +66,7 @@ class LlmSandbox(Contender):
         session = SandboxSession(
             client=self._client,
             lang="python",
-            image=self._image,
+            image=self._containers.image,
             keep_template=True,
             skip_environment_setup=True,
             workdir=_FILES,
@@ -79,7 +76,7 @@ class LlmSandbox(Contender):
         return _SessionPlace(session, self._threads)
 
     async def destroy(self, place: Place) -> None:
-        """Closes the session, whose container ends when it is killed: `sleep` takes no SIGTERM as process 1."""
+        """Closes the session."""
         assert isinstance(place, _SessionPlace)
         await self._threads.run(place.session.close)
 

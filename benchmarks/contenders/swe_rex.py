@@ -14,8 +14,8 @@ import swerex
 from swerex.deployment.docker import DockerDeployment
 from swerex.runtime.abstract import Command
 
+from benchmarks.containers import LABEL, USER, Containers
 from benchmarks.contender import Contender, Place, Unsupported, checked
-from benchmarks.hardening import LABEL
 
 _IMAGE = "agentic-isolation-benchmark/swe-rex"
 _LIBRARY = "/opt/swe-rex"
@@ -26,18 +26,18 @@ class SweRex(Contender):
     """Deployments, in an image that has its server: without a registry it is made of the given one.
 
     Args:
-        host: The engine, as DOCKER_HOST spells it.
-        image: Their image.
-        runtime: The engine's name of their runtime.
-        hardening: HostConfig of our own containers. In place of no network they have one: their server needs it.
+        containers: Fields of Containers. In place of no network they have one: their server needs it.
     """
 
-    package = "swerex"
+    package = "swerex.deployment.docker"
 
-    def __init__(self, *, host: str, image: str, runtime: str, hardening: Mapping[str, Any]) -> None:
-        self._docker = ["docker", "--host", host]
-        self._image = image
-        self._options = ["--runtime", runtime, "--label", LABEL, "--user", "1000:1000", "--read-only"]
+    def __init__(self, *, containers: Mapping[str, Any]) -> None:
+        self._containers = Containers(**containers)
+        hardening = self._containers.settings
+        self._label = f"{LABEL}={self._containers.run}"
+        self._docker = ["docker", "--host", self._containers.host]
+        self._options = ["--runtime", self._containers.runtime, "--label", self._label]
+        self._options += ["--user", USER, "--read-only"]
         self._options += ["--pids-limit", str(hardening["PidsLimit"]), "--memory", str(hardening["Memory"])]
         self._options += ["--cpus", str(hardening["NanoCpus"] / 1e9), "--cap-drop", "ALL"]
         self._options += ["--security-opt", "no-new-privileges", "--tmpfs", "/tmp", "--env", "HOME=/tmp"]
@@ -45,13 +45,14 @@ class SweRex(Contender):
     async def __aenter__(self) -> Self:
         logging.disable(logging.WARNING)
         ours = f"{sys.version_info.major}.{sys.version_info.minor}"
-        theirs = await checked(*self._docker, "run", "--rm", self._image, "python3", "--version")
+        theirs = await checked(*self._docker, "run", "--rm", self._containers.image, "python3", "--version")
         if f" {ours}." not in theirs.decode():
             raise Unsupported(f"is installed here for Python {ours}, and the image has{theirs.decode()[6:].strip()}")
-        container = (await checked(*self._docker, "create", "--label", LABEL, self._image, "true")).decode().strip()
+        created = await checked(*self._docker, "create", "--label", self._label, self._containers.image, "true")
+        container = created.decode().strip()
         try:
             await self._install(container)
-            changes = ["--change", f"ENV PYTHONPATH={_LIBRARY}"]
+            changes = ["--change", f"ENV PYTHONPATH={_LIBRARY}", "--change", f"LABEL {self._label}"]
             await checked(*self._docker, "commit", *changes, container, _IMAGE)
         finally:
             await checked(*self._docker, "rm", container)
