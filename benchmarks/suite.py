@@ -70,8 +70,10 @@ class Suite:
         for measure in measures:
             for name, worker in self._workers.items():
                 self._say(f"profiling {measure}: {name}")
+                home = directory / name.replace("/", "-") / measure
+                home.mkdir(parents=True)
                 try:
-                    written = await profile(worker, measure, self._scale, directory / name.replace("/", "-") / measure)
+                    written = await profile(worker, measure, self._scale, home)
                 except Missing as missing:
                     self._say(f"{name}, {measure}: {missing}")
                 else:
