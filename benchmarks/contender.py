@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
+
+Ask = Callable[[str], Awaitable[str]]
+"""Writes a line to a command, and returns the line that comes back."""
 
 
 class Unsupported(Exception):  # noqa: N818 - an answer, not a fault
@@ -36,6 +40,10 @@ class Place:
     async def bulk(self, command: Sequence[str]) -> int:
         """Runs a command, takes all its output, and returns how many bytes that was."""
         raise Unsupported("does not stream")
+
+    def conversation(self, command: Sequence[str]) -> AbstractAsyncContextManager[Ask]:
+        """Runs a command that answers each line of its input with one of its output; left, it is killed."""
+        raise Unsupported("takes no input")
 
     async def write(self, path: str, content: bytes) -> None:
         """Writes a file."""

@@ -37,6 +37,8 @@ METRICS: Mapping[str, Metric] = {
     "per_second_64": Metric("commands per second, 64 in flight", "/s", higher=True, references=_ANYTHING),
     "first_line_ms": Metric("a command's first line", "ms", references=_ANYTHING),
     "line_ms": Metric("each line of a stream, from its print to the client", "ms", references=_ANYTHING),
+    "clock_ahead_ms": Metric("by how much the place's clock is ahead", "ms"),
+    "clock_within_ms": Metric("how exactly that is known", "ms"),
     "bulk_mib_s": Metric("bulk standard output", "MiB/s", higher=True, references=_ANYTHING),
     "file_ms": Metric("a file of 1 MiB, written and read", "ms", references=_COLD),
     "write_mib_s": Metric("a large file, written", "MiB/s", higher=True, references=_COLD),

@@ -47,7 +47,7 @@ def write(path: Path, content: Mapping[str, object]) -> None:
 def show(figures: Figures, missing: Mapping[str, Mapping[str, str]], console: Console) -> None:
     """Prints figures, goals, and who is missing."""
     console.print(_figures(figures))
-    console.print(_goals(outcomes(figures)))
+    console.print(_goals([outcome for outcome in outcomes(figures) if outcome.goal.metric in figures]))
     for contender, reasons in missing.items():
         for measure, why in reasons.items():
             if not measure or not why.startswith("unsupported"):

@@ -56,6 +56,8 @@ def roster(engine: EngineHere | None, run: str) -> Iterator[Entry]:
         for way in ("served", "embedded"):
             arguments = {"runtime": place, "served": way == "served"}
             yield Entry(f"{way}/{place}", f"{_CONTENDERS}.ours", "Ours", arguments, environment=environment)
+        pool = {"runtime": place}
+        yield Entry(f"pool/{place}", f"{_CONTENDERS}.pooled", "Pooled", pool, environment=environment)
     if engine is None:
         return
     settings = settings_like_ours(engine.image, engine.cpus)

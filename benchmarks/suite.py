@@ -83,11 +83,10 @@ class Suite:
         """Takes measures."""
         for name, measure in measures.items():
             rounds = getattr(self._scale, measure.rounds) if measure.rounds else 1
-            left = [entry.name for entry in self._entries if matches(entry.name, measure.contenders)]
+            asked = [name for name in self._workers if matches(name, measure.contenders)]
+            left = [name for name in asked if not matches(name, measure.without)]
             for number in range(rounds):
                 for contender in list(left):
-                    if contender not in self._workers:
-                        continue
                     self._say(f"{name}, round {number + 1} of {rounds}: {contender}")
                     try:
                         self.results.add(contender, await self._workers[contender].turn(name, self._scale))

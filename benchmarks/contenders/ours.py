@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from agentic_isolation import AgenticWorkspace, Output, OutputSource, SecurityConfig
-from benchmarks.contender import Contender, Place, Unsupported
+from benchmarks.contender import Ask, Contender, Place, Unsupported
 from benchmarks.contenders.ours_processes import processes_of
 from benchmarks.contenders.service_process import ServiceProcess
 
@@ -27,7 +28,7 @@ class Ours(Contender):
     package = "agentic_isolation"
 
     def __init__(self, *, runtime: str, served: bool) -> None:
-        self._runtime = runtime
+        self.runtime = runtime
         self._served = served
         self._service: ServiceProcess | None = None
         self._another: ServiceProcess | None = None
@@ -52,6 +53,11 @@ class Ours(Contender):
             if self._service is not None:
                 await self._service.stop()
 
+    @property
+    def target(self) -> str | None:
+        """Address of its service; None: embedded."""
+        return self._service.target if self._service else None
+
     def configuration(self) -> str:
         """Returns what the service is configured with, in TOML."""
         return ""
@@ -60,10 +66,10 @@ class Ours(Contender):
         """Makes a workspace."""
         return OurPlace(
             await AgenticWorkspace.create(
-                provider="local" if self._runtime == "local" else "docker",
-                security=None if self._runtime == "local" else SecurityConfig(use_gvisor=self._runtime == "gvisor"),
+                provider="local" if self.runtime == "local" else "docker",
+                security=None if self.runtime == "local" else SecurityConfig(use_gvisor=self.runtime == "gvisor"),
                 lease=_LEASE,
-                target=self._service.target if self._service else None,
+                target=self.target,
             )
         )
 
@@ -81,7 +87,7 @@ class Ours(Contender):
     async def processes(self, place: Place) -> Mapping[str, Sequence[int]]:
         """Returns the processes of a workspace: guest, shim, bridge, and the engine's."""
         assert isinstance(place, OurPlace)
-        return await processes_of(place.workspace.id, self._runtime, self.service_pid())
+        return await processes_of(place.workspace.id, self.runtime, self.service_pid())
 
     async def start_service(self) -> None:
         """Starts another service."""
@@ -122,6 +128,17 @@ class OurPlace(Place):
                 if isinstance(event, Output) and event.source is OutputSource.STDOUT
             ]
         )
+
+    @contextlib.asynccontextmanager
+    async def conversation(self, command: Sequence[str]) -> AsyncGenerator[Ask, None]:
+        async with await self.workspace.start(list(command)) as process:
+            lines = process.lines()
+
+            async def ask(question: str) -> str:
+                await process.write(f"{question}\n")
+                return await anext(lines)
+
+            yield ask
 
     async def write(self, path: str, content: bytes) -> None:
         await self.workspace.write_file(path, content)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.contender import Stage
-from benchmarks.measures import commands, crowd, files, lifecycle, memory, output, startup, streams
+from benchmarks.measures import clock, commands, crowd, files, lifecycle, memory, output, startup, streams
 from benchmarks.scale import Scale
 
 Samples = Mapping[str, Sequence[float]]
@@ -20,22 +20,27 @@ class Measure:
     turn: Turn
     contenders: tuple[str, ...] = ("*",)
     """Patterns of the names of those that it makes sense for."""
+    without: tuple[str, ...] = ()
+    """Patterns of those among them for which it makes none."""
     rounds: str = "rounds"
-    """Field of Scale with their number; empty: one."""
+    """Field of Scale with the number of rounds; empty: one."""
 
 
 _OURS = ("served/*",)
+_POOLS = ("pool/*",)
+"""Their workspaces are like any other, once they are there."""
 _PACKAGES = ("served/local", "aiodocker/runc", "docker-py/*", "llm-sandbox/*", "swe-rex/*", "inspect-ai/*")
 
 MEASURES: Mapping[str, Measure] = {
     "lifecycle": Measure(lifecycle.turn),
-    "execute": Measure(commands.execute),
-    "rate": Measure(commands.rates),
-    "first-line": Measure(output.first_line),
-    "lines": Measure(output.lines),
-    "bulk": Measure(output.bulk, rounds="few_rounds"),
-    "file": Measure(files.small),
-    "large-file": Measure(files.large, rounds="few_rounds"),
+    "execute": Measure(commands.execute, without=_POOLS),
+    "rate": Measure(commands.rates, without=_POOLS),
+    "first-line": Measure(output.first_line, without=_POOLS),
+    "lines": Measure(output.lines, without=_POOLS),
+    "clock": Measure(clock.turn, ("served/*",), rounds=""),
+    "bulk": Measure(output.bulk, without=_POOLS, rounds="few_rounds"),
+    "file": Measure(files.small, without=_POOLS),
+    "large-file": Measure(files.large, without=_POOLS, rounds="few_rounds"),
     "memory": Measure(memory.turn, _OURS, rounds=""),
     "crowd": Measure(crowd.turn, _OURS, rounds=""),
     "streams": Measure(streams.turn, _OURS, rounds=""),
