@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 import time
@@ -45,16 +44,16 @@ def main() -> None:
     )
     run.add_argument("--json", type=Path, metavar="FILE", help="where to write the document (build/bench/TIME.json)")
     run.set_defaults(scale="full")
-    rendered = commands.add_parser("render", help="print a document as Markdown")
-    rendered.add_argument("file", type=Path)
+    rendered = commands.add_parser("render", help="print documents, of one run or of parts of one, as Markdown")
+    rendered.add_argument("files", type=Path, nargs="+")
     rendered.add_argument("--summary", action="store_true", help="only what README.md shows")
-    shown = commands.add_parser("show", help="print a document as a table")
-    shown.add_argument("file", type=Path)
+    shown = commands.add_parser("show", help="print documents as a table")
+    shown.add_argument("files", type=Path, nargs="+")
     arguments = parser.parse_args(_with_default(sys.argv[1:]))
     if arguments.command == "render":
-        print(render.markdown(json.loads(arguments.file.read_text()), summary=arguments.summary))
+        print(render.markdown(report.read(arguments.files), summary=arguments.summary))
     elif arguments.command == "show":
-        document = json.loads(arguments.file.read_text())
+        document = report.read(arguments.files)
         report.show(figures_from_json(document), document["missing"], Console(width=160))
     else:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -90,7 +89,7 @@ async def _measure(arguments: argparse.Namespace, name: str, engine: EngineHere 
     scale = SCALES[arguments.scale]
     about = {
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["make bench", *(["BENCH_ARGS='" + " ".join(sys.argv[1:]) + "'"] if sys.argv[1:] else [])]),
+        "command": _command(arguments),
         "scale": arguments.scale,
         "scale_settings": asdict(scale),
         "machine": machine.machine_description(),
@@ -121,6 +120,14 @@ async def _suite(
     finally:
         if engine is not None:
             await machine.sweep(engine, name)
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """Returns how to repeat it."""
+    options = [] if arguments.scale == "full" else [f"--{arguments.scale}"]
+    options += [f"--only {pattern}" for pattern in arguments.only or ()]
+    options += [f"--contenders {pattern}" for pattern in arguments.contenders or ()]
+    return f'make bench BENCH_ARGS="{" ".join(options)}"' if options else "make bench"
 
 
 def _log(name: str) -> Path:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.goals import outcomes
 from benchmarks.metrics import METRICS
 from benchmarks.report import amount, asked_and_found, rows
-from benchmarks.results import figures_from_json
+from benchmarks.results import Figures, figures_from_json
+
+_SIDE_BY_SIDE = {
+    "create_ms": "create",
+    "execute_ms": "`true`",
+    "per_second_16": "`true`, 16 in flight",
+    "first_line_ms": "first line",
+    "line_ms": "each line",
+    "bulk_mib_s": "bulk stdout",
+    "file_ms": "1 MiB there and back",
+}
+"""Metrics of the short table, with their headings."""
 
 
 def markdown(document: Mapping[str, Any], *, summary: bool) -> str:
     """Returns the goals' table, and without `summary` all figures too, with what they were taken on and how."""
     figures = figures_from_json(document)
     lines = [_taken_on(document), "", *_table(("Goal", "Asked", "Found", ""), map(asked_and_found, outcomes(figures)))]
+    lines += ["", *_side_by_side(figures)]
     if not summary:
         cells = []
         before = ""
@@ -25,6 +37,18 @@ def markdown(document: Mapping[str, Any], *, summary: bool) -> str:
             cells.append((title, contender, f"{amount(figure.median)} {METRICS[metric].unit}", p95, compared))
         lines += ["", *_table(("Measure", "Contender", "Median", "p95", "Against the reference"), cells)]
     return "\n".join(lines)
+
+
+def _side_by_side(figures: Figures) -> list[str]:
+    """Returns the table with a row for each contender: what one looks for first."""
+    shown = [metric for metric in _SIDE_BY_SIDE if metric in figures]
+    contenders = dict.fromkeys(contender for metric in shown for contender in figures[metric])
+    headings = ["", *(f"{_SIDE_BY_SIDE[metric]}, {METRICS[metric].unit}" for metric in shown)]
+    cells = []
+    for contender in contenders:
+        found = [figures[metric].get(contender) for metric in shown]
+        cells.append([contender, *("" if figure is None else amount(figure.median) for figure in found)])
+    return _table(headings, cells)
 
 
 def _taken_on(document: Mapping[str, Any]) -> str:
@@ -40,6 +64,6 @@ def _taken_on(document: Mapping[str, Any]) -> str:
     return "; ".join(words) + "."
 
 
-def _table(headings: tuple[str, ...], cells: Any) -> list[str]:
+def _table(headings: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
     lines = [f"| {' | '.join(headings)} |", f"| {' | '.join('---' for _ in headings)} |"]
     return lines + [f"| {' | '.join(row)} |" for row in cells]

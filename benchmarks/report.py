@@ -44,6 +44,18 @@ def write(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def read(paths: Sequence[Path]) -> dict[str, Any]:
+    """Returns a document, or those of parts of a run as one: what they were taken with is the first one's."""
+    documents = [json.loads(path.read_text()) for path in paths]
+    together: dict[str, Any] = {**documents[0], "figures": {}, "missing": {}}
+    for found in documents:
+        for metric, contenders in found["figures"].items():
+            together["figures"].setdefault(metric, {}).update(contenders)
+        for contender, reasons in found["missing"].items():
+            together["missing"].setdefault(contender, {}).update(reasons)
+    return together
+
+
 def show(figures: Figures, missing: Mapping[str, Mapping[str, str]], console: Console) -> None:
     """Prints figures, goals, and who is missing."""
     console.print(_figures(figures))

@@ -74,8 +74,9 @@ Figures = Mapping[str, Mapping[str, Figure]]
 def figures_from_json(document: Mapping[str, Any]) -> dict[str, dict[str, Figure]]:
     """Returns the figures of a document that report.document has made."""
     return {
-        metric: {contender: Figure(**figure) for contender, figure in contenders.items()}
-        for metric, contenders in document["figures"].items()
+        metric: {contender: Figure(**figure) for contender, figure in document["figures"][metric].items()}
+        for metric in METRICS
+        if metric in document["figures"]
     }
 
 
