@@ -46,12 +46,17 @@ def main() -> None:
     run.set_defaults(scale="full")
     rendered = commands.add_parser("render", help="print documents, of one run or of parts of one, as Markdown")
     rendered.add_argument("files", type=Path, nargs="+")
+    rendered.add_argument("--into", type=Path, metavar="PAGE", help="put it between the markers of a page")
     rendered.add_argument("--summary", action="store_true", help="only what README.md shows")
     shown = commands.add_parser("show", help="print documents as a table")
     shown.add_argument("files", type=Path, nargs="+")
     arguments = parser.parse_args(_with_default(sys.argv[1:]))
     if arguments.command == "render":
-        print(render.markdown(report.read(arguments.files), summary=arguments.summary))
+        text = render.markdown(report.read(arguments.files), summary=arguments.summary)
+        if arguments.into is None:
+            print(text)
+        else:
+            render.put_into(arguments.into, text)
     elif arguments.command == "show":
         document = report.read(arguments.files)
         report.show(figures_from_json(document), document["missing"], Console(width=160))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.goals import outcomes
@@ -10,6 +11,8 @@ from benchmarks.metrics import METRICS
 from benchmarks.report import amount, asked_and_found, rows
 from benchmarks.results import Figures, figures_from_json
 
+BEGIN = "<!-- figures: python -m benchmarks render --into -->"
+END = "<!-- end of figures -->"
 _SIDE_BY_SIDE = {
     "create_ms": "create",
     "execute_ms": "`true`",
@@ -37,6 +40,20 @@ def markdown(document: Mapping[str, Any], *, summary: bool) -> str:
             cells.append((title, contender, f"{amount(figure.median)} {METRICS[metric].unit}", p95, compared))
         lines += ["", *_table(("Measure", "Contender", "Median", "p95", "Against the reference"), cells)]
     return "\n".join(lines)
+
+
+def put_into(path: Path, text: str) -> None:
+    """Puts Markdown between a page's markers, in place of what an earlier run has left there.
+
+    Raises:
+        ValueError: The page has no place for it.
+    """
+    page = path.read_text()
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{path} has no place for figures: put {BEGIN} and {END} where they should be")
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def _side_by_side(figures: Figures) -> list[str]:

@@ -82,7 +82,8 @@ def comparison(metric: str, figure: Figure, reference: Figure | None) -> str:
         return ""
     times = ratio(figure.rounds, reference.rounds)
     if METRICS[metric].higher:
-        return f"{times:.2g} times as many" if times < 10 else f"{times:.0f} times as many"
+        words = "times as many" if METRICS[metric].unit == "/s" else "times as much"
+        return f"{times:.2g} {words}" if times < 10 else f"{times:.0f} {words}"
     if times == 0:
         return ""
     if times <= 1:
