@@ -10,8 +10,8 @@ from benchmarks.scale import Scale
 from benchmarks.timing import at_most
 
 _AT_A_TIME = 8
-_WARMUP = 10
-"""Workspaces before, for what a service takes once and not for each."""
+_FIRST = 10
+"""Workspaces that are there before, for what a service takes once and not for each."""
 
 
 async def turn(stage: Stage, scale: Scale) -> dict[str, list[float]]:
@@ -25,13 +25,8 @@ async def turn(stage: Stage, scale: Scale) -> dict[str, list[float]]:
         places.append(place)
         await place.execute(["true"])
 
-    async def remove(count: int) -> None:
-        gone = [places.pop() for _ in range(min(count, len(places)))]
-        await at_most(_AT_A_TIME, [partial(contender.destroy, place) for place in gone])
-
     try:
-        await at_most(_AT_A_TIME, [add] * min(_WARMUP, scale.workspaces))
-        await remove(_WARMUP)
+        await at_most(_AT_A_TIME, [add] * _FIRST)
         before = memory_of(service)
         await at_most(_AT_A_TIME, [add] * scale.workspaces)
         after = memory_of(service)
@@ -39,11 +34,11 @@ async def turn(stage: Stage, scale: Scale) -> dict[str, list[float]]:
             "service_pss_kib": [(after.proportional - before.proportional) / scale.workspaces],
             "service_rss_kib": [(after.resident - before.resident) / scale.workspaces],
         }
-        for place in places[:_WARMUP]:
+        for place in places[:_FIRST]:
             for kind, pids in (await contender.processes(place)).items():
                 memory = memory_of(*pids)
                 figures.setdefault(f"{kind}_rss_kib", []).append(memory.resident)
                 figures.setdefault(f"{kind}_pss_kib", []).append(memory.proportional)
         return figures
     finally:
-        await remove(len(places))
+        await at_most(_AT_A_TIME, [partial(contender.destroy, place) for place in places])
