@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .SILENT:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-go test-python test-chaos test-local chaos engine-up engine-down lint lint-python lint-proto lint-go format proto bench fuzz wheel clean
+.PHONY: help setup demo test test-go test-python test-chaos test-local chaos engine-up engine-down lint lint-python lint-proto lint-go format proto bench bench-peers fuzz wheel clean
 
 help: ## List the targets
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -90,8 +90,11 @@ format: setup ## Format Python and Go, and fix what ruff can fix
 proto: build/proto-tools/.installed ## Regenerate agentic_isolation/v1/ from proto/
 	$(call generate,.)
 
-bench: setup ## Measure a command's latency and rate next to a plain asyncio subprocess
+bench: setup build/bench/.installed ## Measure it side by side with what people use now: BENCH_ARGS="--quick" in two minutes, --help for more
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-peers: setup ## Install what is measured beside it, each into build/bench/peers/; else bench does when it comes to it
+	$(BIN)/python -m benchmarks.peers
 
 fuzz: setup ## Fuzz the guest's parsers for FUZZTIME (20s) each
 	cd guest && for package in $$($(GO) list ./...); do \
@@ -123,6 +126,11 @@ $(VENV)/.installed: pyproject.toml hatch_build.py agentic_isolation/_version.py
 
 $(GUEST_BIN)/.stamp: $(VENV)/.installed $(GUEST_SOURCES)
 	$(BIN)/python hatch_build.py >/dev/null
+	touch $@
+
+build/bench/.installed: $(VENV)/.installed
+	mkdir -p build/bench
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@
 
 build/proto-tools/.installed: Makefile

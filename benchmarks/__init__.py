@@ -1,1 +1,1 @@
-"""Measurements, side by side with what a user would pick instead. `make bench` runs them."""
+"""Measurements, side by side with what people use now. `make bench` runs them; docs/performance.md explains them."""
