@@ -133,6 +133,7 @@ __all__ = [
     "OutputSource",
     "OutputStream",
     "PathEscapesError",
+    "PoolInfo",
     "PreconditionError",
     "Process",
     "ProcessEvent",
