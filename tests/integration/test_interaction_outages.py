@@ -86,7 +86,7 @@ async def test_transfers_are_whole_over_a_path_that_breaks(
     for number in range(4):
         (source / str(number)).write_bytes(CONTENT[number << 17 : (number + 1) << 17])
     path.delay = 0.01
-    async with breaking(path, seed=2, pause=0.6):
+    async with breaking(path, seed=2, pause=0.2):
         for _ in range(4):
             await ws.upload(source, "there")
             await ws.download("there", tmp_path / "back")

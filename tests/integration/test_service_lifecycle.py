@@ -179,7 +179,7 @@ async def test_killed_service_leaves_nothing_after_the_leases(directory: Path, s
 async def _nothing_left(directory: Path, mark: str) -> None:
     await eventually(lambda: not mentioning(mark), "the commands are gone")
     await eventually(lambda: not belonging_to(directory), "the guests are gone")
-    await eventually(lambda: not list(directory.glob("**/ws-*")), "the workspaces are gone")
+    await eventually(lambda: not list((directory / "state/w").glob("ws-*")), "the workspaces are gone")
     await eventually(lambda: not list(directory.glob("agentic-isolation-*")), "temporary state is gone")
 
 
@@ -198,7 +198,7 @@ async def test_killed_service_is_followed_by_another_one(directory: Path) -> Non
                 )
                 assert result.stdout.head == b"hi\n"
                 await stub.DestroyWorkspace(pb.DestroyWorkspaceRequest(workspace_id=workspace.workspace_id))
-        await eventually(lambda: not list(directory.glob("**/ws-*")), "the first one's workspace is gone")
+        await eventually(lambda: not list((directory / "state/w").glob("ws-*")), "the first one's workspace is gone")
 
 
 @pytest.fixture
