@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
@@ -73,8 +74,9 @@ async def test_memory_that_was_used_up_while_no_service_was_there(engine: Engine
     with PlaceMaker("gvisor", directory, *ids, service_id=service_id, memory=MEMORY) as maker:
         maker.kill()
         async with providing(directory, service_id) as unwatching:
+            # At once: an engine keeps only its last 256 events, and others use it meanwhile.
+            await asyncio.gather(*(use_up_memory(engine, unwatching, workspace_id) for workspace_id in ids))
             for workspace_id in ids:
-                await use_up_memory(engine, unwatching, workspace_id)
                 assert is_there(engine, workspace_id), "what is left of it hangs"
         async with providing(directory, service_id) as provider:
             for workspace_id in ids:
