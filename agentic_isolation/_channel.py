@@ -16,7 +16,6 @@ from google.rpc.status_pb2 import Status
 from agentic_isolation._connection import Connection
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT
 from agentic_isolation.errors import (
-    ClosedError,
     DeadlineError,
     InvalidArgumentError,
     IsolationError,
@@ -104,13 +103,13 @@ class ChannelConnection(Connection):
         except grpc.aio.AioRpcError as error:
             raise error_of(error, self.target) from error
         except grpc.aio.UsageError as error:
-            raise ClosedError(f"the connection to {self.target} is closed") from error
+            raise self.closed_error() from error
         except asyncio.CancelledError as error:
             # Closing cancels calls, whose callers nobody has cancelled.
             task = asyncio.current_task()
             if not self._closed or task is None or task.cancelling():
                 raise
-            raise ClosedError(f"the connection to {self.target} was closed meanwhile") from error
+            raise self.closed_error() from error
 
 
 class _Ending:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
 from agentic_isolation._retry import Patience, check_retry_timeout, persevere
-from agentic_isolation.errors import DeadlineError, IsolationError, UnavailableError
+from agentic_isolation.errors import ClosedError, DeadlineError, IsolationError, UnavailableError
 
 if TYPE_CHECKING:
     from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
@@ -99,6 +99,12 @@ class Connection(abc.ABC):
     async def once(self, method: Callable[..., Any], request: Any, *, timeout: float = CALL_TIMEOUT) -> Any:
         """Calls a method that answers once and must not be repeated; otherwise as `call`."""
         return await self.attempt(method, request, Patience(0, timeout))
+
+    def closed_error(self) -> ClosedError:
+        """Returns what a call is told whose connection was closed, before it or meanwhile."""
+        return ClosedError(
+            f"the connection to {self.target} is closed: so was the workspace, or the client, it was for"
+        )
 
     @abc.abstractmethod
     def stream(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:

@@ -221,7 +221,7 @@ def test_closing(ws: Workspace) -> None:
         asyncio.run(eventually(lambda: len(proc.mentioning(mark)) == TREE_SIZE, "all of it runs"))
         ws.close()
         assert not proc.mentioning(mark)
-        with pytest.raises(IsolationError, match=r"workspace|is closed"):
+        with pytest.raises(IsolationError, match="workspace"):
             command.result()
     ws.close()
     assert not exists(ws)

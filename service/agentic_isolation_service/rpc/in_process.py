@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation._connection import Connection
-from agentic_isolation.errors import ClosedError, DeadlineError
+from agentic_isolation.errors import DeadlineError
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.rpc.servicer import WorkspaceServicer
@@ -82,7 +82,7 @@ class InProcessConnection(Connection):
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
-            raise ClosedError(f"the connection to {self.target} is closed")
+            raise self.closed_error()
 
 
 @contextlib.asynccontextmanager
