@@ -27,12 +27,6 @@ _MAX_CREDIT = 4 * WINDOW
 """Bytes. More credit than the window is no guest's that grants as it consumes: it would only fill memory here."""
 
 
-_SMALL = 4 << 10
-"""Bytes."""
-_BATCH = MAX_DATA
-"""Bytes of data that are received together at most; the contract bounds its pieces of output by the same."""
-
-
 class Message(NamedTuple):
     """What a channel received: `data` of data frames, `value` of JSON frames, `number` of GAP."""
 
@@ -45,28 +39,17 @@ class Message(NamedTuple):
 class _Batch:
     """Data frames of one type that came one after the other and wait to be received together."""
 
-    __slots__ = ("pieces", "size", "type")
+    __slots__ = ("data", "type")
 
-    def __init__(self, kind: FrameType, piece: bytes) -> None:
+    def __init__(self, kind: FrameType, data: bytes) -> None:
         self.type = kind
-        self.pieces: list[bytes | bytearray] = [piece]
-        self.size = len(piece)
+        self.data: bytes | bytearray = data
 
     def add(self, piece: bytes) -> None:
-        """Takes the next piece. Small ones are joined at once: they would cost many times their size."""
-        last = self.pieces[-1]
-        if len(piece) >= _SMALL:
-            self.pieces.append(piece)
-        elif isinstance(last, bytearray):
-            last += piece
-        else:
-            self.pieces.append(bytearray(piece))
-        self.size += len(piece)
-
-    def joined(self) -> bytes:
-        """Returns all of it."""
-        first = self.pieces[0]
-        return first if len(self.pieces) == 1 and isinstance(first, bytes) else b"".join(self.pieces)
+        """Takes the next piece."""
+        if isinstance(self.data, bytes):
+            self.data = bytearray(self.data)
+        self.data += piece
 
 
 class Channel:
@@ -110,8 +93,8 @@ class Channel:
         if isinstance(message, Message):
             self._uncredited -= 1
             return message
-        self._held = message.size
-        return Message(message.type, data=message.joined())
+        self._held = len(message.data)
+        return Message(message.type, data=bytes(message.data))
 
     async def progress(self, taken: int) -> None:
         """Waits until more than `taken` bytes of what was sent have been taken, or there is something to receive."""
@@ -146,7 +129,7 @@ class Channel:
             self._post(encode(FrameType.CLOSE, self.id))
             for message in self._inbox:
                 if isinstance(message, _Batch):
-                    self._held += message.size
+                    self._held += len(message.data)
             self._consume(self._held)
             self._inbox.clear()
             self._uncredited = 0
@@ -206,7 +189,7 @@ class Channel:
     def _deliver_data(self, kind: FrameType, payload: bytes) -> None:
         # Frames that wait are joined: a slow reader gets them batched, and small ones don't cost a message each.
         last = self._inbox[-1] if self._inbox else None
-        if isinstance(last, _Batch) and last.type is kind and last.size + len(payload) <= _BATCH:
+        if isinstance(last, _Batch) and last.type is kind and len(last.data) + len(payload) <= MAX_DATA:
             last.add(payload)
         else:
             self._deliver(_Batch(kind, payload))
