@@ -17,7 +17,6 @@ from rich.console import Console
 
 from benchmarks import machine, render, report
 from benchmarks.measures import MEASURES
-from benchmarks.results import figures_from_json
 from benchmarks.roster import EngineHere, roster
 from benchmarks.scale import SCALES, Scale
 from benchmarks.suite import Suite, matches
@@ -58,8 +57,7 @@ def main() -> None:
         else:
             render.put_into(arguments.into, text)
     elif arguments.command == "show":
-        document = report.read(arguments.files)
-        report.show(figures_from_json(document), document["missing"], Console(width=160))
+        report.show(report.read(arguments.files), Console(width=160))
     else:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -106,8 +104,9 @@ async def _measure(arguments: argparse.Namespace, name: str, engine: EngineHere 
     _say("")
     took = time.monotonic() - began
     path = arguments.json or _DIRECTORY / f"{name}.json"
-    report.write(path, report.document(suite.results, about | {"seconds": round(took)}))
-    report.show(suite.results.figures(), suite.results.missing, Console(width=160))
+    document = report.document(suite.results, about | {"seconds": round(took)})
+    report.write(path, document)
+    report.show(document, Console(width=160))
     print(f"\n{took:.0f} s; written to {path}, what the contenders said to {_log(name)}")
 
 

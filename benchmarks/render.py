@@ -28,7 +28,8 @@ _SIDE_BY_SIDE = {
 def markdown(document: Mapping[str, Any], *, summary: bool) -> str:
     """Returns the goals' table, and without `summary` all figures too, with what they were taken on and how."""
     figures = figures_from_json(document)
-    lines = [_taken_on(document), "", *_table(("Goal", "Asked", "Found", ""), map(asked_and_found, outcomes(figures)))]
+    goals = map(asked_and_found, outcomes(figures, document["scale"]))
+    lines = [_taken_on(document), "", *_table(("Goal", "Asked", "Found", ""), goals)]
     lines += ["", *_side_by_side(figures)]
     if not summary:
         cells = []

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.goals import Kind, Outcome, outcomes
 from benchmarks.metrics import METRICS
-from benchmarks.results import Figure, Figures, Results, ratio
+from benchmarks.results import Figure, Figures, Results, figures_from_json, ratio
 
 FORMAT = 1
 """Of the document."""
@@ -32,7 +32,7 @@ def document(results: Results, about: Mapping[str, object]) -> dict[str, Any]:
         },
         "goals": [
             {"goal": _asked(outcome), "title": outcome.goal.title, "figure": outcome.figure, "met": outcome.met}
-            for outcome in outcomes(figures)
+            for outcome in outcomes(figures, str(about["scale"]))
         ],
         "missing": results.missing,
     }
@@ -45,8 +45,14 @@ def write(path: Path, content: Mapping[str, object]) -> None:
 
 
 def read(paths: Sequence[Path]) -> dict[str, Any]:
-    """Returns a document, or those of parts of a run as one: what they were taken with is the first one's."""
+    """Returns a document, or those of parts of a run as one: what they were taken with is the first one's.
+
+    Raises:
+        ValueError: They are of different scales.
+    """
     documents = [json.loads(path.read_text()) for path in paths]
+    if len(scales := {found["scale"] for found in documents}) > 1:
+        raise ValueError(f"these are no parts of one run: their scales are {' and '.join(sorted(scales))}")
     together: dict[str, Any] = {**documents[0], "figures": {}, "missing": {}}
     for found in documents:
         for metric, contenders in found["figures"].items():
@@ -56,11 +62,13 @@ def read(paths: Sequence[Path]) -> dict[str, Any]:
     return together
 
 
-def show(figures: Figures, missing: Mapping[str, Mapping[str, str]], console: Console) -> None:
-    """Prints figures, goals, and who is missing."""
+def show(content: Mapping[str, Any], console: Console) -> None:
+    """Prints a document's figures, goals, and who is missing."""
+    figures = figures_from_json(content)
     console.print(_figures(figures))
-    console.print(_goals([outcome for outcome in outcomes(figures) if outcome.goal.metric in figures]))
-    for contender, reasons in missing.items():
+    found = outcomes(figures, content["scale"])
+    console.print(_goals([outcome for outcome in found if outcome.goal.metric in figures]))
+    for contender, reasons in content["missing"].items():
         for measure, why in reasons.items():
             if not measure or not why.startswith("unsupported"):
                 console.print(f"{contender}{', ' if measure else ''}{measure}: missing: {why}", markup=False)

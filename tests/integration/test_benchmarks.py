@@ -48,7 +48,7 @@ async def test_measures_and_reports(tmp_path: Path) -> None:
     assert figures["line_ms"]["served/local"].count == SMOKE.lines
     assert set(figures["file_ms"]) == {"served/local"}
 
-    about = {"taken_at": "2026-01-01", "command": "make bench", "machine": MACHINE, "engine": {}}
+    about = {"taken_at": "2026-01-01", "command": "make bench", "scale": "smoke", "machine": MACHINE, "engine": {}}
     report.write(tmp_path / "run.json", report.document(results, about))
     markdown = render.markdown(json.loads((tmp_path / "run.json").read_text()), summary=False)
     assert "| a command: true | subprocess/host |" in markdown
@@ -85,9 +85,11 @@ def test_goals_are_held_against_ratios_round_by_round() -> None:
         Goal("against both", "execute_ms", "served/runc", Kind.TIMES, 0.03, both),
         Goal("absolute", "execute_ms", "served/runc", Kind.BELOW, 1, unit="ms"),
         Goal("unknown", "execute_ms", "pool/runc", Kind.BELOW, 1),
+        Goal("of many", "execute_ms", "served/runc", Kind.BELOW, 1, full_only=True),
     ]
-    found = outcomes(results.figures(), goals)
-    assert [outcome.met for outcome in found] == [True, False, True, True, None]
+    found = outcomes(results.figures(), "full", goals)
+    assert [outcome.met for outcome in found] == [True, False, True, True, None, True]
+    assert outcomes(results.figures(), "quick", goals)[-1].met is None
     assert found[0].figure == 35
     assert found[2].figure == pytest.approx(2 / 72)
 
