@@ -15,7 +15,9 @@ from agentic_isolation._version import __version__
 
 if TYPE_CHECKING:
     from agentic_isolation.changes import FileChange, FileChangeType, WatchOverflow
+    from agentic_isolation.credentials import Credentials
     from agentic_isolation.errors import (
+        AuditUnavailableError,
         BadArchiveError,
         CapacityError,
         ClosedError,
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
         IsolationError,
         IsolationUnavailableError,
         NoSpaceError,
+        NotAllowedError,
         NotARegularFileError,
         NoTerminalError,
         NotFoundError,
         OffsetError,
+        OverloadedError,
         PathEscapesError,
         PreconditionError,
         ProcessLimitError,
@@ -41,9 +45,11 @@ if TYPE_CHECKING:
         ProgramNotExecutableError,
         ProgramNotFoundError,
         ProviderUnavailableError,
+        QuotaError,
         RegistryUnavailableError,
         ResultForgottenError,
         StartError,
+        UnauthenticatedError,
         UnavailableError,
         UnsupportedError,
         UserUnavailableError,
@@ -55,6 +61,7 @@ if TYPE_CHECKING:
         WorkspaceLostError,
         WorkspaceNotADirectoryError,
         WorkspaceNotFoundError,
+        WrongReplicaError,
     )
     from agentic_isolation.files import Files, FileWatch
     from agentic_isolation.images import ImageLayer, PulledImage
@@ -96,11 +103,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgenticWorkspace",
+    "AuditUnavailableError",
     "BadArchiveError",
     "CapacityError",
     "CapturedOutput",
     "ClosedError",
     "ContentMismatchError",
+    "Credentials",
     "DeadlineError",
     "DirectoryNotEmptyError",
     "ExecuteResult",
@@ -127,11 +136,13 @@ __all__ = [
     "NoSpaceError",
     "NoTerminalError",
     "NotARegularFileError",
+    "NotAllowedError",
     "NotFoundError",
     "OffsetError",
     "Output",
     "OutputSource",
     "OutputStream",
+    "OverloadedError",
     "PathEscapesError",
     "PoolInfo",
     "PreconditionError",
@@ -145,6 +156,7 @@ __all__ = [
     "ProviderInfo",
     "ProviderUnavailableError",
     "PulledImage",
+    "QuotaError",
     "RegistryUnavailableError",
     "ResourceLimits",
     "ResourceUsage",
@@ -159,6 +171,7 @@ __all__ = [
     "TerminationCause",
     "TransferProgress",
     "TransferSummary",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedError",
     "UserUnavailableError",
@@ -176,11 +189,13 @@ __all__ = [
     "WorkspaceNotADirectoryError",
     "WorkspaceNotFoundError",
     "WorkspaceState",
+    "WrongReplicaError",
     "__version__",
 ]
 
 _HOMES = (
     "agentic_isolation.errors",
+    "agentic_isolation.credentials",
     "agentic_isolation.models",
     "agentic_isolation.runs",
     "agentic_isolation.transfer",

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from agentic_isolation import _convert_interaction as convert
 from agentic_isolation._connection import Connection
 from agentic_isolation._outbox import Outbox
+from agentic_isolation._retry import PASSING
 from agentic_isolation.errors import ClosedError, InvalidArgumentError, IsolationError, UnavailableError
 from agentic_isolation.interaction import AttachEvent, InputProgress, TerminalSize
 from agentic_isolation.runs import Exited, Gap, Output, Started, Termination
@@ -24,7 +25,7 @@ Event = Output | Gap | Exited
 
 
 class Attachment:
-    """Reads and writes one process. A call that ends with UnavailableError is followed by another one.
+    """Reads and writes one process. A call that ends with what is PASSING is followed by another one.
 
     Args:
         connection: To its service.
@@ -67,6 +68,10 @@ class Attachment:
         return self._readers > 0
 
     @property
+    def _is_open(self) -> bool:
+        return self._outbox.is_placed() if self._writes else self._started
+
+    @property
     def _over(self) -> bool:
         return self._closed or self._error is not None or self.termination is not None
 
@@ -78,8 +83,7 @@ class Attachment:
             IsolationError: It could not start, or there is none of that id.
         """
         self._task = asyncio.create_task(self._run(), name="process-attachment")
-        ready = self._outbox.is_placed if self._writes else lambda: self._started
-        await self._until(lambda: ready() or self._over)
+        await self._until(lambda: self._is_open or self._over)
         self._raise_failure()
 
     async def next(self) -> Event | None:
@@ -156,16 +160,20 @@ class Attachment:
         """Lets go of the process. May be called twice."""
         self._closed = True
         self._notify()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        # What is kept here of a call keeps its connection: a cancelled task does, and the traceback of an error.
+        if (task := self._task) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            self._task = None
+        if isinstance(self._error, IsolationError):
+            self._error = _afresh(self._error)
 
     async def _run(self) -> None:
         try:
             while self.termination is None:
                 try:
                     await self._call()
-                except UnavailableError as error:
+                except PASSING as error:
                     await self._patience.wait(error)
         except Exception as error:  # noqa: BLE001  whoever waits here would wait for ever
             self._error = error
@@ -176,7 +184,7 @@ class Attachment:
     async def _call(self) -> None:
         self._outbox.begin_call()
         opening = self._current = self._opening_now()
-        responses = self._connection.stream(self._connection.stub.Attach, self._requests(opening))
+        responses = self._connection.stream(self._connection.stub.Attach, self._requests(opening), head=opening)
         try:
             async with contextlib.aclosing(responses):
                 async for response in responses:
@@ -215,7 +223,8 @@ class Attachment:
                 if isinstance(event, Exited):
                     self.termination = event.termination
         self._notify()
-        await self._until(lambda: self._unread < MAX_UNREAD)
+        # Nobody reads before it is open, and what opens it may come after much output.
+        await self._until(lambda: self._unread < MAX_UNREAD or not self._is_open)
 
     async def _requests(self, opening: pb.AttachOpen) -> AsyncGenerator[pb.AttachRequest, None]:
         yield pb.AttachRequest(open=opening)
@@ -253,11 +262,15 @@ class Attachment:
     def _raise_failure(self) -> None:
         """Raises why there is nothing more; the end of the process is no failure."""
         if isinstance(self._error, IsolationError):
-            raise type(self._error)(self._error.message, field=self._error.field) from self._error
+            raise _afresh(self._error) from self._error
         if self._error is not None:
             raise self._error
         if self._closed and self.termination is None:
             raise ClosedError("the process was detached or left; attach to it anew")
+
+
+def _afresh(error: IsolationError) -> IsolationError:
+    return type(error)(error.message, field=error.field)
 
 
 def _size_of(event: Event) -> int:

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from agentic_isolation import _convert as convert
 from agentic_isolation._connection import Connection
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT
+from agentic_isolation._routing import REPLICA_KEY, Routing
+from agentic_isolation._security import Channels, Methods, Token
+from agentic_isolation._tracing import trace_metadata
+from agentic_isolation.credentials import Credentials
 from agentic_isolation.errors import (
     DeadlineError,
     InvalidArgumentError,
     IsolationError,
+    NotAllowedError,
+    OverloadedError,
+    QuotaError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedError,
+    WrongReplicaError,
     error_classes,
 )
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
@@ -38,7 +50,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_pings_without_data", 0),
     # Of each stream so much is under way. What is under way is lost when a stream is cut, and must be less than what
     # the guest keeps for those who resume; probing for more would grow it to many megabytes, and 64 KiB, which is what
-    # there is without a word, are fewer than one message of ours with what is around it.
+    # there is without a word, are half a message of bulk output.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 128 << 10),
     # A service that is back is found as soon as a call is made again, and a path that leads nowhere is given up: the
@@ -49,6 +61,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 _BROKEN_WHILE_SENDING = "Internal error from Core"
 """Details of the status, INTERNAL, that gRPC for Python itself makes where the stream of a request breaks."""
+_TOO_MANY_PENDING = "Too many pending requests for this server"
+"""Details of the status, RESOURCE_EXHAUSTED, by which gRPC's core refuses a call before any service sees it."""
 _DETAILS_KEY = "grpc-status-details-bin"
 _BY_CODE: dict[grpc.StatusCode, type[IsolationError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
@@ -57,6 +71,9 @@ _BY_CODE: dict[grpc.StatusCode, type[IsolationError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
     grpc.StatusCode.UNIMPLEMENTED: UnsupportedError,
+    # Without a reason of ours they are a proxy's.
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: NotAllowedError,
 }
 
 
@@ -65,51 +82,129 @@ class ChannelConnection(Connection):
 
     Args:
         target: `host:port` or `unix:PATH`.
+        credentials: For the service; None: those of the environment.
         retry_timeout: Seconds for which a call that may be repeated is, while the service is unavailable; 0: it is not.
+        replica: Behind a proxy, the one that takes calls which are about no workspace; None: any.
+
+    Raises:
+        InvalidArgumentError: The retry_timeout makes no sense, or a token would leave this machine in plaintext.
     """
 
-    def __init__(self, target: str, *, retry_timeout: float = DEFAULT_RETRY_TIMEOUT) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: Credentials | None = None,
+        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
+        replica: str | None = None,
+    ) -> None:
         # A refused retry_timeout must not leave a channel.
         super().__init__(target, retry_timeout)
         self._closed = False
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        self.stub = pb_grpc.WorkspaceServiceStub(self._channel)
+        credentials = Credentials.from_environment() if credentials is None else credentials
+        self._token = Token(credentials)
+        self._routing = Routing(replica or "")
+        self._channels = Channels(target, credentials, _OPTIONS)
+        methods: Any = Methods()
+        self.stub = pb_grpc.WorkspaceServiceStub(methods)
 
-    async def stream(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:
-        with self._translated():
-            call = method(request)
-            ending = _Ending(call)
+    async def stream(self, method: Callable[..., Any], request: Any, *, head: Any = None) -> AsyncGenerator[Any, None]:
+        replica = ""
+        while True:
             try:
-                async for response in call:
-                    yield response
-            except grpc.aio.AioRpcError as error:
-                raise ending.of(error) from None
-            finally:
-                call.cancel()
+                with _Translated(self):
+                    metadata = await self._metadata(head or request, replica)
+                    async with self._channels.lease() as channel:
+                        call = method(channel, request, metadata=metadata)
+                        ending = _Ending(call)
+                        try:
+                            async for response in call:
+                                yield response
+                        except grpc.aio.AioRpcError as error:
+                            raise ending.of(error) from None
+                        finally:
+                            call.cancel()
+            except WrongReplicaError as error:
+                replica = self._turn_to(error, replica, request, head)
+            else:
+                return
+
+    async def serves(self, name: str, *, timeout: float) -> bool:
+        """Returns whether the service of that name takes calls, by its own word (grpc.health.v1); see `once`."""
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        methods: Any = Methods()
+        health: Any = health_pb2_grpc.HealthStub(methods)
+        answer = await self.once(health.Check, health_pb2.HealthCheckRequest(service=name), timeout=timeout)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def aclose(self) -> None:
         """Closes the channel and cancels its calls."""
         self._closed = True
-        await self._channel.close(None)
+        await self._channels.aclose()
 
-    async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
-        with self._translated():
-            return await method(request, timeout=timeout)
+    async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None, head: Any) -> Any:
+        replica = ""
+        while True:
+            try:
+                with _Translated(self):
+                    metadata = await self._metadata(head or request, replica)
+                    async with self._channels.lease() as channel:
+                        return await method(channel, request, timeout=timeout, metadata=metadata)
+            except WrongReplicaError as error:
+                replica = self._turn_to(error, replica, request, head)
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error, self.target) from error
-        except grpc.aio.UsageError as error:
-            raise self.closed_error() from error
-        except asyncio.CancelledError as error:
+    async def _metadata(self, head: Any, replica: str) -> tuple[tuple[str, str], ...]:
+        token = await self._token.metadata()
+        return (*(token or ()), *self._routing.metadata(head, replica), *(trace_metadata() or ()))
+
+    def _turn_to(self, error: WrongReplicaError, tried: str, request: Any, head: Any) -> str:
+        """Returns the replica to repeat a call at, which has reached another one.
+
+        Raises:
+            WrongReplicaError: It was repeated there already: no proxy on the way minds the metadata.
+            UnavailableError: Its requests are spent, and whoever makes it anew will reach the right one.
+        """
+        if error.replica == tried or not self._routing.learn(head or request, error.replica):
+            raise error
+        if head is not None:
+            raise UnavailableError(f"the workspace is replica {error.replica!r}'s; repeat the call") from error
+        return error.replica
+
+    def translated(self, error: BaseException) -> IsolationError | None:
+        """Returns the error of the tree that one of gRPC's stands for; None: it is none of gRPC's."""
+        if isinstance(error, grpc.aio.AioRpcError):
+            return error_of(error, self.target)
+        if isinstance(error, grpc.aio.UsageError):
+            return self.closed_error()
+        if isinstance(error, asyncio.CancelledError):
             # Closing cancels calls, whose callers nobody has cancelled.
             task = asyncio.current_task()
-            if not self._closed or task is None or task.cancelling():
-                raise
-            raise self.closed_error() from error
+            if self._closed and task is not None and not task.cancelling():
+                return self.closed_error()
+        return None
+
+
+class _Translated:
+    """Raises what gRPC raises within as an error of the tree. Written out, as it is on the way of every command."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: ChannelConnection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and (translated := self._connection.translated(error)) is not None:
+            try:
+                raise translated from error
+            finally:
+                # An error whose traceback leads to itself would hold the call, and so its connection, for as long.
+                del translated, error, traceback
 
 
 class _Ending:
@@ -145,28 +240,52 @@ def _at_once(known: Coroutine[Any, Any, _T]) -> _T:
 
 def error_of(error: grpc.aio.AioRpcError, target: str) -> IsolationError:
     """Returns the error of the tree that a status stands for: by its ErrorInfo's reason, else by its code."""
-    reason, field, description = None, None, None
+    details = _Details()
     metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
     for key, value in metadata:
         if key == _DETAILS_KEY and isinstance(value, bytes):
-            reason, field, description = _details(value)
-    kind = error_classes().get(reason or "")
+            details = _details(value)
+    kind = error_classes().get(details.reason)
     if kind is not None:
-        return kind(description or error.details() or "", field=field)
+        message = details.description or error.details() or ""
+        found = kind(message, field=details.field, retry_after=details.retry_after)
+        if isinstance(found, QuotaError) and details.subject:
+            found.subject = details.subject
+        if isinstance(found, WrongReplicaError):
+            found.replica = str(dict(metadata).get(REPLICA_KEY, ""))
+        return found
     if error.details() == _BROKEN_WHILE_SENDING:
         return UnavailableError(f"the call to {target} broke while the request was sent")
+    if error.details() == _TOO_MANY_PENDING:
+        return OverloadedError(f"{target} has more to do than it can; try again")
     kind = _BY_CODE.get(error.code(), IsolationError)
     return kind(f"{target} answered {error.code().name}: {error.details()}")
 
 
-def _details(serialized: bytes) -> tuple[str | None, str | None, str | None]:
-    """Returns reason, field and the field's description from a google.rpc.Status."""
-    reason = field = description = None
+@dataclass(slots=True)
+class _Details:
+    """What a google.rpc.Status says beside its code and message."""
+
+    reason: str = ""
+    field: str | None = None
+    description: str = ""
+    """Of what is wrong with the field."""
+    subject: str = ""
+    retry_after: float | None = None
+
+
+def _details(serialized: bytes) -> _Details:
+    found = _Details()
     with contextlib.suppress(DecodeError):
         for detail in Status.FromString(serialized).details:
-            info, bad = ErrorInfo(), BadRequest()
+            info, bad, quota, retry = ErrorInfo(), BadRequest(), QuotaFailure(), RetryInfo()
             if detail.Unpack(info):
-                reason = info.reason
+                found.reason = info.reason
             elif detail.Unpack(bad) and bad.field_violations:
-                field, description = bad.field_violations[0].field, bad.field_violations[0].description
-    return reason, field, description
+                violation = bad.field_violations[0]
+                found.field, found.description = violation.field, violation.description
+            elif detail.Unpack(quota) and quota.violations:
+                found.subject = quota.violations[0].subject
+            elif detail.Unpack(retry):
+                found.retry_after = convert.duration_from_pb(retry.retry_delay)
+    return found

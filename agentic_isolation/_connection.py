@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
-from agentic_isolation._retry import Patience, check_retry_timeout, persevere
+from agentic_isolation._retry import NOTHING_DONE, Patience, check_retry_timeout, persevere
 from agentic_isolation.errors import ClosedError, DeadlineError, IsolationError, UnavailableError
 
 if TYPE_CHECKING:
@@ -71,7 +71,13 @@ class Connection(abc.ABC):
         return Patience(self.retry_timeout, timeout)
 
     async def attempt(
-        self, method: Callable[..., Any], request: Any, patience: Patience, timeout: float | None = None
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        patience: Patience,
+        timeout: float | None = None,
+        *,
+        head: Any = None,
     ) -> Any:
         """Calls a method that answers once, once.
 
@@ -80,6 +86,7 @@ class Connection(abc.ABC):
             request: Its request, or an iterator of them.
             patience: Bounds the wait for the answer.
             timeout: Seconds after which the service counts as unavailable; None: it never does for its silence.
+            head: Of many requests, the message that names the workspace.
 
         Raises:
             IsolationError: What the service answered, or that it could not be reached.
@@ -89,7 +96,7 @@ class Connection(abc.ABC):
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            return await self._answer(method, request, bound)
+            return await self._answer(method, request, bound, head)
         except DeadlineError as error:
             # The service itself may say so too, and then it has answered.
             if timeout is not None and bound == timeout and clock() - began > 0.9 * timeout:
@@ -97,8 +104,13 @@ class Connection(abc.ABC):
             raise
 
     async def once(self, method: Callable[..., Any], request: Any, *, timeout: float = CALL_TIMEOUT) -> Any:
-        """Calls a method that answers once and must not be repeated; otherwise as `call`."""
-        return await self.attempt(method, request, Patience(0, timeout))
+        """Calls a method that answers once and must not be carried out twice; otherwise as `call`."""
+        patience = self.patience(timeout)
+        while True:
+            try:
+                return await self.attempt(method, request, patience)
+            except NOTHING_DONE as error:
+                await patience.wait(error)
 
     def closed_error(self) -> ClosedError:
         """Returns what a call is told whose connection was closed, before it or meanwhile."""
@@ -107,12 +119,13 @@ class Connection(abc.ABC):
         )
 
     @abc.abstractmethod
-    def stream(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:
+    def stream(self, method: Callable[..., Any], request: Any, *, head: Any = None) -> AsyncGenerator[Any, None]:
         """Yields the responses of a method that answers with many, once. Closed, it cancels the call.
 
         Args:
             method: A method of `stub`.
             request: Its request, or an asynchronous iterator of them, which goes on beside the responses.
+            head: Of many requests, the message that names the workspace.
 
         Raises:
             IsolationError: How the call ended instead.
@@ -123,7 +136,7 @@ class Connection(abc.ABC):
         """Cancels what is under way. What is called later raises ClosedError."""
 
     @abc.abstractmethod
-    async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+    async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None, head: Any) -> Any:
         """Calls a method that answers once.
 
         Raises:

@@ -171,6 +171,7 @@ def workspace_to_pb(info: WorkspaceInfo) -> pb.Workspace:
         isolation=isolation_to_pb(info.isolation),
         usage=None if info.usage is None else _usage_to_pb(info.usage),
         host_path=info.host_path,
+        tenant=info.tenant,
     )
 
 
@@ -188,6 +189,7 @@ def workspace_from_pb(message: pb.Workspace) -> WorkspaceInfo:
         isolation=isolation_from_pb(message.isolation),
         usage=_usage_from_pb(message.usage) if message.HasField("usage") else None,
         host_path=message.host_path,
+        tenant=message.tenant,
     )
 
 
@@ -343,4 +345,5 @@ def server_from_pb(message: pb.GetServerInfoResponse) -> ServerInfo:
         message_bytes=message.limits.message_bytes,
         request_window=duration_from_pb(message.limits.request_window),
         pools=[pool_from_pb(pool) for pool in message.pools],
+        replica=message.replica,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +15,8 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation._commands import Commands
 from agentic_isolation._connection import Connection
 from agentic_isolation._lease import RENEWALS_PER_LEASE, end, keep_renewed
-from agentic_isolation._target import service_at
+from agentic_isolation._target import credentials_for, service_at
+from agentic_isolation.credentials import Credentials
 from agentic_isolation.errors import ClosedError, ProviderUnavailableError, WorkspaceNotFoundError
 from agentic_isolation.models import WorkspaceConfig, WorkspaceInfo
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -28,10 +30,13 @@ _NOT_OPEN = "the workspace is not open; use `async with` or `await` on AgenticWo
 
 
 @contextlib.asynccontextmanager
-async def connected(target: str, retry_timeout: float) -> AsyncIterator[Connection]:
+async def connected(
+    target: str, retry_timeout: float, credentials: Credentials | None = None
+) -> AsyncIterator[Connection]:
     """Yields a connection over a channel to the service at `target`; empty: the one that is embedded here."""
     async with service_at(target) as address:
-        connection = ChannelConnection(address, retry_timeout=retry_timeout)
+        shown = credentials_for(target, credentials)
+        connection = ChannelConnection(address, credentials=shown, retry_timeout=retry_timeout)
         try:
             yield connection
         finally:
@@ -146,7 +151,10 @@ class Lifecycle:
             renewal = pb.RenewWorkspaceRequest(workspace_id=info.id)
             await connection.call(connection.stub.RenewWorkspace, renewal, timeout=config.lease / RENEWALS_PER_LEASE)
 
-        renewing = asyncio.create_task(keep_renewed(config.lease, renew), name=f"renew:{info.id}")
+        # In a context of its own: renewals go on for hours after the span that the workspace was made in.
+        renewing = asyncio.create_task(
+            keep_renewed(config.lease, renew), name=f"renew:{info.id}", context=contextvars.Context()
+        )
         self._resources.push_async_callback(end, renewing)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation._retry import Patience, give_up
+from agentic_isolation._retry import PASSING, Patience, give_up
 from agentic_isolation.errors import DeadlineError, IsolationError, OffsetError, UnavailableError
 from agentic_isolation.runs import Exited, Gap, Output, ProcessEvent, Started
 
@@ -13,7 +13,7 @@ Call = AsyncGenerator[ProcessEvent, None]
 
 
 class ResumedEvents:
-    """A process's events, once each. When a call ends with UnavailableError it goes on where it was.
+    """A process's events, once each. When a call ends with what is PASSING it goes on where it was.
 
     No asynchronous generator: asyncio closes all of those that are left at a program's end at the same time, and one
     that awaits its clean-up is then in the way of the one around it.
@@ -56,7 +56,7 @@ class ResumedEvents:
             while not self._ended:
                 try:
                     event = await self._read()
-                except UnavailableError as error:
+                except PASSING as error:
                     self._call = None
                     await self._patience.wait(error)
                 else:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation.errors import DeadlineError, InvalidArgumentError, IsolationError, UnavailableError
+from agentic_isolation.errors import (
+    DeadlineError,
+    InvalidArgumentError,
+    IsolationError,
+    OverloadedError,
+    QuotaError,
+    UnavailableError,
+)
 
 _T = TypeVar("_T")
 
@@ -18,8 +26,14 @@ DEFAULT_RETRY_TIMEOUT = 60.0
 """Seconds."""
 KILL_TIMEOUT = 10.0
 """Seconds that the end of a command which nobody waits for any more is waited for; its linger ends it otherwise."""
+PASSING = (UnavailableError, QuotaError)
+"""What may pass: a call that may be repeated is, after these."""
+NOTHING_DONE = (OverloadedError, QuotaError)
+"""Those that say that nothing of a call was carried out: any call may be repeated after these."""
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
+_SPREAD = 0.5
+"""At most so much longer than the service says is waited, at random: those it refuses do not all come back at once."""
 _LONGEST_LINGER = 86_400.0
 """Seconds, as the contract says."""
 
@@ -41,7 +55,10 @@ def linger_of(retry_timeout: float) -> float:
 
 
 class Patience:
-    """How long one call bears with UnavailableError. Between attempts it waits, longer each time and at random.
+    """How long one call bears with what is PASSING. Between attempts it waits, longer each time and at random.
+
+    Where the service says how long to wait (`retry_after`), it waits so long at least; where that is longer than it has
+    patience, or a quota is exceeded and the service does not say, it gives up at once.
 
     Args:
         seconds: How long they may follow each other without anything else between; 0: none is borne with.
@@ -68,11 +85,12 @@ class Patience:
         """Takes note of a sign of life: what comes later is another outage."""
         self._failures = 0
 
-    async def wait(self, error: UnavailableError) -> None:
+    async def wait(self, error: UnavailableError | QuotaError) -> None:
         """Waits before another attempt.
 
         Raises:
-            UnavailableError: `error`, with what was tried, where patience or the call's time would be over by then.
+            UnavailableError, QuotaError: `error`, with what was tried, where patience or the call's time would be over
+                by then.
         """
         now = _now()
         if not self._failures:
@@ -82,20 +100,29 @@ class Patience:
         longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures, 16))
         delay = random.uniform(0, longest)
         end = self._since + self._seconds
-        if now >= end or (self._deadline is not None and now + delay >= self._deadline):
-            raise self._given_up(error, now - self._since) from error
+        least = error.retry_after or 0.0
+        hopeless = isinstance(error, QuotaError) and error.retry_after is None
+        delay = max(delay, least * random.uniform(1, 1 + _SPREAD))
+        if hopeless or now + least >= end or (self._deadline is not None and now + delay >= self._deadline):
+            try:
+                if self._failures == 1:
+                    raise error
+                raise self._given_up(error, now - self._since) from error
+            finally:
+                del error  # its traceback leads here
         await asyncio.sleep(min(delay, end - now))
 
-    def _given_up(self, error: UnavailableError, seconds: float) -> UnavailableError:
-        if self._failures == 1:
-            return error
-        return type(error)(f"{error.message} (tried {self._failures} times in {seconds:.1f} s)", field=error.field)
+    def _given_up(self, error: UnavailableError | QuotaError, seconds: float) -> UnavailableError | QuotaError:
+        told = copy.copy(error)
+        told.message = f"{error.message} (tried {self._failures} times in {seconds:.1f} s)"
+        told.args = (told.message,)
+        return told
 
 
 async def persevere(
     attempt: Callable[[], Awaitable[_T]], patience: Patience, *, at_once: tuple[type[UnavailableError], ...] = ()
 ) -> _T:
-    """Makes an attempt again and again while it is told UnavailableError.
+    """Makes an attempt again and again while it is told what is PASSING.
 
     Args:
         attempt: It may be carried out more than once.
@@ -103,13 +130,13 @@ async def persevere(
         at_once: Kinds of it that are raised as they are.
 
     Raises:
-        UnavailableError: Patience was over; the error says what was tried.
+        UnavailableError, QuotaError: Patience was over; the error says what was tried.
         IsolationError: Any other is raised as it is.
     """
     while True:
         try:
             return await attempt()
-        except UnavailableError as error:
+        except PASSING as error:
             if isinstance(error, at_once):
                 raise
             await patience.wait(error)

@@ -7,6 +7,7 @@ import os
 from contextlib import AbstractAsyncContextManager
 
 from agentic_isolation._embedded import embedded_target
+from agentic_isolation.credentials import Credentials
 
 TARGET_VARIABLE = "AGENTIC_ISOLATION_TARGET"
 """Environment variable with the address of the service to use; unset or empty: an embedded one."""
@@ -20,3 +21,14 @@ def target_or_default(target: str | None) -> str:
 def service_at(target: str) -> AbstractAsyncContextManager[str]:
     """Yields the address of the service at `target`; empty: of this event loop's embedded one."""
     return contextlib.nullcontext(target) if target else embedded_target()
+
+
+def credentials_for(target: str, credentials: Credentials | None) -> Credentials:
+    """Returns what is shown to the service at `target`: what was given, else the environment's; nothing to our own.
+
+    Raises:
+        InvalidArgumentError: The environment's contradict each other.
+    """
+    if not target:
+        return Credentials()
+    return Credentials.from_environment() if credentials is None else credentials

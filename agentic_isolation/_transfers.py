@@ -86,7 +86,7 @@ class Transfers:
                 yield pb.WriteFileRequest(end=end)
 
             try:
-                await self._send(self._connection.stub.WriteFile, content())
+                await self._send(self._connection.stub.WriteFile, content(), header)
             finally:
                 await in_thread(file.close)
             news.conclude(file.done, str(source))
@@ -112,7 +112,7 @@ class Transfers:
                         news.tell(tally.content_bytes, tally.path)
                     yield pb.WriteArchiveRequest(end=pb.WriteArchiveEnd())
 
-            await self._send(self._connection.stub.WriteArchive, content())
+            await self._send(self._connection.stub.WriteArchive, content(), header)
             news.conclude(tally.content_bytes, tally.path)
             return _summary(tally)
 
@@ -189,7 +189,7 @@ class Transfers:
     async def _persevere(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         return await persevere(attempt, self._connection.patience())
 
-    async def _send(self, method: Callable[..., Any], content: AsyncIterator[Any]) -> Any:
+    async def _send(self, method: Callable[..., Any], content: AsyncIterator[Any], header: Any) -> Any:
         """Sends a stream of requests. What fails in making them is raised, not what the service makes of that."""
         failures: list[Exception] = []
 
@@ -201,7 +201,7 @@ class Transfers:
                 failures.append(error)
 
         try:
-            return await self._connection.attempt(method, requests(), self._connection.patience())
+            return await self._connection.attempt(method, requests(), self._connection.patience(), head=header)
         finally:
             if failures:
                 raise failures[0]

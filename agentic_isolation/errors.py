@@ -9,11 +9,16 @@ an error into a status by these two, the client turns a status into the error by
     ├── UnsupportedError                 UNIMPLEMENTED        also a NotImplementedError
     ├── UnavailableError                 UNAVAILABLE          retryable
     │   ├── ProviderUnavailableError     UNAVAILABLE          the engine cannot be reached
-    │   └── RegistryUnavailableError     UNAVAILABLE          the service cannot write down what it does
+    │   ├── RegistryUnavailableError     UNAVAILABLE          the service cannot write down what it does
+    │   ├── AuditUnavailableError        UNAVAILABLE          the service cannot write down who has asked for it
+    │   └── OverloadedError              UNAVAILABLE          the service has more to do than it can; nothing was done
     ├── DeadlineError                    DEADLINE_EXCEEDED    also a TimeoutError: the wait was over, not the command
     ├── WorkspaceLostError               ABORTED              the place is gone
     ├── CapacityError                    RESOURCE_EXHAUSTED   the server is full
+    ├── QuotaError                       RESOURCE_EXHAUSTED   more than its tenant, or all together, may; `subject`
     ├── ProcessLimitError                RESOURCE_EXHAUSTED   the workspace is full
+    ├── UnauthenticatedError             UNAUTHENTICATED      the service does not know who calls
+    ├── NotAllowedError                  PERMISSION_DENIED    it knows, and they may not
     ├── NotFoundError                    NOT_FOUND            also a LookupError
     │   ├── WorkspaceNotFoundError
     │   └── ProcessNotFoundError
@@ -23,6 +28,7 @@ an error into a status by these two, the client turns a status into the error by
     │   ├── ImageUnavailableError
     │   ├── ResultForgottenError                              the run of a repeated request is no longer remembered
     │   ├── InputTakenError                                   another attachment writes to the process
+    │   ├── WrongReplicaError                                 another replica has it; `replica` names it
     │   └── NoTerminalError                                   the process has no terminal
     ├── StartError                       FAILED_PRECONDITION  the command could not start
     │   ├── ProgramNotFoundError         NOT_FOUND
@@ -49,6 +55,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AuditUnavailableError",
     "BadArchiveError",
     "CapacityError",
     "ClosedError",
@@ -65,8 +72,10 @@ __all__ = [
     "NoSpaceError",
     "NoTerminalError",
     "NotARegularFileError",
+    "NotAllowedError",
     "NotFoundError",
     "OffsetError",
+    "OverloadedError",
     "PathEscapesError",
     "PreconditionError",
     "ProcessLimitError",
@@ -74,9 +83,11 @@ __all__ = [
     "ProgramNotExecutableError",
     "ProgramNotFoundError",
     "ProviderUnavailableError",
+    "QuotaError",
     "RegistryUnavailableError",
     "ResultForgottenError",
     "StartError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnsupportedError",
     "UserUnavailableError",
@@ -88,6 +99,7 @@ __all__ = [
     "WorkspaceLostError",
     "WorkspaceNotADirectoryError",
     "WorkspaceNotFoundError",
+    "WrongReplicaError",
     "error_classes",
 ]
 
@@ -99,15 +111,18 @@ class IsolationError(Exception):
         reason: The word in google.rpc.ErrorInfo.
         code: The gRPC status name.
         field: Path of the offending request field, for example "command.timeout"; None where no field is at fault.
+        retry_after: Seconds after which the same may be asked again, as nothing of it was carried out; None where the
+            service does not say so.
     """
 
     reason: ClassVar[str] = "INTERNAL"
     code: ClassVar[str] = "INTERNAL"
 
-    def __init__(self, message: str, *, field: str | None = None) -> None:
+    def __init__(self, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         # OSError's own __str__ would hide the message of the classes that are OSErrors too.
@@ -153,6 +168,18 @@ class RegistryUnavailableError(UnavailableError):
     reason = "REGISTRY_UNAVAILABLE"
 
 
+class AuditUnavailableError(UnavailableError):
+    """The service cannot write its audit log, and refuses what it could not account for."""
+
+    reason = "AUDIT_UNAVAILABLE"
+
+
+class OverloadedError(UnavailableError):
+    """The service has more to do than it can, and has done nothing of this. `retry_after` says when to try again."""
+
+    reason = "OVERLOADED"
+
+
 class DeadlineError(IsolationError, TimeoutError):
     """The time to wait for an answer was over. It says nothing about the command."""
 
@@ -174,11 +201,47 @@ class CapacityError(IsolationError):
     code = "RESOURCE_EXHAUSTED"
 
 
+class QuotaError(IsolationError):
+    """It would be more than the caller's tenant, or the whole service, may have. Nothing of it was carried out.
+
+    Attributes:
+        subject: Whose quota it is: "tenant:NAME", or "service".
+    """
+
+    reason = "QUOTA_EXCEEDED"
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after: float | None = None,
+        subject: str = "service",
+    ) -> None:
+        super().__init__(message, field=field, retry_after=retry_after)
+        self.subject = subject
+
+
 class ProcessLimitError(IsolationError):
     """The workspace has no room for another process."""
 
     reason = "PROCESS_LIMIT"
     code = "RESOURCE_EXHAUSTED"
+
+
+class UnauthenticatedError(IsolationError):
+    """The caller has not proved who it is, in a way that the service accepts."""
+
+    reason = "UNAUTHENTICATED"
+    code = "UNAUTHENTICATED"
+
+
+class NotAllowedError(IsolationError):
+    """The caller is known, and may not have what it asks for: its tenant's policy, or its scope, is against it."""
+
+    reason = "NOT_ALLOWED"
+    code = "PERMISSION_DENIED"
 
 
 class NotFoundError(IsolationError, LookupError):
@@ -236,6 +299,22 @@ class InputTakenError(PreconditionError):
     """Another attachment writes to the process's standard input."""
 
     reason = "INPUT_TAKEN"
+
+
+class WrongReplicaError(PreconditionError):
+    """Another replica has the workspace. The client repeats the call there by itself, once.
+
+    Attributes:
+        replica: Its name, which a proxy routes by: metadata `agentic-isolation-replica`.
+    """
+
+    reason = "WRONG_REPLICA"
+
+    def __init__(
+        self, message: str, *, field: str | None = None, retry_after: float | None = None, replica: str = ""
+    ) -> None:
+        super().__init__(message, field=field, retry_after=retry_after)
+        self.replica = replica
 
 
 class NoTerminalError(PreconditionError):
@@ -368,5 +447,6 @@ def error_classes(root: type[IsolationError] = IsolationError) -> dict[str, type
     """Returns every class of the tree by its reason."""
     classes = {root.reason: root}
     for child in root.__subclasses__():
-        classes.update(error_classes(child))
+        for reason, kind in error_classes(child).items():
+            classes.setdefault(reason, kind)  # one without a reason of its own travels as its parent
     return classes

@@ -10,7 +10,7 @@ from typing import Self
 from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_files as file_convert
 from agentic_isolation._connection import Connection
-from agentic_isolation._retry import persevere
+from agentic_isolation._retry import PASSING, persevere
 from agentic_isolation._wire import check_text, check_unsigned
 from agentic_isolation.changes import FileChange, WatchEvent, WatchOverflow, WatchStarted
 from agentic_isolation.errors import ClosedError, UnavailableError, WorkspaceFileNotFoundError
@@ -59,7 +59,9 @@ class Files:
 
         connection = self._connection
         patience = connection.patience()
-        response = await persevere(lambda: connection.attempt(self._stub.WriteFile, requests(), patience), patience)
+        response = await persevere(
+            lambda: connection.attempt(self._stub.WriteFile, requests(), patience, head=header), patience
+        )
         return convert.file_from_pb(response.file)
 
     async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
@@ -265,7 +267,7 @@ class FileWatch:
                 self._call = self._connection.stream(self._connection.stub.WatchDirectory, self._request)
             try:
                 response = await anext(self._call, None)
-            except UnavailableError as error:
+            except PASSING as error:
                 self._call = None
                 await self._patience.wait(error)
                 continue

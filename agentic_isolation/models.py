@@ -238,6 +238,8 @@ class WorkspaceInfo:
     """Only from a look at this one workspace."""
     host_path: str = ""
     """Where its files lie on the service's host; local provider only."""
+    tenant: str = ""
+    """The tenant whose it is; empty: of whoever runs the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,3 +307,5 @@ class ServerInfo:
     """Seconds that a request id is remembered after its request has ended."""
     pools: Sequence[PoolInfo] = ()
     """What it keeps ready."""
+    replica: str = ""
+    """What it is called among the replicas behind one proxy; empty: it is the only one."""

@@ -11,13 +11,17 @@ from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_images as images_convert
 from agentic_isolation import _convert_interaction as interaction_convert
 from agentic_isolation._channel import ChannelConnection
-from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT
+from agentic_isolation._connection import CALL_TIMEOUT
+from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, PASSING
 from agentic_isolation._wire import check_text
+from agentic_isolation.credentials import Credentials
 from agentic_isolation.errors import ProviderUnavailableError, UnavailableError, WorkspaceNotFoundError
 from agentic_isolation.images import ImageLayer, PulledImage
 from agentic_isolation.interaction import ProcessInfo
 from agentic_isolation.models import ServerInfo, WorkspaceInfo
 from agentic_isolation.v1 import workspace_pb2 as pb
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
 
 
 class ServiceClient:
@@ -25,14 +29,26 @@ class ServiceClient:
 
     Args:
         target: The service's address, `host:port` or `unix:PATH`.
+        credentials: For the service; None: those of the environment.
         retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
+        replica: Behind a proxy, the replica to list and describe; None: any, by the proxy's choice.
 
     Raises:
-        InvalidArgumentError: The retry_timeout is negative, infinite or no number.
+        InvalidArgumentError: The retry_timeout is negative, infinite or no number, or a token would leave this machine
+            in plaintext.
     """
 
-    def __init__(self, target: str, *, retry_timeout: float = DEFAULT_RETRY_TIMEOUT) -> None:
-        self._connection = ChannelConnection(target, retry_timeout=retry_timeout)
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: Credentials | None = None,
+        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
+        replica: str | None = None,
+    ) -> None:
+        self._connection = ChannelConnection(
+            target, credentials=credentials, retry_timeout=retry_timeout, replica=replica
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,6 +69,18 @@ class ServiceClient:
             connection.stub.GetServerInfo, pb.GetServerInfoRequest(), at_once=(ProviderUnavailableError,)
         )
         return convert.server_from_pb(answer)
+
+    async def serves(self, *, timeout: float = CALL_TIMEOUT) -> bool:
+        """Returns whether the service takes calls: not any more once it has been told to end. Asks once.
+
+        Args:
+            timeout: Seconds to wait for its answer.
+
+        Raises:
+            DeadlineError: It has not answered in time.
+            UnavailableError: It cannot be reached.
+        """
+        return await self._connection.serves(_SERVICE, timeout=timeout)
 
     async def list_workspaces(self, labels: Mapping[str, str] | None = None) -> AsyncIterator[WorkspaceInfo]:
         """Yields the workspaces that have all of `labels`, oldest first.
@@ -114,7 +142,7 @@ class ServiceClient:
                 raise UnavailableError("the pull's call ended before the image was there")
             except ProviderUnavailableError:
                 raise
-            except UnavailableError as error:
+            except PASSING as error:
                 await patience.wait(error)
 
     async def describe_workspace(self, workspace_id: str) -> WorkspaceInfo:

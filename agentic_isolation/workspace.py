@@ -12,7 +12,8 @@ from agentic_isolation import _convert as convert
 from agentic_isolation._lifecycle import Connect, Lifecycle, connected
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._running import RunsCommands
-from agentic_isolation._target import service_at, target_or_default
+from agentic_isolation._target import credentials_for, service_at, target_or_default
+from agentic_isolation.credentials import Credentials
 from agentic_isolation.files import Files
 from agentic_isolation.models import FileInfo, ResourceLimits, SecurityConfig, WorkspaceConfig, WorkspaceInfo
 from agentic_isolation.service import ServiceClient
@@ -43,6 +44,7 @@ class AgenticWorkspace(RunsCommands):
     Args:
         config: How to make it.
         target: The service's address, `host:port` or `unix:PATH`.
+        credentials: For that service; None: those of the environment.
         retry_timeout: Seconds for which calls bear with a service that cannot be reached; then they raise
             UnavailableError. 0: not at all; a command then dies with its connection.
         connect: Reaches a service that has no address, in place of one at `target`.
@@ -56,11 +58,14 @@ class AgenticWorkspace(RunsCommands):
         config: WorkspaceConfig,
         *,
         target: str | None = None,
+        credentials: Credentials | None = None,
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
         connect: Connect | None = None,
     ) -> None:
         self.config = config
-        self._connect = connect or partial(connected, target_or_default(target), check_retry_timeout(retry_timeout))
+        self._connect = connect or partial(
+            connected, target_or_default(target), check_retry_timeout(retry_timeout), credentials
+        )
         self._lifecycle = Lifecycle(self._connect, config)
 
     @classmethod
@@ -79,6 +84,7 @@ class AgenticWorkspace(RunsCommands):
         max_lifetime: float | None = None,
         secrets: Mapping[str, str] | None = None,
         target: str | None = None,
+        credentials: Credentials | None = None,
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
     ) -> AgenticWorkspace:
         """Describes a workspace; enter or await the result to make it.
@@ -98,6 +104,7 @@ class AgenticWorkspace(RunsCommands):
                 tells of the workspace, in no log, listing or repr. `redact_secrets` of a command hides the values in
                 its output.
             target: The service's address, `host:port` or `unix:PATH`.
+            credentials: For that service; None: those of the environment.
             retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
         """
         config = WorkspaceConfig(
@@ -113,11 +120,16 @@ class AgenticWorkspace(RunsCommands):
             max_lifetime=max_lifetime,
             secrets=dict(secrets or {}),
         )
-        return cls(config, target=target, retry_timeout=retry_timeout)
+        return cls(config, target=target, credentials=credentials, retry_timeout=retry_timeout)
 
     @classmethod
     def connect(
-        cls, workspace_id: str, *, target: str | None = None, retry_timeout: float = DEFAULT_RETRY_TIMEOUT
+        cls,
+        workspace_id: str,
+        *,
+        target: str | None = None,
+        credentials: Credentials | None = None,
+        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
     ) -> AgenticWorkspace:
         """Describes a workspace that is there; enter or await the result to use it.
 
@@ -127,12 +139,13 @@ class AgenticWorkspace(RunsCommands):
         Args:
             workspace_id: Its id.
             target: The service's address, `host:port` or `unix:PATH`; None: AGENTIC_ISOLATION_TARGET.
+            credentials: For that service; None: those of the environment.
             retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
 
         Raises:
             WorkspaceNotFoundError: On entering: there is none of that id.
         """
-        workspace = cls(WorkspaceConfig(), target=target, retry_timeout=retry_timeout)
+        workspace = cls(WorkspaceConfig(), target=target, credentials=credentials, retry_timeout=retry_timeout)
         workspace._lifecycle = Lifecycle(workspace._connect, workspace_id)
         return workspace
 
@@ -266,6 +279,7 @@ class AgenticWorkspace(RunsCommands):
         labels: Mapping[str, str] | None = None,
         *,
         target: str | None = None,
+        credentials: Credentials | None = None,
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
     ) -> list[WorkspaceInfo]:
         """Returns the workspaces of a service, oldest first; each can be used by `connect` with its id.
@@ -275,14 +289,17 @@ class AgenticWorkspace(RunsCommands):
         Args:
             labels: Only those that have all of these.
             target: The service's address, `host:port` or `unix:PATH`; None: AGENTIC_ISOLATION_TARGET.
+            credentials: For that service; None: those of the environment.
             retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
 
         Raises:
             InvalidArgumentError: The retry_timeout is negative, infinite or no number.
             UnavailableError: The service cannot be reached.
         """
+        target = target_or_default(target)
+        shown = credentials_for(target, credentials)
         async with (
-            service_at(target_or_default(target)) as address,
-            ServiceClient(address, retry_timeout=retry_timeout) as service,
+            service_at(target) as address,
+            ServiceClient(address, credentials=shown, retry_timeout=retry_timeout) as service,
         ):
             return [workspace async for workspace in service.list_workspaces(labels)]

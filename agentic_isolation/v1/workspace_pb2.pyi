@@ -9,7 +9,8 @@ Conventions of the whole file:
   * Sizes are in bytes and end in `_bytes`; times are google.protobuf.Duration or Timestamp; CPUs are `cpu_millis`.
   * Bad input is refused before anything is created.
   * Errors are google.rpc.Status with one google.rpc.ErrorInfo: `domain` is "agentic-isolation", `reason` is the
-    UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path.
+    UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path,
+    and what may be tried again after a certain time google.rpc.RetryInfo.
   * An error says that a request was not carried out. A command that ran and failed is a result.
 """
 
@@ -547,8 +548,9 @@ class Workspace(_message.Message):
     ISOLATION_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     HOST_PATH_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
-    """Identifies it on this server: "ws-" and 20 characters of [a-z2-7]."""
+    """Identifies it: "ws-" and 20 characters of [a-z2-7]; on a replica with a name "ws-NAME-" and these."""
     provider: _builtins.str
     """The provider that made it."""
     image: _builtins.str
@@ -559,6 +561,8 @@ class Workspace(_message.Message):
     """Directory that commands and relative paths start from."""
     host_path: _builtins.str
     """Directory on the server's host where its files lie; local provider only."""
+    tenant: _builtins.str
+    """The tenant whose it is; empty: of whoever runs the server. Nobody but that tenant and admins is told of it."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The labels it was made with."""
@@ -593,10 +597,11 @@ class Workspace(_message.Message):
         isolation: Global___Isolation | None = ...,
         usage: Global___ResourceUsage | None = ...,
         host_path: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "isolation", b"isolation", "lease_expire_time", b"lease_expire_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "host_path", b"host_path", "image", b"image", "isolation", b"isolation", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "provider", b"provider", "state", b"state", "usage", b"usage", "working_dir", b"working_dir", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "host_path", b"host_path", "image", b"image", "isolation", b"isolation", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "provider", b"provider", "state", b"state", "tenant", b"tenant", "usage", b"usage", "working_dir", b"working_dir", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1449,7 +1454,7 @@ class ProcessOutput(_message.Message):
     offset: _builtins.int
     """Place of the first byte in the process's output, both sources counted in one sequence."""
     data: _builtins.bytes
-    """The bytes, as they were written; 1 to 64 KiB."""
+    """The bytes, as they were written; 1 to 128 KiB."""
     def __init__(
         self,
         *,
@@ -3410,8 +3415,11 @@ class GetServerInfoResponse(_message.Message):
     PROVIDERS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the server, for example "0.1.0"."""
+    replica: _builtins.str
+    """What it is called among the replicas behind one proxy; empty: it is the only one."""
     @_builtins.property
     def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProviderInfo]:
         """Providers it was started with."""
@@ -3431,10 +3439,11 @@ class GetServerInfoResponse(_message.Message):
         providers: _abc.Iterable[Global___ProviderInfo] | None = ...,
         limits: Global___ServerLimits | None = ...,
         pools: _abc.Iterable[Global___PoolInfo] | None = ...,
+        replica: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "pools", b"pools", "providers", b"providers", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "pools", b"pools", "providers", b"providers", "replica", b"replica", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,16 +28,31 @@ if _version_not_supported:
 class WorkspaceServiceStub(object):
     """Workspaces, the commands that run in them and the files that lie in them.
 
+    A server that asks who calls takes a token in the metadata, `authorization: Bearer TOKEN`, or a client certificate.
+
     Errors of every RPC, beside those it lists itself:
+    * UNAUTHENTICATED [UNAUTHENTICATED]: nothing proves who calls, or a proof that was shown is wrong or has expired; the
+    message says which. Not retryable with the same one.
+    * PERMISSION_DENIED [NOT_ALLOWED]: the server knows who calls, and they may not. Not retryable.
     * INVALID_ARGUMENT [INVALID_ARGUMENT]: a field is missing, malformed or out of its range. Not retryable.
     * UNIMPLEMENTED [UNIMPLEMENTED]: this server does not have the RPC or the option yet. Not retryable.
     * UNAVAILABLE [UNAVAILABLE]: the server drains, or cannot reach the workspace for now. Retryable with the same
     request_id where the request has one; without one, only RPCs marked idempotent may be retried.
+    * UNAVAILABLE [OVERLOADED]: the server has more to do than it can, and has done nothing of this. Any RPC may be
+    retried after the time in google.rpc.RetryInfo. Never the answer of GetServerInfo, RenewWorkspace,
+    DestroyWorkspace, SignalProcess and WaitProcess, nor of a `resume`.
+    * RESOURCE_EXHAUSTED [QUOTA_EXCEEDED]: it would be more than the caller's tenant, or the whole server, may have;
+    nothing of it was done. google.rpc.QuotaFailure names whose quota it is, "tenant:NAME" or "service". Any RPC may
+    be retried after the time in google.rpc.RetryInfo; without one it makes no sense.
+    * UNAVAILABLE [AUDIT_UNAVAILABLE]: the server cannot write its audit log. Retryable likewise.
     * INTERNAL [INTERNAL]: a defect of the server. Not retryable.
 
     Errors of every RPC that names a workspace:
     * NOT_FOUND [WORKSPACE_NOT_FOUND]: it never existed, was destroyed, or its lease has run out.
     * ABORTED [WORKSPACE_LOST]: its place is gone or broke the protocol; it can only be destroyed.
+    * FAILED_PRECONDITION [WRONG_REPLICA]: it is another replica's, which the ErrorInfo's metadata name as `replica` and
+    the trailing metadata as `agentic-isolation-replica`. Nothing was done. A repeat with this metadata finds it
+    through a proxy that routes by it; so does `agentic-isolation-workspace` with the workspace's id, from the start.
     """
 
     def __init__(self, channel):
@@ -176,16 +191,31 @@ class WorkspaceServiceStub(object):
 class WorkspaceServiceServicer(object):
     """Workspaces, the commands that run in them and the files that lie in them.
 
+    A server that asks who calls takes a token in the metadata, `authorization: Bearer TOKEN`, or a client certificate.
+
     Errors of every RPC, beside those it lists itself:
+    * UNAUTHENTICATED [UNAUTHENTICATED]: nothing proves who calls, or a proof that was shown is wrong or has expired; the
+    message says which. Not retryable with the same one.
+    * PERMISSION_DENIED [NOT_ALLOWED]: the server knows who calls, and they may not. Not retryable.
     * INVALID_ARGUMENT [INVALID_ARGUMENT]: a field is missing, malformed or out of its range. Not retryable.
     * UNIMPLEMENTED [UNIMPLEMENTED]: this server does not have the RPC or the option yet. Not retryable.
     * UNAVAILABLE [UNAVAILABLE]: the server drains, or cannot reach the workspace for now. Retryable with the same
     request_id where the request has one; without one, only RPCs marked idempotent may be retried.
+    * UNAVAILABLE [OVERLOADED]: the server has more to do than it can, and has done nothing of this. Any RPC may be
+    retried after the time in google.rpc.RetryInfo. Never the answer of GetServerInfo, RenewWorkspace,
+    DestroyWorkspace, SignalProcess and WaitProcess, nor of a `resume`.
+    * RESOURCE_EXHAUSTED [QUOTA_EXCEEDED]: it would be more than the caller's tenant, or the whole server, may have;
+    nothing of it was done. google.rpc.QuotaFailure names whose quota it is, "tenant:NAME" or "service". Any RPC may
+    be retried after the time in google.rpc.RetryInfo; without one it makes no sense.
+    * UNAVAILABLE [AUDIT_UNAVAILABLE]: the server cannot write its audit log. Retryable likewise.
     * INTERNAL [INTERNAL]: a defect of the server. Not retryable.
 
     Errors of every RPC that names a workspace:
     * NOT_FOUND [WORKSPACE_NOT_FOUND]: it never existed, was destroyed, or its lease has run out.
     * ABORTED [WORKSPACE_LOST]: its place is gone or broke the protocol; it can only be destroyed.
+    * FAILED_PRECONDITION [WRONG_REPLICA]: it is another replica's, which the ErrorInfo's metadata name as `replica` and
+    the trailing metadata as `agentic-isolation-replica`. Nothing was done. A repeat with this metadata finds it
+    through a proxy that routes by it; so does `agentic-isolation-workspace` with the workspace's id, from the start.
     """
 
     def CreateWorkspace(self, request, context):
@@ -214,7 +244,8 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkspaces(self, request, context):
-        """Lists workspaces, oldest first, in pages. Idempotent.
+        """Lists workspaces, oldest first, in pages. Behind a proxy they are those of one replica, as are all pages of a listing:
+        a page_token of another one is FAILED_PRECONDITION [WRONG_REPLICA]. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -259,7 +290,7 @@ class WorkspaceServiceServicer(object):
         """Runs a command, or resumes reading one, and streams its output as it is printed, ending with `exited`.
 
         A reader that is slow holds the process back and no one else. When the RPC is cancelled or cut the process tree
-        dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 512 KiB
+        dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 768 KiB
         that were sent are kept for that: a client that lets more be under way (gRPC's bandwidth probing does) gets a `gap`.
         Idempotent with a request_id: a repeat reads the first run from its beginning.
 
@@ -617,16 +648,31 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
 class WorkspaceService(object):
     """Workspaces, the commands that run in them and the files that lie in them.
 
+    A server that asks who calls takes a token in the metadata, `authorization: Bearer TOKEN`, or a client certificate.
+
     Errors of every RPC, beside those it lists itself:
+    * UNAUTHENTICATED [UNAUTHENTICATED]: nothing proves who calls, or a proof that was shown is wrong or has expired; the
+    message says which. Not retryable with the same one.
+    * PERMISSION_DENIED [NOT_ALLOWED]: the server knows who calls, and they may not. Not retryable.
     * INVALID_ARGUMENT [INVALID_ARGUMENT]: a field is missing, malformed or out of its range. Not retryable.
     * UNIMPLEMENTED [UNIMPLEMENTED]: this server does not have the RPC or the option yet. Not retryable.
     * UNAVAILABLE [UNAVAILABLE]: the server drains, or cannot reach the workspace for now. Retryable with the same
     request_id where the request has one; without one, only RPCs marked idempotent may be retried.
+    * UNAVAILABLE [OVERLOADED]: the server has more to do than it can, and has done nothing of this. Any RPC may be
+    retried after the time in google.rpc.RetryInfo. Never the answer of GetServerInfo, RenewWorkspace,
+    DestroyWorkspace, SignalProcess and WaitProcess, nor of a `resume`.
+    * RESOURCE_EXHAUSTED [QUOTA_EXCEEDED]: it would be more than the caller's tenant, or the whole server, may have;
+    nothing of it was done. google.rpc.QuotaFailure names whose quota it is, "tenant:NAME" or "service". Any RPC may
+    be retried after the time in google.rpc.RetryInfo; without one it makes no sense.
+    * UNAVAILABLE [AUDIT_UNAVAILABLE]: the server cannot write its audit log. Retryable likewise.
     * INTERNAL [INTERNAL]: a defect of the server. Not retryable.
 
     Errors of every RPC that names a workspace:
     * NOT_FOUND [WORKSPACE_NOT_FOUND]: it never existed, was destroyed, or its lease has run out.
     * ABORTED [WORKSPACE_LOST]: its place is gone or broke the protocol; it can only be destroyed.
+    * FAILED_PRECONDITION [WRONG_REPLICA]: it is another replica's, which the ErrorInfo's metadata name as `replica` and
+    the trailing metadata as `agentic-isolation-replica`. Nothing was done. A repeat with this metadata finds it
+    through a proxy that routes by it; so does `agentic-isolation-workspace` with the workspace's id, from the start.
     """
 
     @staticmethod

@@ -9,7 +9,8 @@ Conventions of the whole file:
   * Sizes are in bytes and end in `_bytes`; times are google.protobuf.Duration or Timestamp; CPUs are `cpu_millis`.
   * Bad input is refused before anything is created.
   * Errors are google.rpc.Status with one google.rpc.ErrorInfo: `domain` is "agentic-isolation", `reason` is the
-    UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path.
+    UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path,
+    and what may be tried again after a certain time google.rpc.RetryInfo.
   * An error says that a request was not carried out. A command that ran and failed is a result.
 """
 
@@ -39,16 +40,31 @@ GRPC_VERSION: str
 class WorkspaceServiceStub:
     """Workspaces, the commands that run in them and the files that lie in them.
 
+    A server that asks who calls takes a token in the metadata, `authorization: Bearer TOKEN`, or a client certificate.
+
     Errors of every RPC, beside those it lists itself:
+      * UNAUTHENTICATED [UNAUTHENTICATED]: nothing proves who calls, or a proof that was shown is wrong or has expired; the
+        message says which. Not retryable with the same one.
+      * PERMISSION_DENIED [NOT_ALLOWED]: the server knows who calls, and they may not. Not retryable.
       * INVALID_ARGUMENT [INVALID_ARGUMENT]: a field is missing, malformed or out of its range. Not retryable.
       * UNIMPLEMENTED [UNIMPLEMENTED]: this server does not have the RPC or the option yet. Not retryable.
       * UNAVAILABLE [UNAVAILABLE]: the server drains, or cannot reach the workspace for now. Retryable with the same
         request_id where the request has one; without one, only RPCs marked idempotent may be retried.
+      * UNAVAILABLE [OVERLOADED]: the server has more to do than it can, and has done nothing of this. Any RPC may be
+        retried after the time in google.rpc.RetryInfo. Never the answer of GetServerInfo, RenewWorkspace,
+        DestroyWorkspace, SignalProcess and WaitProcess, nor of a `resume`.
+      * RESOURCE_EXHAUSTED [QUOTA_EXCEEDED]: it would be more than the caller's tenant, or the whole server, may have;
+        nothing of it was done. google.rpc.QuotaFailure names whose quota it is, "tenant:NAME" or "service". Any RPC may
+        be retried after the time in google.rpc.RetryInfo; without one it makes no sense.
+      * UNAVAILABLE [AUDIT_UNAVAILABLE]: the server cannot write its audit log. Retryable likewise.
       * INTERNAL [INTERNAL]: a defect of the server. Not retryable.
 
     Errors of every RPC that names a workspace:
       * NOT_FOUND [WORKSPACE_NOT_FOUND]: it never existed, was destroyed, or its lease has run out.
       * ABORTED [WORKSPACE_LOST]: its place is gone or broke the protocol; it can only be destroyed.
+      * FAILED_PRECONDITION [WRONG_REPLICA]: it is another replica's, which the ErrorInfo's metadata name as `replica` and
+        the trailing metadata as `agentic-isolation-replica`. Nothing was done. A repeat with this metadata finds it
+        through a proxy that routes by it; so does `agentic-isolation-workspace` with the workspace's id, from the start.
     """
 
     @_typing.overload
@@ -72,7 +88,9 @@ class WorkspaceServiceStub:
     GetWorkspace: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.GetWorkspaceRequest, _workspace_pb2.GetWorkspaceResponse]
     """Describes one workspace. Idempotent."""
     ListWorkspaces: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.ListWorkspacesRequest, _workspace_pb2.ListWorkspacesResponse]
-    """Lists workspaces, oldest first, in pages. Idempotent."""
+    """Lists workspaces, oldest first, in pages. Behind a proxy they are those of one replica, as are all pages of a listing:
+    a page_token of another one is FAILED_PRECONDITION [WRONG_REPLICA]. Idempotent.
+    """
     RenewWorkspace: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.RenewWorkspaceRequest, _workspace_pb2.RenewWorkspaceResponse]
     """Sets the workspace's lease to end the given time from now. Idempotent."""
     DestroyWorkspace: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.DestroyWorkspaceRequest, _workspace_pb2.DestroyWorkspaceResponse]
@@ -99,7 +117,7 @@ class WorkspaceServiceStub:
     """Runs a command, or resumes reading one, and streams its output as it is printed, ending with `exited`.
 
     A reader that is slow holds the process back and no one else. When the RPC is cancelled or cut the process tree
-    dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 512 KiB
+    dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 768 KiB
     that were sent are kept for that: a client that lets more be under way (gRPC's bandwidth probing does) gets a `gap`.
     Idempotent with a request_id: a repeat reads the first run from its beginning.
 
@@ -245,16 +263,31 @@ class WorkspaceServiceStub:
 class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     """Workspaces, the commands that run in them and the files that lie in them.
 
+    A server that asks who calls takes a token in the metadata, `authorization: Bearer TOKEN`, or a client certificate.
+
     Errors of every RPC, beside those it lists itself:
+      * UNAUTHENTICATED [UNAUTHENTICATED]: nothing proves who calls, or a proof that was shown is wrong or has expired; the
+        message says which. Not retryable with the same one.
+      * PERMISSION_DENIED [NOT_ALLOWED]: the server knows who calls, and they may not. Not retryable.
       * INVALID_ARGUMENT [INVALID_ARGUMENT]: a field is missing, malformed or out of its range. Not retryable.
       * UNIMPLEMENTED [UNIMPLEMENTED]: this server does not have the RPC or the option yet. Not retryable.
       * UNAVAILABLE [UNAVAILABLE]: the server drains, or cannot reach the workspace for now. Retryable with the same
         request_id where the request has one; without one, only RPCs marked idempotent may be retried.
+      * UNAVAILABLE [OVERLOADED]: the server has more to do than it can, and has done nothing of this. Any RPC may be
+        retried after the time in google.rpc.RetryInfo. Never the answer of GetServerInfo, RenewWorkspace,
+        DestroyWorkspace, SignalProcess and WaitProcess, nor of a `resume`.
+      * RESOURCE_EXHAUSTED [QUOTA_EXCEEDED]: it would be more than the caller's tenant, or the whole server, may have;
+        nothing of it was done. google.rpc.QuotaFailure names whose quota it is, "tenant:NAME" or "service". Any RPC may
+        be retried after the time in google.rpc.RetryInfo; without one it makes no sense.
+      * UNAVAILABLE [AUDIT_UNAVAILABLE]: the server cannot write its audit log. Retryable likewise.
       * INTERNAL [INTERNAL]: a defect of the server. Not retryable.
 
     Errors of every RPC that names a workspace:
       * NOT_FOUND [WORKSPACE_NOT_FOUND]: it never existed, was destroyed, or its lease has run out.
       * ABORTED [WORKSPACE_LOST]: its place is gone or broke the protocol; it can only be destroyed.
+      * FAILED_PRECONDITION [WRONG_REPLICA]: it is another replica's, which the ErrorInfo's metadata name as `replica` and
+        the trailing metadata as `agentic-isolation-replica`. Nothing was done. A repeat with this metadata finds it
+        through a proxy that routes by it; so does `agentic-isolation-workspace` with the workspace's id, from the start.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -275,7 +308,9 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_workspace_pb2.GetWorkspaceRequest, _workspace_pb2.GetWorkspaceResponse]  # type: ignore[assignment]
     """Describes one workspace. Idempotent."""
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_workspace_pb2.ListWorkspacesRequest, _workspace_pb2.ListWorkspacesResponse]  # type: ignore[assignment]
-    """Lists workspaces, oldest first, in pages. Idempotent."""
+    """Lists workspaces, oldest first, in pages. Behind a proxy they are those of one replica, as are all pages of a listing:
+    a page_token of another one is FAILED_PRECONDITION [WRONG_REPLICA]. Idempotent.
+    """
     RenewWorkspace: _aio.UnaryUnaryMultiCallable[_workspace_pb2.RenewWorkspaceRequest, _workspace_pb2.RenewWorkspaceResponse]  # type: ignore[assignment]
     """Sets the workspace's lease to end the given time from now. Idempotent."""
     DestroyWorkspace: _aio.UnaryUnaryMultiCallable[_workspace_pb2.DestroyWorkspaceRequest, _workspace_pb2.DestroyWorkspaceResponse]  # type: ignore[assignment]
@@ -302,7 +337,7 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     """Runs a command, or resumes reading one, and streams its output as it is printed, ending with `exited`.
 
     A reader that is slow holds the process back and no one else. When the RPC is cancelled or cut the process tree
-    dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 512 KiB
+    dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 768 KiB
     that were sent are kept for that: a client that lets more be under way (gRPC's bandwidth probing does) gets a `gap`.
     Idempotent with a request_id: a repeat reads the first run from its beginning.
 
@@ -447,16 +482,31 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
 class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Workspaces, the commands that run in them and the files that lie in them.
 
+    A server that asks who calls takes a token in the metadata, `authorization: Bearer TOKEN`, or a client certificate.
+
     Errors of every RPC, beside those it lists itself:
+      * UNAUTHENTICATED [UNAUTHENTICATED]: nothing proves who calls, or a proof that was shown is wrong or has expired; the
+        message says which. Not retryable with the same one.
+      * PERMISSION_DENIED [NOT_ALLOWED]: the server knows who calls, and they may not. Not retryable.
       * INVALID_ARGUMENT [INVALID_ARGUMENT]: a field is missing, malformed or out of its range. Not retryable.
       * UNIMPLEMENTED [UNIMPLEMENTED]: this server does not have the RPC or the option yet. Not retryable.
       * UNAVAILABLE [UNAVAILABLE]: the server drains, or cannot reach the workspace for now. Retryable with the same
         request_id where the request has one; without one, only RPCs marked idempotent may be retried.
+      * UNAVAILABLE [OVERLOADED]: the server has more to do than it can, and has done nothing of this. Any RPC may be
+        retried after the time in google.rpc.RetryInfo. Never the answer of GetServerInfo, RenewWorkspace,
+        DestroyWorkspace, SignalProcess and WaitProcess, nor of a `resume`.
+      * RESOURCE_EXHAUSTED [QUOTA_EXCEEDED]: it would be more than the caller's tenant, or the whole server, may have;
+        nothing of it was done. google.rpc.QuotaFailure names whose quota it is, "tenant:NAME" or "service". Any RPC may
+        be retried after the time in google.rpc.RetryInfo; without one it makes no sense.
+      * UNAVAILABLE [AUDIT_UNAVAILABLE]: the server cannot write its audit log. Retryable likewise.
       * INTERNAL [INTERNAL]: a defect of the server. Not retryable.
 
     Errors of every RPC that names a workspace:
       * NOT_FOUND [WORKSPACE_NOT_FOUND]: it never existed, was destroyed, or its lease has run out.
       * ABORTED [WORKSPACE_LOST]: its place is gone or broke the protocol; it can only be destroyed.
+      * FAILED_PRECONDITION [WRONG_REPLICA]: it is another replica's, which the ErrorInfo's metadata name as `replica` and
+        the trailing metadata as `agentic-isolation-replica`. Nothing was done. A repeat with this metadata finds it
+        through a proxy that routes by it; so does `agentic-isolation-workspace` with the workspace's id, from the start.
     """
 
     @_abc_1.abstractmethod
@@ -493,7 +543,9 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspace_pb2.ListWorkspacesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_pb2.ListWorkspacesResponse, _abc.Awaitable[_workspace_pb2.ListWorkspacesResponse]]:
-        """Lists workspaces, oldest first, in pages. Idempotent."""
+        """Lists workspaces, oldest first, in pages. Behind a proxy they are those of one replica, as are all pages of a listing:
+        a page_token of another one is FAILED_PRECONDITION [WRONG_REPLICA]. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def RenewWorkspace(
@@ -544,7 +596,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs a command, or resumes reading one, and streams its output as it is printed, ending with `exited`.
 
         A reader that is slow holds the process back and no one else. When the RPC is cancelled or cut the process tree
-        dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 512 KiB
+        dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 768 KiB
         that were sent are kept for that: a client that lets more be under way (gRPC's bandwidth probing does) gets a `gap`.
         Idempotent with a request_id: a repeat reads the first run from its beginning.
 

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from agentic_isolation_service.config import ServiceConfig
-from agentic_isolation_service.config_file import pools_of_environment
 from agentic_isolation_service.core.ports import Provider
+from agentic_isolation_service.core.replicas import Replica
+from agentic_isolation_service.core.tenants import Tenants
 from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.identities import authentication_of, certificates_of, warnings_of
+from agentic_isolation_service.layers import layers_of
 from agentic_isolation_service.registry import SqliteRegistry
+from agentic_isolation_service.rpc import unix_socket
+from agentic_isolation_service.rpc.authentication.layer import administrator
+from agentic_isolation_service.rpc.backlog import Backlog
 from agentic_isolation_service.rpc.server import RpcServer
+from agentic_isolation_service.rpc.unix_socket import SocketAccess
+from agentic_isolation_service.settings.file import settings_of_environment
+from agentic_isolation_service.settings.listening import is_unix
 from agentic_isolation_service.state import StateDirectory
 
 _EMBEDDED_GRACE = 1.0
 """Seconds for calls that their own program has just cancelled to end."""
+_log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -42,23 +54,28 @@ async def serve(config: ServiceConfig) -> AsyncIterator[str]:
     open_workspaces.
 
     Raises:
-        OSError: The state directory or the address cannot be used.
+        OSError: The state directory, the audit log or the address cannot be used.
     """
     async with (
         open_workspaces(config) as workspaces,
-        _listening(workspaces, config.address, config.grace) as address,
+        _listening(workspaces, config, config.address) as address,
     ):
         yield address
 
 
 @contextlib.asynccontextmanager
 async def serve_embedded() -> AsyncIterator[str]:
-    """Runs a service on a unix socket in a private temporary directory and yields its address."""
-    config = ServiceConfig(pools=await asyncio.to_thread(pools_of_environment))
+    """Runs a service on a unix socket in a private temporary directory and yields its address.
+
+    It serves no metrics and sends no spans: its program has its own telemetry, and there may be many such programs.
+    """
+    # Whoever may open its socket is this program itself, which has nothing to prove.
+    file = replace(await asyncio.to_thread(settings_of_environment), tokens=(), jwt=None, tls=None, tenants=Tenants())
+    config = ServiceConfig(file=file, grace=_EMBEDDED_GRACE)
     async with (
         StateDirectory.open(None) as state,
         _workspaces(state, config) as workspaces,
-        _listening(workspaces, f"unix:{state.path / 'grpc.sock'}", grace=_EMBEDDED_GRACE) as address,
+        _listening(workspaces, config, f"unix:{state.path / 'grpc.sock'}", embedded=True) as address,
     ):
         yield address
 
@@ -82,26 +99,47 @@ async def _workspaces(state: StateDirectory, config: ServiceConfig) -> AsyncIter
             dns=engine.dns,
         )
 
+    makers = {"docker": docker, "local": local}
     async with (
         SqliteRegistry.open(None if state.temporary else state.path / "registry.db") as registry,
         Workspaces(
-            {"docker": docker, "local": local},
+            {name: make for name, make in makers.items() if name in config.providers},
             registry,
             state.identity,
             lasting=not state.temporary,
             max_workspaces=config.max_workspaces,
-            pools=config.pools,
+            pools=config.file.pools,
+            replica=Replica(config.replica),
             request_window=config.request_window,
+            tenants=config.file.tenants,
+            quotas=config.file.quotas,
         ) as workspaces,
     ):
         yield workspaces
 
 
 @contextlib.asynccontextmanager
-async def _listening(workspaces: Workspaces, address: str, grace: float) -> AsyncIterator[str]:
-    server = RpcServer(workspaces)
-    try:
-        port = await server.start(address)
-        yield f"{address.rpartition(':')[0]}:{port}" if port else address
-    finally:
-        await server.stop(grace)
+async def _listening(
+    workspaces: Workspaces, config: ServiceConfig, address: str, *, embedded: bool = False
+) -> AsyncIterator[str]:
+    """Serves on an address meanwhile. A service that is `embedded` is its program's alone, wherever its socket lies."""
+    tenants = config.file.tenants
+    authentication = await asyncio.to_thread(authentication_of, config, tenants.caller_of if tenants else administrator)
+    certificates = await asyncio.to_thread(certificates_of, config)
+    access = SocketAccess(mode=config.socket_mode)
+    if is_unix(address):
+        path, anywhere = address.removeprefix("unix:"), embedded or config.insecure_listen
+        access = await unix_socket.check(path, access, group=config.socket_group, anywhere=anywhere)
+    backlog = None if embedded else Backlog()
+    async with layers_of(config, workspaces, authentication, backlog, embedded=embedded) as layers:
+        # Nothing is waited for until it is started: gRPC never lets go of a server that was not.
+        server = RpcServer(
+            workspaces, layers, authentication=authentication, backlog=backlog, channelz=config.channelz
+        )  # fmt: skip
+        try:
+            port = await server.start(address, certificates=certificates, access=access)
+            for warning in warnings_of(config):
+                _log.warning(warning)
+            yield f"{address.rpartition(':')[0]}:{port}" if port else address
+        finally:
+            await server.stop(config.grace)

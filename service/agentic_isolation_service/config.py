@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentic_isolation.errors import InvalidArgumentError
-from agentic_isolation_service.core.templates import PoolTemplate
+from agentic_isolation_service.core.replicas import check_name
 from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES, DEFAULT_REQUEST_WINDOW
+from agentic_isolation_service.settings.file import FileSettings
+from agentic_isolation_service.settings.listening import check_address, check_reach, check_socket_mode
+from agentic_isolation_service.settings.providers import PROVIDERS, check_providers
+from agentic_isolation_service.settings.tables import within
+from agentic_isolation_service.settings.telemetry import split_metrics_address
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_IMAGE = "python:3.12-slim"
 IMAGE_VARIABLE = "AGENTIC_ISOLATION_DOCKER_IMAGE"
 """Environment variable with DockerConfig.image."""
+REPLICA_VARIABLE = "AGENTIC_ISOLATION_REPLICA"
+"""Environment variable with ServiceConfig.replica."""
 LABELS_VARIABLE = "AGENTIC_ISOLATION_DOCKER_LABELS"
 """Environment variable with DockerConfig.labels: NAME=VALUE, separated by commas."""
 DNS_VARIABLE = "AGENTIC_ISOLATION_DOCKER_DNS"
 """Environment variable with DockerConfig.dns: IPv4 addresses, separated by commas."""
-
-# gRPC takes IPv6 without brackets for an address without a port, which is another address.
-_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,16 @@ class ServiceConfig:
     """
 
     address: str = DEFAULT_ADDRESS
-    """`host:port` (port 0: any free one) or `unix:PATH`. Only loopback: there is no authentication yet."""
+    """`host:port` (port 0: any free one) or `unix:PATH`. Beyond loopback only with identities and TLS, unless the two
+    settings below say otherwise."""
+    insecure_listen: bool = False
+    """Listen where anybody who can reach the address, or open the socket, has everything."""
+    plaintext: bool = False
+    """Listen beyond loopback without TLS: a mesh or a proxy in front of the service has it."""
+    socket_mode: int = 0o600
+    """Mode of a unix socket: who may write to it may connect."""
+    socket_group: str | None = None
+    """Group of a unix socket, by name or number; None: the process's own."""
     state_dir: Path | None = None
     """Where it keeps what it needs to know: its workspaces outlive it, and the next service with this directory takes
     them up. None: a private temporary directory, and workspaces end with their service."""
@@ -83,18 +95,32 @@ class ServiceConfig:
     """Seconds that a request's id is remembered after its end."""
     max_workspaces: int = DEFAULT_MAX_WORKSPACES
     """Workspaces at a time."""
-    pools: Sequence[PoolTemplate] = ()
-    """Places that are kept ready for workspaces to come."""
+    replica: str = ""
+    """What it is called among the replicas behind one proxy: a part of its workspaces' ids. Empty: the only one."""
+    metrics_address: str | None = None
+    """`host:port` where metrics are served (port 0: any free one), in place of what the file says. None: as it says."""
+    channelz: bool = False
+    """Tell by gRPC's channelz of connections and calls, those of other callers included."""
+    file: FileSettings = field(default_factory=FileSettings)
+    """What its configuration file says."""
     grace: float = 10.0
     """Seconds that running calls have when the service stops."""
     docker: DockerConfig = field(default_factory=DockerConfig.from_environment)
     """The engine for the docker provider."""
+    providers: Sequence[str] = PROVIDERS
+    """What callers may make workspaces of. The local provider runs their commands with the service's own rights."""
 
     def __post_init__(self) -> None:
-        _check_address(self.address)
+        check_address(self.address)
+        check_reach(self.address, self.file, insecure_listen=self.insecure_listen, plaintext=self.plaintext)
+        check_socket_mode(self.socket_mode, insecure_listen=self.insecure_listen)
+        if self.replica:
+            within("replica", lambda: check_name(self.replica))
+        if self.metrics_address is not None:
+            split_metrics_address(self.metrics_address, field="metrics_address")
         if self.max_workspaces < 1:
             raise InvalidArgumentError(f"{self.max_workspaces} is not 1 or more", field="max_workspaces")
-        if (least := sum(pool.min for pool in self.pools)) > self.max_workspaces:
+        if (least := sum(pool.min for pool in self.file.pools)) > self.max_workspaces:
             raise InvalidArgumentError(
                 f"the pools keep {least} places at least, and there may be {self.max_workspaces} workspaces; "
                 "lower their min, or raise max_workspaces",
@@ -108,27 +134,4 @@ class ServiceConfig:
             raise InvalidArgumentError(f"{self.request_window:g} s is not from 1 to 86400 s", field="request_window")
         if not 0 <= self.grace <= 3600:
             raise InvalidArgumentError(f"{self.grace:g} s is not from 0 to 3600 s", field="grace")
-
-
-def _check_address(address: str) -> None:
-    if address.startswith("unix:"):
-        if len(address.removeprefix("unix:").encode()) not in range(1, 108):
-            raise InvalidArgumentError("a unix socket's path has 1 to 107 bytes", field="address")
-        return
-    match = _HOST_PORT.fullmatch(address)
-    if match is None or int(match[2]) > 65535:
-        raise InvalidArgumentError(f"{address!r} is neither host:port nor unix:PATH", field="address")
-    host = match[1]
-    if not _is_loopback(host.strip("[]")):
-        raise InvalidArgumentError(
-            f"{host} is reachable from other machines and this service has no authentication yet; "
-            "listen on 127.0.0.1, [::1] or unix:PATH",
-            field="address",
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        check_providers(self.providers, [pool.config.provider for pool in self.file.pools])

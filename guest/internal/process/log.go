@@ -11,7 +11,7 @@ import (
 const (
 	// logCapacity bounds what a log holds, and keptBack what it keeps of that for a reader that resumes.
 	logCapacity = 1 << 20
-	keptBack    = 512 << 10
+	keptBack    = 768 << 10
 	// entryCost is charged for each entry, so that output that alternates between the sources byte by byte is
 	// bounded as well.
 	entryCost = 64

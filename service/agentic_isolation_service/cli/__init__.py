@@ -19,12 +19,15 @@ _COMMANDS = {
     "ls": ("workspaces", "list_workspaces", "List a service's workspaces."),
     "rm": ("workspaces", "remove", "Kill everything in workspaces and remove them."),
     "info": ("workspaces", "info", "Describe a service or a workspace, and its isolation."),
+    "health": ("health", "health", "Ask a service whether it takes calls, for probes."),
     "shell": ("shell", "shell", "Work in a workspace, in this terminal."),
     "cp": ("copying", "copy", "Copy files between this machine and a workspace."),
     "top": ("top", "top", "Watch a service's workspaces and their processes."),
     "ps": ("processes", "list_processes", "List the processes of a workspace."),
     "logs": ("processes", "show_output", "Show what a process has printed."),
     "completion": ("completion", "completion", "Print what makes a shell complete this program's words."),
+    "token": ("token", "token", "Make a token for callers of a service."),
+    "audit": ("audit", "audit", "Verify an audit log."),
     "doctor": ("doctor", "doctor", "Check the installation, and attack workspaces from inside."),
 }
 """The module and the name of each command, and its line in the list: that list loads none of them."""

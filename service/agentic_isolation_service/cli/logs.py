@@ -9,6 +9,8 @@ import sys
 
 import click
 
+from agentic_isolation_service.rpc.call_logs import CallFields
+
 LEVELS = ("debug", "info", "warning", "error")
 _COLORS = {"warning": "yellow", "error": "red", "critical": "red"}
 _OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
@@ -17,6 +19,7 @@ _OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime
 def configure_logs(level: str, *, as_json: bool) -> None:
     """Sends the standard library's log to standard error, as lines for people or JSON for programs."""
     handler = logging.StreamHandler()
+    handler.addFilter(CallFields())
     handler.setFormatter(_JsonFormatter() if as_json else _LineFormatter(colored=sys.stderr.isatty()))
     logging.basicConfig(level=level.upper(), handlers=[handler])
 

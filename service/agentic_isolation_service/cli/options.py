@@ -33,6 +33,7 @@ def required_target(command: _F) -> _F:
     )(command)
 
 
+a_replica = click.option("--replica", metavar="NAME", help="Behind a proxy, which replica to ask; else any.")
 json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 

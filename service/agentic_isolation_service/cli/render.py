@@ -39,11 +39,14 @@ def print_json(value: object) -> None:
 
 def print_workspaces(workspaces: list[WorkspaceInfo]) -> None:
     """Prints a table of workspaces."""
-    table = new_table("WORKSPACE", "PROVIDER", "STATE", "RUNTIME", "AGE", "LEASE", "LABELS")
+    tenants = any(workspace.tenant for workspace in workspaces)
+    named = ("WORKSPACE", "TENANT") if tenants else ("WORKSPACE",)
+    table = new_table(*named, "PROVIDER", "STATE", "RUNTIME", "AGE", "LEASE", "LABELS")
     now = dt.datetime.now(dt.UTC)
     for workspace in workspaces:
         table.add_row(
             workspace.id,
+            *([workspace.tenant or "–"] if tenants else []),
             workspace.provider,
             workspace.state.value,
             workspace.isolation.runtime,
@@ -106,6 +109,7 @@ def print_workspace(workspace: WorkspaceInfo) -> None:
     """Prints one workspace, field by field, with the isolation that it has."""
     rows = [
         ("workspace", workspace.id),
+        *([("tenant", workspace.tenant)] if workspace.tenant else []),
         ("provider", workspace.provider),
         ("image", workspace.image or "–"),
         ("state", workspace.state.value),
@@ -124,6 +128,7 @@ def print_server(server: ServerInfo) -> None:
     _print_rows(
         [
             ("version", server.version),
+            *([("replica", server.replica)] if server.replica else []),
             ("workspaces", f"at most {server.workspaces_limit}"),
             ("lease", f"at most {span(dt.timedelta(seconds=server.lease_limit))}"),
         ]

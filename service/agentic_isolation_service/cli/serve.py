@@ -11,15 +11,49 @@ import click
 
 from agentic_isolation_service.app import serve as run_service
 from agentic_isolation_service.cli.logs import LEVELS, configure_logs
-from agentic_isolation_service.config import DEFAULT_ADDRESS, IMAGE_VARIABLE, DockerConfig, ServiceConfig
-from agentic_isolation_service.config_file import CONFIG_VARIABLE, read_pools
+from agentic_isolation_service.config import (
+    DEFAULT_ADDRESS,
+    IMAGE_VARIABLE,
+    REPLICA_VARIABLE,
+    DockerConfig,
+    ServiceConfig,
+)
 from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES, DEFAULT_REQUEST_WINDOW
+from agentic_isolation_service.settings.audit import AuditSettings
+from agentic_isolation_service.settings.file import CONFIG_VARIABLE, FileSettings, read_settings
+from agentic_isolation_service.settings.providers import PROVIDERS
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def _mode(context: click.Context, option: click.Parameter, value: str) -> int:
+    try:
+        return int(value, 8)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no mode in octal, such as 0660") from None
+
+
 @click.command()
-@click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="host:port (loopback) or unix:PATH.")
+@click.option("--address", default=DEFAULT_ADDRESS, show_default=True, help="host:port or unix:PATH.")
+@click.option(
+    "--insecure-listen",
+    is_flag=True,
+    help="Listen where anybody who can reach the address, or open the socket, has every workspace.",
+)
+@click.option(
+    "--plaintext",
+    is_flag=True,
+    help="Listen beyond loopback without TLS: a mesh or a proxy in front of the service has it.",
+)
+@click.option(
+    "--socket-mode",
+    default="0600",
+    show_default=True,
+    metavar="OCTAL",
+    callback=_mode,
+    help="Mode of the unix socket: who may write to it may connect, and has every workspace.",
+)
+@click.option("--socket-group", metavar="NAME", help="Group of the unix socket.")
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -45,23 +79,55 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
     envvar=CONFIG_VARIABLE,
     type=click.Path(path_type=Path, dir_okay=False),
     help="TOML file with pools: places that are kept ready, each kind by a table [[pool]] with name, provider, image, "
-    "working_dir, min, max, security and limits.",
+    "working_dir, min, max, tenants, security and limits; with [tls], [[token]] and [jwt]: who may call; with "
+    "[[tenant]]: whose workspaces are; with [quota] and [tenant_quota]; with [cluster]: the name of this replica; with "
+    "[metrics], [tracing] and [audit].",
+)
+@click.option(
+    "--replica",
+    envvar=REPLICA_VARIABLE,
+    help="Its name among the replicas behind one proxy, a part of its workspaces' ids; else that of the file.",
+)
+@click.option("--metrics-address", help="host:port to serve metrics for Prometheus on, at /metrics. Default: nowhere.")
+@click.option("--channelz", is_flag=True, help="Serve gRPC's channelz, which tells of all connections and calls.")
+@click.option(
+    "--audit-log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that says who has called what, in place of `path` in the table [audit] of the configuration file.",
 )
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that running calls have when it stops.")
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The Docker Engine, as DOCKER_HOST spells it.")
 @click.option("--docker-image", envvar=IMAGE_VARIABLE, help="Image of workspaces that name none.")
+@click.option(
+    "--provider",
+    "providers",
+    type=click.Choice(PROVIDERS),
+    multiple=True,
+    default=PROVIDERS,
+    help="What callers may make workspaces of; repeatable. Default: both. The local one runs their commands with this "
+    "program's own rights: leave it out wherever they are not yours.",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option("--log-json", is_flag=True, help="Log JSON for programs.")
 def serve(
     address: str,
+    insecure_listen: bool,
+    plaintext: bool,
+    socket_mode: int,
+    socket_group: str | None,
     state_dir: Path | None,
     takeover_timeout: float,
     request_window: float,
     max_workspaces: int,
     config_file: Path | None,
+    replica: str | None,
+    metrics_address: str | None,
+    channelz: bool,
+    audit_log: Path | None,
     grace: float,
     docker_host: str | None,
     docker_image: str | None,
+    providers: tuple[str, ...],
     log_level: str,
     log_json: bool,
 ) -> None:
@@ -71,17 +137,29 @@ def serve(
     workspaces stay for the next service with its state directory; without one they are destroyed.
     """
     configure_logs(log_level, as_json=log_json)
+    file = read_settings(config_file) if config_file is not None else FileSettings()
+    if audit_log is not None:
+        path = audit_log.absolute()
+        file = replace(file, audit=replace(file.audit, path=path) if file.audit else AuditSettings(path=path))
     docker = DockerConfig.from_environment()
     docker = replace(docker, host=docker_host, image=docker_image or docker.image)
     config = ServiceConfig(
         address=address,
+        insecure_listen=insecure_listen,
+        plaintext=plaintext,
+        socket_mode=socket_mode,
+        socket_group=socket_group,
         state_dir=state_dir,
         takeover_timeout=takeover_timeout,
         request_window=request_window,
         max_workspaces=max_workspaces,
-        pools=read_pools(config_file) if config_file is not None else (),
+        replica=replica or file.cluster.replica,
+        file=file,
+        metrics_address=metrics_address,
+        channelz=channelz,
         grace=grace,
         docker=docker,
+        providers=providers,
     )
     asyncio.run(_serve(config))
 

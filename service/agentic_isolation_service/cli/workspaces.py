@@ -10,6 +10,7 @@ from agentic_isolation.service import ServiceClient
 from agentic_isolation_service.cli import render
 from agentic_isolation_service.cli.completion import complete_workspace
 from agentic_isolation_service.cli.options import (
+    a_replica,
     json_output,
     optional_target,
     parse_pairs,
@@ -21,13 +22,14 @@ from agentic_isolation_service.cli.options import (
 @click.command("ls")
 @required_target
 @click.option("--label", "-l", multiple=True, metavar="NAME=VALUE", help="Only those with this label; repeatable.")
+@a_replica
 @json_output
-def list_workspaces(target: str, label: tuple[str, ...], as_json: bool) -> None:
+def list_workspaces(target: str, label: tuple[str, ...], replica: str | None, as_json: bool) -> None:
     """List a service's workspaces, oldest first."""
     labels = parse_pairs(label, "NAME=VALUE")
 
     async def program() -> list[WorkspaceInfo]:
-        async with ServiceClient(target, retry_timeout=0) as service:
+        async with ServiceClient(target, retry_timeout=0, replica=replica) as service:
             return [workspace async for workspace in service.list_workspaces(labels)]
 
     workspaces = run_to_end(program())
@@ -55,8 +57,9 @@ def remove(target: str, workspace_ids: tuple[str, ...]) -> None:
 @click.command()
 @optional_target
 @click.argument("workspace_id", required=False, shell_complete=complete_workspace)
+@a_replica
 @json_output
-def info(target: str | None, workspace_id: str | None, as_json: bool) -> None:
+def info(target: str | None, workspace_id: str | None, replica: str | None, as_json: bool) -> None:
     """Describe a service and what it can isolate, or one workspace and the isolation it has."""
     if workspace_id is not None and not target:
         raise click.UsageError("a workspace is a running service's: name that by --target")
@@ -67,7 +70,7 @@ def info(target: str | None, workspace_id: str | None, as_json: bool) -> None:
 
     async def server() -> ServerInfo:
         if target:
-            async with ServiceClient(target, retry_timeout=0) as service:
+            async with ServiceClient(target, retry_timeout=0, replica=replica) as service:
                 return await service.info()
         async with embedded_target() as embedded, ServiceClient(embedded, retry_timeout=0) as service:
             return await service.info()

@@ -1,8 +1,9 @@
 """Bringing together what is written down and what exists: at a service's start, and again every minute.
 
 The engines and the guests are the truth about what exists, the registry is the truth about whose it is. A place that
-the registry does not know, because it was lost, is known by the sealed record that its guest remembers; one without
-such a record is left to its lease.
+the registry does not know, because it was lost, is known by the sealed record that its guest remembers. One whose guest
+was given no record was never finished, and nobody was told of it: its making failed when it could not be removed, or a
+killed service's last words to an engine came to something after all. One that does not say is left to its lease.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from agentic_isolation.errors import IsolationError
+from agentic_isolation_service.core.counts import Counts
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import Place, Provider
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
@@ -32,9 +34,11 @@ class Adoption:
     Args:
         registry: What they have written down.
         identity: Whose they are.
+        counts: Where what goes on with them is counted.
     """
 
-    def __init__(self, registry: Registry, identity: Identity) -> None:
+    def __init__(self, registry: Registry, identity: Identity, counts: Counts) -> None:
+        self._counts = counts
         self._registry = registry
         self._identity = identity
 
@@ -45,9 +49,13 @@ class Adoption:
         provider.adopt(place)
         return HeldWorkspace(provider, place, self._session(provider, place), record, self._registry)
 
-    async def unknown(self, provider: Provider, workspace_id: str) -> HeldWorkspace | None:
-        """Returns a workspace that is there and not written down, or None where its guest does not say whose it is."""
-        session = self._session(provider, Place(workspace_id, runtime=""))
+    async def unknown(self, provider: Provider, workspace_id: str) -> HeldWorkspace | Place | None:
+        """Returns a workspace that is there and not written down.
+
+        Or only its place, where it was never finished; or None where its guest does not say whose it is.
+        """
+        place = Place(workspace_id, runtime="")
+        session = self._session(provider, place)
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT):
                 sealed, left = await session.call_for(
@@ -58,6 +66,8 @@ class Adoption:
             return None
         finally:
             await session.aclose()
+        if not sealed and left is not None:  # guests that remember nothing do not say what is left, either
+            return place
         record = self._unsealed(sealed)
         if record is None or (record.info.id, record.info.provider) != (workspace_id, provider.name):
             _log.warning("a place is left to its lease: nobody knows whose it is", extra={"workspace_id": workspace_id})
@@ -66,6 +76,7 @@ class Adoption:
             expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
             record = replace(record, info=replace(record.info, lease_expires_at=expires_at))
         await self._registry.put(record)
+        self._counts.of(provider.name).adopted += 1
         _log.info("workspace found again", extra={"workspace_id": workspace_id})
         return self.held(provider, record)
 
@@ -88,7 +99,8 @@ class Adoption:
 
     def _session(self, provider: Provider, place: Place) -> GuestSession:
         key = self._identity.guest_key(place.workspace_id)
-        return GuestSession(place.workspace_id, key, lambda: provider.connect(place))
+        counts = self._counts.of(provider.name).guests
+        return GuestSession(place.workspace_id, key, lambda: provider.connect(place), counts)
 
 
 async def keep_going(interval: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -80,6 +80,7 @@ class ProcessInput:
     async def write(self, data: bytes) -> None:
         """Sends bytes as fast as the process takes them. What comes after its end is dropped."""
         self._sent += len(data)
+        self._session.counts.traffic["input"] += len(data)
         await self._channel.send(data)
 
     def finish(self) -> None:
@@ -205,8 +206,9 @@ class Attachment:
                 acting.result()
             elif self._progress is not None and self._progress.done():
                 progress, self._progress = self._progress, None
-                if (event := progress.result()) is not None:
-                    return event
+                with contextlib.suppress(ProcessNotFoundError):  # it has just ended
+                    if (event := progress.result()) is not None:
+                        return event
                 self._input_told = True
             elif self._output.done():
                 output, self._output = self._output, None

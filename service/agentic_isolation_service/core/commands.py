@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
@@ -18,11 +18,15 @@ class Commands:
     """Runs commands in workspaces. What is wrong with one is said before anything of it has begun.
 
     Args:
-        find: Returns the workspace of an id. Raises WorkspaceNotFoundError where there is none.
+        find: Returns the workspace of an id, of whoever asks. Raises WorkspaceNotFoundError where there is none.
+        trace: Returns the variables that tell a command which trace it belongs to.
     """
 
-    def __init__(self, find: Callable[[str], HeldWorkspace]) -> None:
+    def __init__(
+        self, find: Callable[[str], HeldWorkspace], *, trace: Callable[[], Mapping[str, str]] = dict[str, str]
+    ) -> None:
         self._find = find
+        self._trace = trace
 
     async def execute(
         self, workspace_id: str, command: Command, *, output_limit: int, linger: float = 0, request_id: str = ""
@@ -216,5 +220,13 @@ class Commands:
         held = self._find(workspace_id)
         validation.check_command(command)
         validation.check_linger(linger)
-        environment = held.config.environment
-        return held, ProcessRun.of(command, environment, output, interaction, linger=linger, request_id=request_id)
+        run = ProcessRun.of(
+            command,
+            held.config.environment,
+            output,
+            interaction,
+            linger=linger,
+            request_id=request_id,
+            trace=self._trace(),
+        )
+        return held, run

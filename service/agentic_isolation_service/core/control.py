@@ -42,7 +42,9 @@ async def wait(session: GuestSession, process_id: str) -> Termination:
         ProcessNotFoundError: There is none of that id.
         IsolationError: As GuestSession.call.
     """
-    return await session.call_for({"op": "wait", "process_id": process_id}, payloads.termination, since=3)
+    ended = await session.call_for({"op": "wait", "process_id": process_id}, payloads.termination, since=3)
+    session.count_end(process_id, ended)
+    return ended
 
 
 async def list_processes(session: GuestSession) -> list[ProcessInfo]:

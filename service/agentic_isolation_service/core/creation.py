@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import datetime as dt
 import logging
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import IsolationError, ProviderUnavailableError, UnavailableError
 from agentic_isolation.models import Isolation, WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation_service.core.counts import Counts
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import Place, PlaceSpec, Provider
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
+from agentic_isolation_service.core.replicas import Replica
 from agentic_isolation_service.core.workspace import HeldWorkspace
 from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
@@ -33,13 +33,19 @@ class Creations:
     Args:
         registry: Where each is written down, before anything of it is made.
         identity: Whose they are.
+        replica: What their ids tell of it.
         request_window: Seconds that their guests remember the results of requests.
+        counts: Where what goes on with them is counted.
     """
 
-    def __init__(self, registry: Registry, identity: Identity, *, request_window: float) -> None:
+    def __init__(
+        self, registry: Registry, identity: Identity, replica: Replica, *, request_window: float, counts: Counts
+    ) -> None:
         self._registry = registry
         self._identity = identity
+        self._replica = replica
         self._request_window = request_window
+        self._counts = counts
         self._for_pools: set[str] = set()
         self.under_way: dict[str, asyncio.Task[object]] = {}
         """The tasks that make or claim workspaces, by the workspaces' ids."""
@@ -49,22 +55,22 @@ class Creations:
         """How many workspaces are being made or claimed for somebody."""
         return len(self.under_way) - len(self._for_pools)
 
-    async def find(self, config: WorkspaceConfig, request_id: str) -> str | None:
-        """Returns the id of the workspace that a request has made before; None: there is none.
+    async def find(self, config: WorkspaceConfig, request_id: str, owner: str) -> str | None:
+        """Returns the id of the workspace that an owner's request has made before; None: there is none.
 
         Raises:
             InvalidArgumentError: The request asked for something else.
         """
-        asked = self._record(config, request_id)
-        return await self._registry.find_request(request_id, asked.config, asked.secrets_fingerprint)
+        asked = self._record(config, request_id, owner)
+        return await self._registry.find_request(owner, request_id, asked.config, asked.secrets_fingerprint)
 
-    async def make(self, provider: Provider, config: WorkspaceConfig, request_id: str) -> HeldWorkspace:
+    async def make(self, provider: Provider, config: WorkspaceConfig, request_id: str, owner: str) -> HeldWorkspace:
         """Returns a new workspace, which runs commands. Leaves nothing of it when it fails or is cancelled.
 
         Raises:
             IsolationError: As Workspaces.create.
         """
-        return await self._make_written(provider, self._record(config, request_id), config.secrets)
+        return await self._make_written(provider, self._record(config, request_id, owner), config.secrets)
 
     async def make_for_pool(
         self, provider: Provider, config: WorkspaceConfig, pool: str, image_id: str
@@ -74,12 +80,12 @@ class Creations:
         Raises:
             IsolationError: As Workspaces.create.
         """
-        record = replace(self._record(config, ""), pool=pool, image_id=image_id)
+        record = replace(self._record(config, "", ""), pool=pool, image_id=image_id)
         return await self._make_written(provider, record, {})
 
-    async def claim(self, pooled: HeldWorkspace, config: WorkspaceConfig, request_id: str) -> None:
+    async def claim(self, pooled: HeldWorkspace, config: WorkspaceConfig, request_id: str, owner: str) -> None:
         """Makes a pool's place the workspace of a request; see HeldWorkspace.claim, also for what it raises."""
-        asked = self._record(config, request_id)
+        asked = self._record(config, request_id, owner)
         own = pooled.info
         info = replace(
             asked.info, id=own.id, state=WorkspaceState.READY, isolation=own.isolation, host_path=own.host_path
@@ -116,17 +122,34 @@ class Creations:
     def _sealed(self, record: WorkspaceRecord) -> str:
         return self._identity.seal(self._registry.encode(record))
 
-    def _record(self, config: WorkspaceConfig, request_id: str) -> WorkspaceRecord:
+    def _record(self, config: WorkspaceConfig, request_id: str, owner: str) -> WorkspaceRecord:
         """Returns what is written down of a workspace that is asked for: all but its secrets."""
         fingerprint = self._identity.fingerprint(config.secrets)
         public = replace(config, secrets={})
-        return WorkspaceRecord(public, _announced(public), request_id, secrets_fingerprint=fingerprint)
+        return WorkspaceRecord(public, self._announced(public), request_id, owner, fingerprint)
+
+    def _announced(self, config: WorkspaceConfig) -> WorkspaceInfo:
+        """Returns a workspace that is about to be made."""
+        created_at = dt.datetime.now(dt.UTC)
+        lease = config.lease if config.max_lifetime is None else min(config.lease, config.max_lifetime)
+        return WorkspaceInfo(
+            id=self._replica.new_id(),
+            provider=config.provider,
+            state=WorkspaceState.CREATING,
+            working_dir=config.working_dir,
+            created_at=created_at,
+            lease_expires_at=created_at + dt.timedelta(seconds=lease),
+            isolation=Isolation(runtime=""),
+            image=config.image or "",
+            labels=dict(config.labels),
+        )
 
     async def _make(self, provider: Provider, record: WorkspaceRecord, given: Mapping[str, str]) -> HeldWorkspace:
         workspace_id, config = record.info.id, record.config
         key = self._identity.guest_key(workspace_id)
         place = await provider.create(PlaceSpec(workspace_id, config, key, self._request_window))
-        session = GuestSession(workspace_id, key, lambda: provider.connect(place))
+        counts = self._counts.of(provider.name).guests
+        session = GuestSession(workspace_id, key, lambda: provider.connect(place), counts)
         try:
             measured, in_gvisor = await _first_answer(session, place)
             isolation = await provider.isolation(place, config, measured, in_gvisor=in_gvisor)
@@ -172,20 +195,3 @@ async def _discard(provider: Provider, place: Place, session: GuestSession) -> N
     await session.aclose()
     with contextlib.suppress(IsolationError):
         await provider.destroy(place)
-
-
-def _announced(config: WorkspaceConfig) -> WorkspaceInfo:
-    """Returns a workspace that is about to be made."""
-    created_at = dt.datetime.now(dt.UTC)
-    lease = config.lease if config.max_lifetime is None else min(config.lease, config.max_lifetime)
-    return WorkspaceInfo(
-        id="ws-" + base64.b32encode(secrets.token_bytes(13)).decode().lower()[:20],
-        provider=config.provider,
-        state=WorkspaceState.CREATING,
-        working_dir=config.working_dir,
-        created_at=created_at,
-        lease_expires_at=created_at + dt.timedelta(seconds=lease),
-        isolation=Isolation(runtime=""),
-        image=config.image or "",
-        labels=dict(config.labels),
-    )

@@ -26,6 +26,15 @@ def page_of(workspaces: Iterable[WorkspaceInfo], limit: int, after: str) -> tupl
     return page, _token(page[-1]) if len(ordered) > limit else ""
 
 
+def last_of(token: str) -> str:
+    """Returns the id of the last workspace of the page before.
+
+    Raises:
+        InvalidArgumentError: The token is none that was given out.
+    """
+    return _parse_token(token)[1]
+
+
 def _token(info: WorkspaceInfo) -> str:
     return base64.urlsafe_b64encode(f"{info.created_at.isoformat(timespec='microseconds')} {info.id}".encode()).decode()
 

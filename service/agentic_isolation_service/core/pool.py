@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 from agentic_isolation.errors import IsolationError, UnavailableError
 from agentic_isolation.models import PoolInfo
 from agentic_isolation_service.core.pacing import Demand, pause_after
+from agentic_isolation_service.core.replicas import hide_ids
 from agentic_isolation_service.core.templates import PoolTemplate
 from agentic_isolation_service.core.workspace import HeldWorkspace
 from agentic_isolation_service.guest import payloads
@@ -24,7 +24,6 @@ _ANSWER_TIMEOUT = 10.0
 """Seconds that a guest has to answer."""
 _ASK_AGAIN = 2.0
 """Seconds."""
-_ANY_WORKSPACE = re.compile(r"ws-[a-z2-7]{20}")
 _log = logging.getLogger(__name__)
 
 
@@ -164,7 +163,7 @@ class Pool:
         self._failures += 1
         self.not_before = now + pause_after(self._failures)
         # What is said of one workspace after the other is the same reason.
-        reason = _ANY_WORKSPACE.sub("ws-…", reason)
+        reason = hide_ids(reason)
         if reason != self._last_error:
             _log.warning("pool %s cannot be refilled: %s", self.template.name, reason)
         self._last_error = reason

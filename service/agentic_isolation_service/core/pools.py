@@ -21,6 +21,7 @@ from agentic_isolation_service.core.adoption import Adoption
 from agentic_isolation_service.core.creation import Creations
 from agentic_isolation_service.core.pool import POOL_LEASE, Pool, PooledPlace
 from agentic_isolation_service.core.ports import Provider
+from agentic_isolation_service.core.quotas import Commitment, commitment_of
 from agentic_isolation_service.core.refilling import Refiller
 from agentic_isolation_service.core.removal import Removals
 from agentic_isolation_service.core.templates import PoolTemplate
@@ -71,6 +72,22 @@ class Pools:
         self.cold_create = self._refiller.cold_create
 
     @property
+    def kept(self) -> Commitment:
+        """What is promised to the places that are there."""
+        return sum((place.held.commitment for place in self._places.values()), Commitment())
+
+    @property
+    def next(self) -> Commitment:
+        """What may be promised to one more place, of the largest."""
+        configs = [pool.template.config for pool in self._pools]
+        each = [commitment_of(self._provider(config.provider).with_defaults(config)) for config in configs]
+        return Commitment(
+            workspaces=1,
+            memory_bytes=max((commitment.memory_bytes for commitment in each), default=0),
+            cpu_millis=max((commitment.cpu_millis for commitment in each), default=0),
+        )
+
+    @property
     def ids(self) -> AbstractSet[str]:
         """The ids of all places that are in a pool, or are being removed from one."""
         return self._places.keys()
@@ -111,15 +128,17 @@ class Pools:
         now = _now()
         return [pool.info(now, refilling=pool is self._refiller.current) for pool in self._pools]
 
-    async def claim(self, provider: Provider, config: WorkspaceConfig, request_id: str) -> HeldWorkspace | None:
-        """Returns a workspace that was ready, or None where one has to be made.
+    async def claim(
+        self, provider: Provider, config: WorkspaceConfig, request_id: str, owner: str
+    ) -> HeldWorkspace | None:
+        """Returns a workspace that was ready, and is the owner's now, or None where one has to be made.
 
         A place that does not take the claim is removed, and so is that of a claim that is cancelled.
 
         Raises:
             RegistryUnavailableError: It cannot be written down.
         """
-        pool = self._of(provider, config)
+        pool = next((pool for pool in self._of(provider, config) if pool.template.is_for(owner)), None)
         if pool is None:
             return None
         now = _now()
@@ -127,7 +146,7 @@ class Pools:
         try:
             async with asyncio.timeout(_CLAIM_PATIENCE):
                 while (place := pool.take()) is not None:
-                    if await self._claimed(place, config, request_id):
+                    if await self._claimed(place, config, request_id, owner):
                         pool.count(hit=True)
                         return place.held
         except TimeoutError:
@@ -145,33 +164,39 @@ class Pools:
             held: The place.
             sure: Whether it is known to be nobody's; else its guest is asked.
         """
-        pool = self._of(provider, held.config)
-        if pool is None:
+        pools = self._of(provider, held.config)
+        if not pools:
             return False
+        pool = next((pool for pool in pools if pool.template.name == held.pool), pools[0])
         ask = None if sure else (lambda: self._adoption.is_unclaimed(held))
         self._keep(pool, PooledPlace(held, held.image_id or _UNKNOWN, ask))
         pool.demand.expect(len(pool.ready) + len(pool.entering), _now())
         return True
 
-    def evict(self) -> None:
-        """Begins to remove a place of the pool that has most, to make room for a workspace that is made without one."""
-        pool = max(self._pools, key=lambda pool: len(pool.ready), default=None)
-        if pool is not None and (place := pool.take()) is not None:
-            self._discard(place)
+    def evict(self) -> PooledPlace | None:
+        """Begins to remove a place of the pool that has most, to make room for a workspace that is made without one.
 
-    def _of(self, provider: Provider, config: WorkspaceConfig) -> Pool | None:
-        """Returns the pool whose places are as good as one that would be made of a configuration."""
+        Returns it; None: there is none.
+        """
+        pool = max(self._pools, key=lambda pool: len(pool.ready), default=None)
+        place = None if pool is None else pool.take()
+        if place is not None:
+            self._discard(place)
+        return place
+
+    def _of(self, provider: Provider, config: WorkspaceConfig) -> list[Pool]:
+        """Returns the pools whose places are as good as one that would be made of a configuration."""
         own = [pool for pool in self._pools if pool.template.config.provider == provider.name]
         if not own:
-            return None
+            return []
         shape = provider.shape(config)
-        return next((pool for pool in own if provider.shape(pool.template.config) == shape), None)
+        return [pool for pool in own if provider.shape(pool.template.config) == shape]
 
-    async def _claimed(self, place: PooledPlace, config: WorkspaceConfig, request_id: str) -> bool:
+    async def _claimed(self, place: PooledPlace, config: WorkspaceConfig, request_id: str, owner: str) -> bool:
         with self._creations.counted(place.id):
             try:
                 await place.release()
-                await self._creations.claim(place.held, config, request_id)
+                await self._creations.claim(place.held, config, request_id, owner)
             except BaseException as error:
                 # Nobody may have it now: what was asked of the guest may have been done.
                 self._discard(place)

@@ -49,6 +49,15 @@ class Provider(Protocol):
         Does no I/O: it is asked before anything is created.
         """
 
+    def with_defaults(self, config: WorkspaceConfig) -> WorkspaceConfig:
+        """Returns a configuration with what holds where something is left out, at its most; None: it is not held.
+
+        Does no I/O.
+
+        Raises:
+            InvalidArgumentError: A limit is no number or size.
+        """
+
     def shape(self, config: WorkspaceConfig) -> Hashable:
         """Returns all of a configuration that a place is made from, with defaults in place of what is left out.
 
@@ -108,10 +117,14 @@ class Provider(Protocol):
             OSError: The guest is gone.
         """
 
-    async def destroy(self, place: Place) -> None:
+    async def destroy(self, place: Place, *, ending: bool = False) -> None:
         """Removes the place with everything in it; returns when nothing of it is left.
 
         May be called twice, and for a place that was half made or never there.
+
+        Args:
+            place: The place.
+            ending: Its guest was told to end, and may have a moment to do so by itself.
 
         Raises:
             UnavailableError: It cannot be removed for now.

@@ -9,11 +9,12 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from agentic_isolation.errors import (
     InvalidArgumentError,
+    IsolationError,
     PathEscapesError,
     ProcessNotFoundError,
     UnavailableError,
@@ -109,6 +110,7 @@ class ProcessRun:
         *,
         linger: float = 0,
         request_id: str = "",
+        trace: Mapping[str, str] = MappingProxyType({}),
     ) -> ProcessRun:
         """Returns the run of a command.
 
@@ -119,6 +121,7 @@ class ProcessRun:
             interaction: How it can be interacted with.
             linger: Seconds that the process lives when its last reader has gone.
             request_id: The client's id; empty: it will not ask for the same again.
+            trace: Variables that tell the command which trace it belongs to, where its environment tells it of none.
 
         Raises:
             InvalidArgumentError: The id is malformed.
@@ -130,6 +133,9 @@ class ProcessRun:
         else:
             process_id = "p-" + secrets.token_hex(8)
         operation["process_id"] = process_id
+        if trace and "TRACEPARENT" not in (own := {**environment, **command.env}):
+            # Not in the digest: a repeat has a span of its own, and is the same request.
+            operation["env"] = {**trace, **own}
         return cls(process_id, operation, command.stdin)
 
     async def open(self, session: GuestSession) -> ProcessStream:
@@ -139,7 +145,7 @@ class ProcessRun:
             IsolationError: As GuestSession.open.
         """
         since = 3 if _MEMBERS_OF_VERSION_3 & self._operation.keys() else 1
-        return ProcessStream(session, await session.open(self._operation, since=since), run=self)
+        return ProcessStream(session, await session.open(self._operation, since=since), self.process_id, run=self)
 
     async def reopen(self, session: GuestSession) -> Channel:
         """Opens a channel to the process, which the guest says exists."""
@@ -166,14 +172,17 @@ class ProcessStream:
         self,
         session: GuestSession,
         channel: Channel,
+        process_id: str,
         *,
         run: ProcessRun | None = None,
     ) -> None:
         self._session = session
+        self._process_id = process_id
         self._channel = channel
         self._run = run
         stdin = None if run is None else run.stdin
         self._feeder = None if stdin is None else asyncio.create_task(_feed(channel, stdin))
+        session.counts.traffic["input"] += 0 if stdin is None else len(stdin)
         self._offset = 0
         self._ended = False
         self.result: dict[str, object] = {}
@@ -196,8 +205,8 @@ class ProcessStream:
         """
         operation = _attach_operation(process_id, offset)
         if observe:
-            return cls(session, await session.open(operation | {"observe": True}, since=3))
-        return cls(session, await session.open(operation))
+            return cls(session, await session.open(operation | {"observe": True}, since=3), process_id)
+        return cls(session, await session.open(operation), process_id)
 
     async def __aenter__(self) -> Self:
         return self
@@ -241,6 +250,7 @@ class ProcessStream:
             if source is not None:
                 offset = self._offset
                 self._advance(len(data))
+                self._session.counts.traffic["output"] += len(data)
                 return Output(source, offset, data)
             if kind is FrameType.EVENT:
                 return self._started(value)
@@ -249,9 +259,11 @@ class ProcessStream:
                 return Gap(number)
             if kind is FrameType.RESULT:
                 self.result = value
-                return Exited(payloads.termination(value))
-            if kind is FrameType.ERROR:
-                await self._refused(value)
+                termination = payloads.termination(value)
+                self._session.count_end(self._process_id, termination)
+                return Exited(termination)
+            if kind is FrameType.ERROR and not await self._reopened(guest_error(value)):
+                raise self._refusal(guest_error(value))
 
     def _advance(self, length: int) -> None:
         self._offset += length
@@ -263,20 +275,24 @@ class ProcessStream:
             self._offset = payloads.member(value, "offset", int)
         return Started(payloads.member(value, "process_id", str), payloads.timestamp(value, "started_unix_ns"))
 
-    async def _refused(self, value: dict[str, object]) -> None:
-        error = guest_error(value)
-        if isinstance(error, ProcessExistsError) and self._run is not None:
-            self._channel = await self._run.reopen(self._session)
-        elif isinstance(error, ProcessNotFoundError) and self._run is not None:
-            raise UnavailableError("another call's start of this request failed just now; repeat the request")
-        elif isinstance(error, RequestConflictError):
-            raise InvalidArgumentError(
+    async def _reopened(self, error: IsolationError) -> bool:
+        """Returns whether the run goes on on another channel, as its process exists already."""
+        if self._run is None or not isinstance(error, ProcessExistsError):
+            return False
+        self._channel = await self._run.reopen(self._session)
+        return True
+
+    def _refusal(self, error: IsolationError) -> IsolationError:
+        """Returns what to tell the caller when the guest has answered so. Raised here, it would hold itself."""
+        if isinstance(error, ProcessNotFoundError) and self._run is not None:
+            return UnavailableError("another call's start of this request failed just now; repeat the request")
+        if isinstance(error, RequestConflictError):
+            return InvalidArgumentError(
                 "this id was used for another command before; make a new id for each request", field="request_id"
             )
-        elif isinstance(error, PathEscapesError):
-            raise PathEscapesError(error.message, field="command.working_dir")
-        else:
-            raise error
+        if isinstance(error, PathEscapesError):
+            return PathEscapesError(error.message, field="command.working_dir")
+        return error
 
 
 async def _feed(channel: Channel, stdin: bytes) -> None:

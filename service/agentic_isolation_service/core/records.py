@@ -19,7 +19,7 @@ class WorkspaceRecord:
     request_id: str = ""
     """Of the CreateWorkspace that asked for it."""
     owner: str = ""
-    """Whose it is; empty where the service knows no identities."""
+    """The tenant whose it is; empty: of whoever runs the service."""
     secrets_fingerprint: str = ""
     """Of the secrets that were asked for, for telling requests apart; empty where there were none."""
     pool: str = ""
@@ -38,8 +38,10 @@ class Registry(Protocol):
     async def load(self) -> list[WorkspaceRecord]:
         """Returns all workspaces that were put and not removed."""
 
-    async def find_request(self, request_id: str, config: WorkspaceConfig, secrets_fingerprint: str = "") -> str | None:
-        """Returns the id of the workspace that a request has made, also of one that is gone; None: there was none.
+    async def find_request(
+        self, owner: str, request_id: str, config: WorkspaceConfig, secrets_fingerprint: str = ""
+    ) -> str | None:
+        """Returns the id of the workspace that an owner's request has made, also of one that is gone; None: none.
 
         Raises:
             InvalidArgumentError: The request asked for something else.

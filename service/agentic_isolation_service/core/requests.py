@@ -13,15 +13,16 @@ _T = TypeVar("_T")
 
 
 class SharedCalls(Generic[_T]):
-    """Calls under way, by the ids of their requests."""
+    """Calls under way, by whose they are and the ids of their requests."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, tuple[object, SharedCall[_T]]] = {}
+        self._calls: dict[tuple[str, str], tuple[object, SharedCall[_T]]] = {}
 
-    def join(self, request_id: str, content: object, run: Callable[[], Awaitable[_T]]) -> SharedCall[_T]:
-        """Returns the call of that id that is under way, or a new one.
+    def join(self, owner: str, request_id: str, content: object, run: Callable[[], Awaitable[_T]]) -> SharedCall[_T]:
+        """Returns the owner's call of that id that is under way, or a new one.
 
         Args:
+            owner: Whose request it is: nobody else's joins it.
             request_id: The client's id; empty: the request has none, and no other joins it.
             content: What was asked; equal for the same request.
             run: The call.
@@ -31,9 +32,10 @@ class SharedCalls(Generic[_T]):
         """
         if not request_id:
             return SharedCall(run)
-        found = self._calls.get(request_id)
+        key = owner, request_id
+        found = self._calls.get(key)
         if found is None:
-            found = self._calls[request_id] = content, SharedCall(run, lambda: self._calls.pop(request_id))
+            found = self._calls[key] = content, SharedCall(run, lambda: self._calls.pop(key))
         elif found[0] != content:
             raise InvalidArgumentError(
                 f"{request_id!r} is used for another request right now; make a new id for each request",

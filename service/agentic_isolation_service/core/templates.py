@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentic_isolation.errors import InvalidArgumentError
@@ -28,6 +29,8 @@ class PoolTemplate:
     """Places that are always kept ready."""
     max: int = 4
     """Places that are kept ready when many are asked for."""
+    tenants: Sequence[str] | None = None
+    """Whose workspaces the places may become; None: anybody's."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -36,3 +39,7 @@ class PoolTemplate:
             raise InvalidArgumentError(f"{self.max} is not from 1 to {MAX_PLACES}", field="max")
         if not 0 <= self.min <= self.max:
             raise InvalidArgumentError(f"{self.min} is not from 0 to max, which is {self.max}", field="min")
+
+    def is_for(self, tenant: str) -> bool:
+        """Returns whether a place may become a tenant's workspace."""
+        return self.tenants is None or tenant in self.tenants

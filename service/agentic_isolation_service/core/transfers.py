@@ -78,6 +78,7 @@ class Download(_Transfer[_T]):
             while True:
                 kind, data, value, _ = await self._channel.receive()
                 if kind is FrameType.DATA:
+                    self._session.counts.traffic["download"] += len(data)
                     yield data
                 elif kind is FrameType.ERROR:
                     raise self._explain(guest_error(value))
@@ -97,6 +98,7 @@ class Upload(_Transfer[_T]):
         Raises:
             FileError, PathEscapesError: They cannot be written.
         """
+        self._session.counts.traffic["upload"] += len(data)
         if not await self._channel.send(data):
             await self._outcome()
             raise UnavailableError("the guest ended the upload early")

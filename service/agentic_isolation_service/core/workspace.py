@@ -13,6 +13,7 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import IsolationError, UnavailableError
 from agentic_isolation.models import ResourceUsage, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core.ports import Place, Provider
+from agentic_isolation_service.core.quotas import commitment_of
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
 from agentic_isolation_service.core.validation import check_lease
 from agentic_isolation_service.guest import payloads
@@ -43,6 +44,8 @@ class HeldWorkspace:
         self, provider: Provider, place: Place, session: GuestSession, record: WorkspaceRecord, registry: Registry
     ) -> None:
         self.session = session
+        self.commitment = commitment_of(provider.with_defaults(record.config))
+        """What it is limited to."""
         self._provider = provider
         self._place = place
         self._record = record
@@ -58,14 +61,26 @@ class HeldWorkspace:
         return self._record.config
 
     @property
+    def provider(self) -> str:
+        """The name of what made it."""
+        return self._provider.name
+
+    @property
+    def owner(self) -> str:
+        """The tenant whose it is; empty: of whoever runs the service."""
+        return self._record.owner
+
+    @property
+    def state(self) -> WorkspaceState:
+        """How it is now."""
+        if self._ending:
+            return WorkspaceState.DESTROYING
+        return WorkspaceState.READY if self.session.lost is None else WorkspaceState.LOST
+
+    @property
     def info(self) -> WorkspaceInfo:
         """The workspace as it is now, without its usage."""
-        state = WorkspaceState.READY
-        if self._ending:
-            state = WorkspaceState.DESTROYING
-        elif self.session.lost is not None:
-            state = WorkspaceState.LOST
-        return replace(self._record.info, state=state)
+        return replace(self._record.info, state=self.state, tenant=self.owner)
 
     async def info_with_usage(self) -> WorkspaceInfo:
         """Returns the workspace as it is now, with what it uses as far as its guest answers."""
@@ -140,6 +155,7 @@ class HeldWorkspace:
         self._ending = True
         if self._destroying is None:
             self._destroying = asyncio.create_task(self._destroy(on_destroyed))
+            self._destroying.add_done_callback(_seen)
         await asyncio.shield(self._destroying)
 
     @property
@@ -165,8 +181,8 @@ class HeldWorkspace:
             ending = replace(self._record, info=replace(self._record.info, state=WorkspaceState.DESTROYING))
             await self._written(self._registry.put(ending))
             await _end(self._watchers[1:])
-            await self.session.aclose()
-            await self._provider.destroy(self._place)
+            told = await self.session.shut_down()
+            await self._provider.destroy(self._place, ending=told)
         except BaseException:
             self._destroying = None
             raise
@@ -219,6 +235,12 @@ class HeldWorkspace:
 
 def _loop_time(moment: dt.datetime) -> float:
     return asyncio.get_running_loop().time() + (moment - dt.datetime.now(dt.UTC)).total_seconds()
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Has nobody complain where whoever waited for a task has gone just before it failed."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _end(tasks: Sequence[asyncio.Task[object] | asyncio.Task[None]]) -> None:

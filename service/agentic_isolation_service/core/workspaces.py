@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import datetime as dt
 import logging
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation.errors import (
-    CapacityError,
-    InvalidArgumentError,
-    IsolationError,
-    UnavailableError,
-    WorkspaceNotFoundError,
-)
+from agentic_isolation.errors import CapacityError, UnavailableError
 from agentic_isolation.images import PullEvent
 from agentic_isolation.models import PoolInfo, ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import validation
+from agentic_isolation_service.core.admission import Admission
 from agentic_isolation_service.core.adoption import Adoption, keep_going
+from agentic_isolation_service.core.caller import Caller
+from agentic_isolation_service.core.counts import Counts
 from agentic_isolation_service.core.creation import Creations
+from agentic_isolation_service.core.holdings import Holdings
 from agentic_isolation_service.core.identity import Identity
-from agentic_isolation_service.core.pages import page_of
+from agentic_isolation_service.core.pages import last_of, page_of
 from agentic_isolation_service.core.pools import Pools
 from agentic_isolation_service.core.ports import Provider
-from agentic_isolation_service.core.records import Registry, WorkspaceRecord
+from agentic_isolation_service.core.providers import Providers
+from agentic_isolation_service.core.quotas import UNBOUND, Quotas, commitment_of
+from agentic_isolation_service.core.reconciliation import Reconciliation
+from agentic_isolation_service.core.records import Registry
 from agentic_isolation_service.core.removal import Removals
+from agentic_isolation_service.core.replicas import Replica
 from agentic_isolation_service.core.requests import SharedCalls
 from agentic_isolation_service.core.templates import PoolTemplate
+from agentic_isolation_service.core.tenants import Tenants
 from agentic_isolation_service.core.workspace import HeldWorkspace
 
 DEFAULT_MAX_WORKSPACES = 1000
@@ -54,6 +59,9 @@ class Workspaces:
         max_workspaces: How many there may be at a time.
         pools: What is kept ready for requests to come.
         request_window: Seconds that requests are remembered after their end.
+        tenants: Whose workspaces there are, and what each tenant may have.
+        quotas: What tenants, and all of them together, may have.
+        replica: Which of the services behind one proxy this is.
     """
 
     def __init__(
@@ -66,34 +74,53 @@ class Workspaces:
         max_workspaces: int = DEFAULT_MAX_WORKSPACES,
         pools: Sequence[PoolTemplate] = (),
         request_window: float = DEFAULT_REQUEST_WINDOW,
+        tenants: Tenants | None = None,
+        quotas: Quotas = UNBOUND,
+        replica: Replica | None = None,
     ) -> None:
         self.max_workspaces = max_workspaces
         self.request_window = request_window
-        self._makers = providers
+        self.counts = Counts()
+        self._tenants = tenants if tenants is not None else Tenants()
+        self._replica = replica or Replica()
         self._lasting = lasting
         self._registry = registry
-        self._providers: dict[str, Provider] = {}
-        self._held: dict[str, HeldWorkspace] = {}
+        self._providers = Providers(providers)
         self._creates: SharedCalls[WorkspaceInfo] = SharedCalls()
-        self._creations = Creations(registry, identity, request_window=request_window)
-        self._adoption = Adoption(registry, identity)
+        self._creations = Creations(
+            registry, identity, self._replica, request_window=request_window, counts=self.counts
+        )
         self._removals = Removals()
+        self._holdings = Holdings(self._removals, self.counts, self._replica)
+        self._admission = Admission(quotas, self._holdings, time.monotonic)
+        adoption = Adoption(registry, identity, self.counts)
         self._pools = Pools(
             pools,
-            provider=self._provider,
+            provider=self._providers.get,
             creations=self._creations,
-            adoption=self._adoption,
+            adoption=adoption,
             removals=self._removals,
-            room=lambda: self._count() < self.max_workspaces,
+            room=self._has_room,
+        )
+        self._reconciliation = Reconciliation(
+            self._providers,
+            registry,
+            adoption,
+            self._holdings,
+            self._pools,
+            self._creations,
+            self._removals,
+            self.counts,
         )
         self._reconciling: asyncio.Task[None] | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
         try:
+            self._tenants.check(self._providers)
             self._pools.check()
             if self._lasting:
-                await self._take_up()
+                await self._reconciliation.take_up()
             self._pools.start()
             self._reconciling = asyncio.create_task(
                 keep_going(RECONCILE_INTERVAL, self._reconcile), name="reconcile-workspaces"
@@ -114,8 +141,8 @@ class Workspaces:
         if creations:
             await asyncio.wait(creations)  # their callers may have gone already
         if not self._lasting:
-            for held in self._held.values():
-                self._reap(held)
+            for held in self._holdings:
+                self._holdings.reap(held)
             self._pools.remove_all()
         await self._leave()
 
@@ -126,27 +153,32 @@ class Workspaces:
         await self._pools.stop()
         await self._removals.aclose()
         await self._pools.leave()
-        await asyncio.gather(*(held.leave() for held in self._held.values()))
-        await asyncio.gather(*(provider.aclose() for provider in self._providers.values()))
+        await asyncio.gather(*(held.leave() for held in self._holdings))
+        await self._providers.aclose()
 
-    async def create(self, config: WorkspaceConfig, request_id: str = "") -> WorkspaceInfo:
+    async def create(self, caller: Caller, config: WorkspaceConfig, request_id: str = "") -> WorkspaceInfo:
         """Makes a workspace and returns when it runs commands. Cancelled, it leaves nothing behind.
 
         Args:
+            caller: Whose it will be.
             config: How to make it.
             request_id: A repeat returns the first call's workspace as it is now.
 
         Raises:
             InvalidArgumentError, IsolationUnavailableError: What is asked for makes no sense, or cannot be had.
+            NotAllowedError: The caller may not have it.
             WorkspaceNotFoundError: It is a repeat, and the first call's workspace is gone.
-            ProviderUnavailableError, CapacityError, UnavailableError: Not now.
+            ProviderUnavailableError, CapacityError, QuotaError, UnavailableError: Not now.
         """
         validation.check_config(config)
         if request_id:
             validation.check_request_id(request_id)
-        provider = self._provider(config.provider)
+        provider = self._providers.get(config.provider)
         provider.check(config)
-        call = self._creates.join(request_id, config, lambda: self._create(provider, config, request_id))
+        self._tenants.policy_of(caller).check(provider.with_defaults(config))
+        call = self._creates.join(
+            caller.tenant, request_id, config, lambda: self._create(caller, provider, config, request_id)
+        )
         try:
             return await call.wait()
         except asyncio.CancelledError:
@@ -154,161 +186,139 @@ class Workspaces:
                 await finish(self._take_back(call.unwanted))
             raise
 
-    def get(self, workspace_id: str) -> HeldWorkspace:
-        """Returns a workspace.
+    @property
+    def replica_name(self) -> str:
+        """What this service is called among those behind one proxy; empty: it is the only one."""
+        return self._replica.name
 
-        Raises:
-            InvalidArgumentError: The id is empty.
-            WorkspaceNotFoundError: There is none of that id, or none any more.
-        """
-        if not workspace_id:
-            raise InvalidArgumentError("name the workspace", field="workspace_id")
-        held = self._held.get(workspace_id)
-        if held is None:
-            raise WorkspaceNotFoundError(
-                f"there is no workspace {workspace_id!r}: it was destroyed, its lease has run out, or it never existed"
-            )
-        return held
+    def get(self, caller: Caller, workspace_id: str) -> HeldWorkspace:
+        """Returns a workspace that is the caller's to use; see Holdings.find, also for what it raises."""
+        return self._holdings.find(caller, workspace_id)
 
-    def page(self, labels: Mapping[str, str], limit: int, after: str) -> tuple[list[WorkspaceInfo], str]:
-        """Returns a page of the workspaces that have all of `labels`, oldest first, and the next page's token.
+    def page(
+        self, caller: Caller, labels: Mapping[str, str], limit: int, after: str
+    ) -> tuple[list[WorkspaceInfo], str]:
+        """Returns a page of the caller's workspaces with all of `labels`, oldest first, and the next page's token.
 
         Raises:
             InvalidArgumentError: The limit is not from 1 to 1,000, or the token is none that was given out.
+            WrongReplicaError: The token is another replica's.
         """
-        infos = [held.info for held in self._held.values()]
+        if after:
+            self._replica.check(last_of(after))
+        infos = [held.info for held in self._holdings.seen_by(caller)]
         return page_of((info for info in infos if labels.items() <= info.labels.items()), limit, after)
 
-    async def destroy(self, workspace_id: str) -> None:
+    async def renew(self, caller: Caller, workspace_id: str, seconds: float | None = None) -> dt.datetime:
+        """Sets a workspace's lease to end so many seconds from now and returns when that is; see HeldWorkspace.renew.
+
+        Raises:
+            InvalidArgumentError: Out of range.
+            NotAllowedError: Longer than the caller's leases may be.
+            WorkspaceNotFoundError: The caller has none of that id.
+            WorkspaceLostError: The guest is gone.
+        """
+        held = self.get(caller, workspace_id)
+        self._tenants.policy_of(caller).check_lease(held.config.lease if seconds is None else seconds)
+        return await held.renew(seconds)
+
+    async def destroy(self, caller: Caller, workspace_id: str) -> None:
         """Kills everything in a workspace and removes it. Goes on in the background when it fails or is cancelled.
 
         Raises:
-            WorkspaceNotFoundError: There is none of that id.
+            WorkspaceNotFoundError: The caller has none of that id.
             UnavailableError: It cannot be removed for now.
         """
-        held = self.get(workspace_id)
+        held = self.get(caller, workspace_id)
         try:
-            await self._destroy(held)
+            await self._holdings.destroy(held)
         except (UnavailableError, asyncio.CancelledError):
-            self._reap(held)
+            self._holdings.reap(held)
             raise
 
-    def pull_image(self, provider: str, image: str) -> AsyncGenerator[PullEvent, None]:
+    def pull_image(self, caller: Caller, provider: str, image: str) -> AsyncGenerator[PullEvent, None]:
         """Makes sure that a provider has an image, and yields how its download goes; as Provider.pull.
 
         Raises:
             InvalidArgumentError: There is no such provider, or it has no images.
+            NotAllowedError: The caller may not use it.
             ImageUnavailableError, ProviderUnavailableError: While iterating: it cannot be had, or not now.
         """
-        return self._provider(provider).pull(image)
+        found = self._providers.get(provider)
+        policy = self._tenants.policy_of(caller)
+        policy.check_provider(provider)
+        policy.check_image(found.with_defaults(WorkspaceConfig(provider=provider, image=image or None)).image)
+        return found.pull(image)
 
-    def describe_pools(self) -> list[PoolInfo]:
-        """Returns what is kept ready."""
-        return self._pools.infos()
+    def census(self) -> Counter[tuple[str, WorkspaceState, str]]:
+        """Returns how many workspaces there are by provider, state and owner."""
+        return Counter((held.provider, held.state, held.owner) for held in self._holdings)
 
-    async def describe_providers(self) -> list[ProviderInfo]:
-        """Returns what each provider can give on this host."""
-        return [await self._provider(name).describe() for name in self._makers]
+    def describe_pools(self, caller: Caller) -> list[PoolInfo]:
+        """Returns what is kept ready, to those who have the workspaces of all."""
+        return self._pools.infos() if caller.admin else []
 
-    def _provider(self, name: str) -> Provider:
-        if name not in self._makers:
-            known = " or ".join(repr(known) for known in self._makers)
-            raise InvalidArgumentError(f"there is no provider {name!r}; use {known}", field="provider")
-        if name not in self._providers:
-            self._providers[name] = self._makers[name]()
-        return self._providers[name]
+    async def describe_providers(self, caller: Caller) -> list[ProviderInfo]:
+        """Returns what each provider that the caller may use can give on this host."""
+        policy = self._tenants.policy_of(caller)
+        return [await provider.describe() for provider in self._providers if policy.has_provider(provider.name)]
 
-    async def _create(self, provider: Provider, config: WorkspaceConfig, request_id: str) -> WorkspaceInfo:
-        if request_id and (workspace_id := await self._creations.find(config, request_id)):
-            return self.get(workspace_id).info
+    async def _create(
+        self, caller: Caller, provider: Provider, config: WorkspaceConfig, request_id: str
+    ) -> WorkspaceInfo:
+        owner = caller.tenant
+        if request_id and (workspace_id := await self._creations.find(config, request_id, owner)):
+            return self.get(caller, workspace_id).info
         self._refuse_when_closing()
-        if len(self._held) + self._creations.asked_count >= self.max_workspaces:
-            raise CapacityError(f"the service has {self.max_workspaces} workspaces, as many as it may; destroy some")
-        held = await self._pools.claim(provider, config, request_id)
-        if held is None:
-            if self._count() >= self.max_workspaces:
-                self._pools.evict()
-            with self._pools.cold_create():
-                held = await self._creations.make(provider, config, request_id)
-        self._hold(held)
+        if len(self._holdings) + self._creations.asked_count >= self.max_workspaces:
+            raise self._is_full(caller)
+        began = asyncio.get_running_loop().time()
+        with self._admission.of(owner, commitment_of(provider.with_defaults(config))):
+            held = await self._pools.claim(provider, config, request_id, owner)
+            pooled = held is not None
+            if held is None:
+                self._make_room()
+                with self._pools.cold_create():
+                    held = await self._creations.make(provider, config, request_id, owner)
+            self._holdings.hold(held)
+        self.counts.of(provider.name).count_create(asyncio.get_running_loop().time() - began, pooled=pooled)
         _log.info("workspace created", extra={"workspace_id": held.info.id, "provider": provider.name})
         return held.info
 
+    def _make_room(self) -> None:
+        """Has places of pools removed where a workspace that is made without one needs the room."""
+        if self._count() >= self.max_workspaces:
+            self._pools.evict()
+        kept = self._pools.kept
+        while not self._admission.has_room(kept) and (place := self._pools.evict()) is not None:
+            kept -= place.held.commitment
+
+    def _has_room(self) -> bool:
+        """Returns whether a pool may have one more place."""
+        if self._count() >= self.max_workspaces:
+            return False
+        return self._admission.has_room(self._pools.kept + self._pools.next)
+
     def _count(self) -> int:
         """Returns how many places there are, those of the pools included."""
-        return len(self._held) + len(self._creations.under_way) + len(self._pools.ids)
+        return len(self._holdings) + len(self._creations.under_way) + len(self._pools.ids)
+
+    def _is_full(self, caller: Caller) -> CapacityError:
+        if not caller.admin:  # how many others have is not theirs to know
+            return CapacityError("the service has no room for another workspace; destroy some, or try again later")
+        return CapacityError(f"the service has {self.max_workspaces} workspaces, as many as it may; destroy some")
 
     def _refuse_when_closing(self) -> None:
         if self._closed:
             raise UnavailableError("the service is closing")
 
-    def _hold(self, held: HeldWorkspace) -> None:
-        self._held[held.info.id] = held
-        held.watch(lambda: self._expire(held))
-
-    async def _take_up(self) -> None:
-        """Takes up what is written down, then removes what does not exist any more, or never came to be."""
-        for record in await self._registry.load():
-            self._take_up_one(record)
-        for name, living in (await self._living()).items():
-            for workspace_id, held in self._held.items():
-                if held.info.provider == name and workspace_id not in living:
-                    _log.info("a workspace has ended meanwhile", extra={"workspace_id": workspace_id})
-                    self._reap(held)
-            await self._adopt(name, living)
-
-    def _take_up_one(self, record: WorkspaceRecord) -> None:
-        info = record.info
-        if info.provider not in self._makers:
-            _log.warning("nothing here makes %s workspaces", info.provider, extra={"workspace_id": info.id})
-            return
-        provider = self._provider(info.provider)
-        held = self._adoption.held(provider, record)
-        if info.state is WorkspaceState.READY and not record.pool:
-            self._hold(held)
-        elif info.state is not WorkspaceState.READY or not self._pools.take_up(provider, held):
-            self._reap(held)
-
     async def _reconcile(self) -> None:
         if self._lasting:
-            for name, living in (await self._living()).items():
-                await self._adopt(name, living)
+            await self._reconciliation.look()
         await self._registry.prune(self.request_window)
 
-    async def _living(self) -> dict[str, frozenset[str]]:
-        """Returns the workspaces whose places exist, of each provider that can tell."""
-        living = {}
-        for name in self._makers:
-            try:
-                living[name] = await self._provider(name).list()
-            except IsolationError as error:
-                _log.debug("cannot list the places of %s: %s", name, error)
-        return living
-
-    async def _adopt(self, name: str, living: frozenset[str]) -> None:
-        provider = self._provider(name)
-        for workspace_id in living - self._held.keys() - self._creations.under_way.keys() - self._pools.ids:
-            if workspace_id in self._removals or not (held := await self._adoption.unknown(provider, workspace_id)):
-                continue
-            if not held.pool:
-                self._hold(held)
-            elif not self._pools.take_up(provider, held, sure=True):
-                self._reap(held)
-
     async def _take_back(self, info: WorkspaceInfo) -> None:
-        with contextlib.suppress(WorkspaceNotFoundError):
-            await asyncio.wait([self._reap(self.get(info.id))])
+        held = self._holdings.get(info.id)
+        if held is not None:
+            await asyncio.wait([self._holdings.reap(held)])
             await self._registry.remove(info.id, keep_request=False)
-
-    async def _destroy(self, held: HeldWorkspace) -> None:
-        await held.destroy(lambda: self._forget(held))
-
-    def _forget(self, held: HeldWorkspace) -> None:
-        self._held.pop(held.info.id, None)
-
-    def _expire(self, held: HeldWorkspace) -> None:
-        _log.info("a workspace's time is over", extra={"workspace_id": held.info.id})
-        self._reap(held)
-
-    def _reap(self, held: HeldWorkspace) -> asyncio.Task[None]:
-        return self._removals.begin(held.info.id, lambda: self._destroy(held))

@@ -21,6 +21,11 @@ from agentic_isolation_service.guest.frames import (
     encode_json,
 )
 
+MAX_JOINED = 2 * MAX_DATA
+"""Longest message of data, in bytes. Longer ones are cheaper still, but what is under way when a stream breaks would
+come close to what a guest keeps for those who resume."""
+_WORTH_AN_OBJECT = 4 << 10
+"""Bytes. Shorter pieces are copied together as they come: a guest that sends a byte a frame must not fill memory."""
 _GRANT_AT = WINDOW // 4
 _MAX_UNCREDITED = 1024
 _MAX_CREDIT = 4 * WINDOW
@@ -39,17 +44,26 @@ class Message(NamedTuple):
 class _Batch:
     """Data frames of one type that came one after the other and wait to be received together."""
 
-    __slots__ = ("data", "type")
+    __slots__ = ("_pieces", "size", "type")
 
     def __init__(self, kind: FrameType, data: bytes) -> None:
         self.type = kind
-        self.data: bytes | bytearray = data
+        self.size = len(data)
+        self._pieces: list[bytes | bytearray] = [data]
 
     def add(self, piece: bytes) -> None:
         """Takes the next piece."""
-        if isinstance(self.data, bytes):
-            self.data = bytearray(self.data)
-        self.data += piece
+        self.size += len(piece)
+        if len(piece) >= _WORTH_AN_OBJECT:
+            self._pieces.append(piece)
+        elif isinstance(last := self._pieces[-1], bytearray):
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece))
+
+    def joined(self) -> bytes:
+        """Returns all of it."""
+        return b"".join(self._pieces)
 
 
 class Channel:
@@ -93,8 +107,8 @@ class Channel:
         if isinstance(message, Message):
             self._uncredited -= 1
             return message
-        self._held = len(message.data)
-        return Message(message.type, data=bytes(message.data))
+        self._held = message.size
+        return Message(message.type, data=message.joined())
 
     async def progress(self, taken: int) -> None:
         """Waits until more than `taken` bytes of what was sent have been taken, or there is something to receive."""
@@ -129,7 +143,7 @@ class Channel:
             self._post(encode(FrameType.CLOSE, self.id))
             for message in self._inbox:
                 if isinstance(message, _Batch):
-                    self._held += len(message.data)
+                    self._held += message.size
             self._consume(self._held)
             self._inbox.clear()
             self._uncredited = 0
@@ -189,7 +203,7 @@ class Channel:
     def _deliver_data(self, kind: FrameType, payload: bytes) -> None:
         # Frames that wait are joined: a slow reader gets them batched, and small ones don't cost a message each.
         last = self._inbox[-1] if self._inbox else None
-        if isinstance(last, _Batch) and last.type is kind and len(last.data) + len(payload) <= MAX_DATA:
+        if isinstance(last, _Batch) and last.type is kind and last.size + len(payload) <= MAX_JOINED:
             last.add(payload)
         else:
             self._deliver(_Batch(kind, payload))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar
 
@@ -23,7 +24,9 @@ from agentic_isolation.errors import (
     WorkspaceLostError,
     error_classes,
 )
+from agentic_isolation.runs import Termination
 from agentic_isolation_service.guest.channel import Channel
+from agentic_isolation_service.guest.counts import GuestCounts
 from agentic_isolation_service.guest.frames import FrameType, ProtocolError
 from agentic_isolation_service.guest.link import MAX_CHANNELS, ChannelLimitError, GuestLink, LinkLostError
 from agentic_isolation_service.guest.stream import ByteStream
@@ -68,6 +71,8 @@ _ENDINGS = {
 _MAX_GUEST_MESSAGE = 1000
 _RECONNECT_PAUSE = 1.0
 """Seconds between two links that nobody asked for, so that a guest that hangs up keeps nobody busy."""
+_MAX_COUNTED = 256
+"""Ends of processes that are remembered for not being counted twice."""
 _SECOND_TRY = 0.3
 """Seconds after which a link is tried again that failed at once: a place that is just ending may still let one in."""
 
@@ -79,9 +84,17 @@ class GuestSession:
         workspace_id: The workspace that the guest must belong to.
         key: The secret of the handshake.
         connect: Opens a byte stream to the guest. Raises OSError where nothing answers there any more.
+        counts: Where what goes on with the guest is counted; None: nobody wants to know.
     """
 
-    def __init__(self, workspace_id: str, key: bytes, connect: Callable[[], Awaitable[ByteStream]]) -> None:
+    def __init__(
+        self,
+        workspace_id: str,
+        key: bytes,
+        connect: Callable[[], Awaitable[ByteStream]],
+        counts: GuestCounts | None = None,
+    ) -> None:
+        self.counts = GuestCounts() if counts is None else counts
         self._workspace_id = workspace_id
         self._key = key
         self._connect = connect
@@ -89,6 +102,7 @@ class GuestSession:
         self._connecting: asyncio.Task[GuestLink | IsolationError] | None = None
         self._lost: WorkspaceLostError | None = None
         self._ending = ""
+        self._counted: dict[str, None] = {}
         self._closed = False
 
     @property
@@ -100,6 +114,21 @@ class GuestSession:
     def ended(self) -> bool:
         """Whether the workspace has ended by itself, at one of the ends that were set for it."""
         return self._lost is not None and self._ending in _ENDINGS
+
+    @property
+    def ending(self) -> str:
+        """Which of the ends that were set for the workspace its guest has come to; empty: none that it has told of."""
+        told = self._ending if self._link is None else self._link.ending or self._ending
+        return told if told in _ENDINGS else ""
+
+    def count_end(self, process_id: str, termination: Termination) -> None:
+        """Counts how a process has ended, once, however many are told."""
+        if process_id in self._counted:
+            return
+        self._counted[process_id] = None
+        if len(self._counted) > _MAX_COUNTED:
+            del self._counted[next(iter(self._counted))]
+        self.counts.commands[termination.cause].add(termination.duration_ms / 1000)
 
     async def open(self, operation: dict[str, object], *, since: int = 1) -> Channel:
         """Opens a channel for an operation, on a new link where the last one has ended.
@@ -211,6 +240,21 @@ class GuestSession:
             pass
         raise self._lost_link(error) from error
 
+    async def shut_down(self) -> bool:
+        """Tells the guest to kill everything and to end, and closes as `aclose`. Makes no link to do so.
+
+        Returns:
+            Whether the guest is ending: it was told so, or has come to one of its ends.
+        """
+        link = self._link
+        ending = self.ended
+        if link is not None and link.lost is None:
+            with contextlib.suppress(ChannelLimitError):
+                link.open_channel({"op": "shutdown"})
+                ending = True
+        await self.aclose()
+        return ending
+
     async def aclose(self) -> None:
         """Closes the link and opens no other. Processes with a linger go on in the guest."""
         self._closed = True
@@ -222,7 +266,7 @@ class GuestSession:
 
     def _lost_link(self, error: LinkLostError) -> IsolationError:
         if error.protocol_error:
-            self._lost = self._lost or WorkspaceLostError(f"workspace {self._workspace_id} is lost: {error}")
+            self._lose(f"workspace {self._workspace_id} is lost: {error}")
         if self._lost is not None:
             return self._lost_again(self._lost)
         return UnavailableError(f"the connection into workspace {self._workspace_id} ended: {error}")
@@ -269,14 +313,15 @@ class GuestSession:
         try:
             link = await GuestLink.open(await self._connect(), self._key)
         except LinkLostError as error:
-            return self._lost_link(error)
+            return self._failed(self._lost_link(error))
         except OSError as error:
             return self._gone(error)
         except IsolationError as error:
-            return error
+            return self._failed(error)
         if link.workspace_id != self._workspace_id:
             await link.aclose()
             return self._lost_link(LinkLostError("the guest is another workspace's", protocol_error=True))
+        self.counts.reconnects += self._link is not None
         self._link = link
         return link
 
@@ -292,8 +337,17 @@ class GuestSession:
 
     def _gone(self, error: OSError) -> WorkspaceLostError:
         why = _ENDINGS.get(self._ending, str(error))
-        self._lost = self._lost or WorkspaceLostError(f"workspace {self._workspace_id} is gone: {why}")
+        return self._lose(f"workspace {self._workspace_id} is gone: {why}")
+
+    def _lose(self, why: str) -> WorkspaceLostError:
+        if self._lost is None:
+            self.counts.lost += self._ending not in _ENDINGS
+            self._lost = WorkspaceLostError(why)
         return self._lost
+
+    def _failed(self, error: IsolationError) -> IsolationError:
+        self.counts.link_failures += isinstance(error, UnavailableError)
+        return error
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT = 5.0
 """Seconds that somebody else's lock is waited for."""
 _SIDES = ("", "-wal", "-shm")
@@ -19,13 +19,33 @@ CREATE TABLE workspaces (
   record TEXT NOT NULL
 ) STRICT;
 CREATE TABLE requests (
-  request_id TEXT PRIMARY KEY,
+  owner TEXT NOT NULL,
+  request_id TEXT NOT NULL,
   digest TEXT NOT NULL,
   workspace_id TEXT NOT NULL,
-  ended_at REAL
+  ended_at REAL,
+  PRIMARY KEY (owner, request_id)
 ) STRICT;
 CREATE INDEX requests_by_workspace ON requests (workspace_id);
 """
+_UPGRADES = {
+    # Request ids are each owner's own. What was asked for before there were tenants was nobody's.
+    1: """
+CREATE TABLE requests_of_owners (
+  owner TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  workspace_id TEXT NOT NULL,
+  ended_at REAL,
+  PRIMARY KEY (owner, request_id)
+) STRICT;
+INSERT INTO requests_of_owners SELECT '', request_id, digest, workspace_id, ended_at FROM requests;
+DROP TABLE requests;
+ALTER TABLE requests_of_owners RENAME TO requests;
+CREATE INDEX requests_by_workspace ON requests (workspace_id);
+""",
+}
+"""What makes the next version's schema of each earlier one."""
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +92,9 @@ def _open(path: Path | None) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous=NORMAL")
         if version == 0:
             db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        else:
+            for earlier in range(version, SCHEMA_VERSION):
+                db.executescript(f"BEGIN IMMEDIATE; {_UPGRADES[earlier]} PRAGMA user_version={earlier + 1}; COMMIT;")
         # A commit that changes nothing finds out now whether the file can be written.
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except BaseException:

@@ -65,10 +65,12 @@ class SqliteRegistry:
                 _log.warning("a workspace cannot be read: %s", error, extra={"workspace_id": workspace_id})
         return records
 
-    async def find_request(self, request_id: str, config: WorkspaceConfig, secrets_fingerprint: str = "") -> str | None:
-        """Returns the id of the workspace that a request has made."""
-        query = "SELECT digest, workspace_id FROM requests WHERE request_id = ?"
-        found = await self._run(lambda db: db.execute(query, (request_id,)).fetchone())
+    async def find_request(
+        self, owner: str, request_id: str, config: WorkspaceConfig, secrets_fingerprint: str = ""
+    ) -> str | None:
+        """Returns the id of the workspace that an owner's request has made."""
+        query = "SELECT digest, workspace_id FROM requests WHERE owner = ? AND request_id = ?"
+        found = await self._run(lambda db: db.execute(query, (owner, request_id)).fetchone())
         if found is None:
             return None
         if found[0] != codec.digest(config, secrets_fingerprint):
@@ -82,12 +84,13 @@ class SqliteRegistry:
         """Writes a workspace down, and once it is READY its request with it, both or none."""
         workspace_id, state = record.info.id, record.info.state
         row = (workspace_id, self.encode(record))
-        request = (record.request_id, codec.digest(record.config, record.secrets_fingerprint), workspace_id)
+        digest = codec.digest(record.config, record.secrets_fingerprint)
+        request = (record.owner, record.request_id, digest, workspace_id)
 
         def write(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR REPLACE INTO workspaces VALUES (?, ?)", row)
             if record.request_id and state is WorkspaceState.READY:
-                db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, NULL)", request)
+                db.execute("INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, NULL)", request)
             elif record.request_id and state is WorkspaceState.CREATING:
                 db.execute("DELETE FROM requests WHERE workspace_id = ?", (workspace_id,))
 

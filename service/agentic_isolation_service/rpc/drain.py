@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import Self
 
 from agentic_isolation.errors import UnavailableError
 
@@ -16,42 +18,102 @@ _END_TIMEOUT = 5.0
 """Seconds that calls have to end when they are told to."""
 
 
+class DrainingError(UnavailableError):
+    """The server drains.
+
+    Args:
+        message: What to do.
+        begun: Whether the call had begun; else nothing of it was done, whatever it asked for.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None, begun: bool = False) -> None:
+        super().__init__(message, field=field)
+        self.begun = begun
+
+
+class RunningCall:
+    """A call under way, while it is entered in its task. Written out, as it is on the way of every command."""
+
+    __slots__ = ("_drain", "_task", "resumable", "to_end", "writing")
+
+    def __init__(self, drain: Drain, *, resumable: bool) -> None:
+        self._drain = drain
+        self._task: asyncio.Task[object] | None = None
+        self.resumable = resumable
+        self.writing = False
+        """Whether a message is on its way out. Nothing else can be said until it has left, not even how it ends."""
+        self.to_end = False
+        """Whether it is to end as soon as the message has left."""
+
+    def __enter__(self) -> Self:
+        self._task = self._drain.begin(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._task is None:
+            raise AssertionError("a call has begun before it ends")
+        ended = self._drain.end(self._task)
+        if ended and isinstance(error, asyncio.CancelledError):
+            self._task.uncancel()
+            raise _begun() from None
+
+    async def write(self, sending: Awaitable[object]) -> None:
+        """Sends a message.
+
+        Raises:
+            DrainingError: The server drains, and the call ends here.
+        """
+        self.writing = True
+        try:
+            await sending
+        finally:
+            self.writing = False
+        if self.to_end:
+            raise _begun()
+
+
 class Drain:
     """The calls under way, and whether they are to end."""
 
     def __init__(self) -> None:
-        self._calls: dict[asyncio.Task[object], bool] = {}
+        self._calls: dict[asyncio.Task[object], RunningCall] = {}
         self._ended: set[asyncio.Task[object]] = set()
         self._draining = False
         self._changed = asyncio.Event()
 
-    @contextlib.contextmanager
-    def call(self, *, resumable: bool) -> Iterator[None]:
-        """Counts a call, while it runs in the current task.
+    def call(self, *, resumable: bool) -> RunningCall:
+        """Returns what counts a call, while it runs in the current task.
+
+        Entered, it raises DrainingError where the server drains; so does what it surrounds, where it is ended for that.
 
         Args:
             resumable: Its client loses nothing when it is ended, and goes on elsewhere.
+        """
+        return RunningCall(self, resumable=resumable)
+
+    def begin(self, running: RunningCall) -> asyncio.Task[object]:
+        """Counts a call; returns its task.
 
         Raises:
-            UnavailableError: The server drains, now or since the call has begun.
+            DrainingError: The server drains.
         """
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("a call runs in a task")
         if self._draining:
-            raise UnavailableError("the server drains; repeat the call, it will find another one or the next")
-        self._calls[task] = resumable
-        try:
-            yield
-        except asyncio.CancelledError:
-            if task not in self._ended:
-                raise
-            task.uncancel()
-            raise UnavailableError("the server drains; resume, or repeat the call with its request_id") from None
-        finally:
-            del self._calls[task]
-            self._ended.discard(task)
-            self._changed.set()
+            raise DrainingError("the server drains; repeat the call, it will find another one or the next")
+        self._calls[task] = running
+        return task
+
+    def end(self, task: asyncio.Task[object]) -> bool:
+        """Counts the end of a task's call; returns whether it was told to end."""
+        del self._calls[task]
+        told = task in self._ended
+        self._ended.discard(task)
+        self._changed.set()
+        return told
 
     async def run(self, grace: float) -> None:
         """Refuses new calls, and returns when there are none any more. Cancelled, it goes on refusing.
@@ -63,15 +125,22 @@ class Drain:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._until_none(resumable=False)
-        for task in self._calls:
-            self._ended.add(task)
-            task.cancel()
+        for task, running in self._calls.items():
+            if running.writing:
+                running.to_end = True
+            else:
+                self._ended.add(task)
+                task.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_TIMEOUT):
                 await self._until_none(resumable=False)
                 await self._until_none(resumable=True)
 
     async def _until_none(self, *, resumable: bool) -> None:
-        while resumable in self._calls.values():
+        while any(running.resumable is resumable for running in self._calls.values()):
             self._changed.clear()
             await self._changed.wait()
+
+
+def _begun() -> DrainingError:
+    return DrainingError("the server drains; resume, or repeat the call with its request_id", begun=True)

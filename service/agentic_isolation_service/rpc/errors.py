@@ -5,29 +5,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from agentic_isolation.errors import IsolationError
-from agentic_isolation_service.rpc.drain import Drain
+from agentic_isolation import _convert as convert
+from agentic_isolation._routing import REPLICA_KEY
+from agentic_isolation.errors import InvalidArgumentError, IsolationError, QuotaError, WrongReplicaError
+from agentic_isolation_service.rpc.calls import Call, Layer, at_the_end, surrounded
+from agentic_isolation_service.rpc.decoding import decoded, decoder, known
+from agentic_isolation_service.rpc.drain import Drain, DrainingError
 
 DOMAIN = "agentic-isolation"
 _DETAILS_KEY = "grpc-status-details-bin"
+_DRAINING_KEY = "agentic-isolation-draining"
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""What gRPC's own retries go by (gRFC A6): milliseconds until the next attempt."""
 _MAX_MESSAGE = 1024
 """Bytes. Clients take 8 KiB of metadata; a message is in there three times, once with each byte escaped as three."""
 _MAX_FIELD = 256
 """Bytes."""
+_NOTHING = b""
+"""The answer for a client that has gone."""
+_OPENING_TIMEOUT = 30.0
+"""Seconds for the message that says what a call is about, where nobody has found out who calls before it comes."""
 _REST_TIMEOUT = 10.0
 """Seconds that the rest of a refused upload is taken for before its client is told."""
 _log = logging.getLogger(__name__)
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_Encode = Callable[[Any], bytes]
 
 
 class ErrorBoundary(grpc.aio.ServerInterceptor):
@@ -39,9 +54,13 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
         service: Full name of our service.
         drain: Counts its calls, and ends them when the server is to end.
         is_resumable: Whether the call of a request can be resumed by its client.
+        layers: What surrounds each call, the outermost first.
     """
 
-    def __init__(self, service: str, drain: Drain, is_resumable: Callable[[Any], bool]) -> None:
+    def __init__(
+        self, service: str, drain: Drain, is_resumable: Callable[[Any], bool], layers: Sequence[Layer] = ()
+    ) -> None:
+        self._layers = tuple(layers)
         self._prefix = f"/{service}/"
         self._drain = drain
         self._is_resumable = is_resumable
@@ -60,100 +79,161 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not method.startswith(self._prefix):
             return handler  # type: ignore[no-any-return]
-        self._guarded[method] = self._wrapped(handler)
+        self._guarded[method] = self._wrapped(handler, method.removeprefix(self._prefix))
         return self._guarded[method]
 
-    def _wrapped(self, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
-        codecs = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+    def _wrapped(self, handler: Any, name: str) -> grpc.RpcMethodHandler[Any, Any]:
+        decode, encode = decoder(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._guard(handler.unary_unary), **codecs)
+            guarded = self._guard(handler.unary_unary, encode, name)
+            return grpc.unary_unary_rpc_method_handler(guarded, request_deserializer=decode)
         if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(
-                self._guard(handler.stream_unary, before_refusal=_take_rest), **codecs
-            )
+            upload = self._guard_upload(handler.stream_unary, encode, name)
+            return grpc.stream_unary_rpc_method_handler(upload, request_deserializer=decode)
+        codecs = {"request_deserializer": decode, "response_serializer": encode}
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._guard_stream(handler.unary_stream), **codecs)
-        return grpc.stream_stream_rpc_method_handler(self._guard_exchange(handler.stream_stream), **codecs)
+            return grpc.unary_stream_rpc_method_handler(self._guard_stream(handler.unary_stream, name), **codecs)
+        return grpc.stream_stream_rpc_method_handler(self._guard_exchange(handler.stream_stream, name), **codecs)
 
     def _guard(
-        self,
-        method: Callable[[Any, _Context], Awaitable[Any]],
-        *,
-        before_refusal: Callable[[Any], Awaitable[None]] | None = None,
-    ) -> Callable[[Any, _Context], Awaitable[Any]]:
-        async def guarded(request: Any, context: _Context) -> Any:
-            try:
-                with self._drain.call(resumable=False):
-                    return await method(request, context)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
-                if before_refusal is not None:
-                    await before_refusal(request)
-                await _abort(context, error)
+        self, method: Callable[[Any, _Context], Awaitable[Any]], encode: _Encode, name: str
+    ) -> Callable[[Any, _Context], Awaitable[bytes]]:
+        async def guarded(request: Any, context: _Context) -> bytes:
+            async with _Told(context):
+                return await self._respond(method, encode, request, Call(name, context, request=known(request)))
+            return _NOTHING
+
+        return guarded
+
+    def _guard_upload(
+        self, method: Callable[[Any, _Context], Awaitable[Any]], encode: _Encode, name: str
+    ) -> Callable[[Any, _Context], Awaitable[bytes]]:
+        async def guarded(requests: AsyncIterator[Any], context: _Context) -> bytes:
+            call = Call(name, context)
+            async with _Told(context, rest=requests):
+                return await self._respond(method, encode, _noted(requests, call), call)
+            return _NOTHING
 
         return guarded
 
     def _guard_exchange(
-        self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]]
+        self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]], name: str
     ) -> Callable[[Any, _Context], Awaitable[None]]:
         """Guards a method that takes and gives many messages. Its first one tells whether it can be resumed."""
 
         async def guarded(requests: AsyncIterator[Any], context: _Context) -> None:
-            async with _told(context):
+            async with _Told(context):
                 # A call that has asked for nothing yet loses nothing.
                 with self._drain.call(resumable=True):
-                    first = await anext(aiter(requests), None)
-                resumable = self._is_resumable(first)
-                await self._answer(method, _together(first, requests), context, resumable=resumable)
+                    first = await _first_of(requests)
+                call = Call(name, context, request=known(first))
+                await self._answer(method, _together(first, requests, call), call)
 
         return guarded
 
     def _guard_stream(
-        self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]]
+        self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]], name: str
     ) -> Callable[[Any, _Context], Awaitable[None]]:
         async def guarded(request: Any, context: _Context) -> None:
-            async with _told(context):
-                await self._answer(method, request, context, resumable=self._is_resumable(request))
+            async with _Told(context):
+                await self._answer(method, request, Call(name, context, request=known(request)))
 
         return guarded
 
+    async def _respond(
+        self, method: Callable[[Any, _Context], Awaitable[Any]], encode: _Encode, request: Any, call: Call
+    ) -> bytes:
+        """Returns the response as it leaves: as a message it would take its memory again until its client takes it."""
+        async with surrounded(call, self._layers):
+            with self._drain.call(resumable=False):
+                response = call.response = call.first_response = await method(decoded(request), call.context)
+                if call.pace is not None:
+                    await call.pace(response)
+                answer = call.answer = encode(response)
+        return answer
+
     async def _answer(
-        self,
-        method: Callable[[Any, _Context], AsyncGenerator[Any, None]],
-        request: Any,
-        context: _Context,
-        *,
-        resumable: bool,
+        self, method: Callable[[Any, _Context], AsyncGenerator[Any, None]], request: Any, call: Call
     ) -> None:
-        with self._drain.call(resumable=resumable):
-            async with contextlib.aclosing(method(request, context)) as responses:
-                async for response in responses:
-                    await context.write(response)
+        async with surrounded(call, self._layers):
+            with self._drain.call(resumable=self._is_resumable(call.request)) as running:
+                async with contextlib.aclosing(method(decoded(request), call.context)) as responses:
+                    async for response in responses:
+                        if call.first_response is None:
+                            call.first_response = response
+                        call.response = response
+                        if call.pace is not None:
+                            await call.pace(response)
+                        await running.write(call.context.write(response))
 
 
-@contextlib.asynccontextmanager
-async def _told(context: _Context) -> AsyncIterator[None]:
-    """Tells the client of a call that gives many messages what goes wrong within."""
-    try:
-        yield
-    except grpc.aio.AbortError:
-        raise
-    except grpc.aio.InternalError:
-        return  # The client has gone in the middle of a message, and nobody is left to tell.
-    except Exception as error:  # noqa: BLE001  the boundary: nothing but a status may leave
-        await _abort(context, error)
+class _Told:
+    """Tells the client of a call what goes wrong within. Written out, as it is on the way of every command.
+
+    Args:
+        context: The call's.
+        rest: What its client may still be sending.
+    """
+
+    __slots__ = ("_context", "_rest")
+
+    def __init__(self, context: _Context, *, rest: AsyncIterator[Any] | None = None) -> None:
+        self._context = context
+        self._rest = rest
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        # The boundary: nothing but a status may leave.
+        if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
+            return False
+        if isinstance(error, grpc.aio.InternalError):
+            return True  # The client has gone in the middle of a message, and nobody is left to tell.
+        if self._rest is not None:
+            await _take_rest(self._rest)
+        return await abort(self._context, error)
 
 
-async def _together(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _noted(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+    """Yields the requests of a call, and notes the first of them."""
+    async for request in requests:
+        if call.request is None:
+            call.request = known(request)
+        yield _inspected(request, call)
+
+
+def _inspected(request: Any, call: Call) -> Any:
+    """Returns a request, once the layers have seen it."""
+    message = decoded(request)
+    if call.inspect is not None:
+        call.inspect(message)
+    return message
+
+
+async def _together(first: Any, rest: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
     """Yields the requests of a call whose first one was taken; None: there was none."""
     if first is not None:
-        yield first
+        yield decoded(first)
         async for request in rest:
-            yield request
+            yield _inspected(request, call)
+
+
+async def _first_of(requests: AsyncIterator[Any]) -> Any:
+    """Returns the first request of a call; None: there is none.
+
+    Raises:
+        InvalidArgumentError: It does not come.
+    """
+    try:
+        async with asyncio.timeout(_OPENING_TIMEOUT):
+            return await anext(aiter(requests), None)
+    except TimeoutError:
+        raise InvalidArgumentError(
+            f"there was no message within {_OPENING_TIMEOUT:g} s; send the first one with the call"
+        ) from None
 
 
 async def _take_rest(requests: AsyncIterator[Any]) -> None:
@@ -164,26 +244,62 @@ async def _take_rest(requests: AsyncIterator[Any]) -> None:
                 pass
 
 
-async def _abort(context: _Context, error: Exception) -> NoReturn:
+async def abort(context: _Context, error: Exception) -> NoReturn:
+    """Ends a call with the status of an error; one that is none of the tree's is logged, and not told."""
     if not isinstance(error, IsolationError):
         _log.error("a defect of the service", exc_info=error)
         error = IsolationError("a defect of the service; its log has the details")
     status = status_of(error)
-    details = ((_DETAILS_KEY, status.SerializeToString()),)
+    metadata = (*_told_to_proxies(error), (_DETAILS_KEY, status.SerializeToString()))
     code = grpc.StatusCode[error.code]
-    await context.abort(code, status.message, trailing_metadata=details)
+    try:
+        await context.abort(code, status.message, trailing_metadata=metadata)
+    except grpc.aio.AbortError as aborted:
+        _forget_at_the_end(aborted)
+        raise
+
+
+def _forget_at_the_end(aborted: grpc.aio.AbortError) -> None:
+    """Has the error of a call that is refused let go of its frames with the call's end.
+
+    gRPC keeps it with the call, which they hold: refusals, of which overload has thousands in a second, would all wait
+    for the garbage collector.
+    """
+
+    def forget(_: object) -> None:
+        aborted.__traceback__ = aborted.__context__ = None
+
+    at_the_end(forget)
+
+
+def _told_to_proxies(error: IsolationError) -> tuple[tuple[str, str], ...]:
+    """Returns metadata by which a proxy, which does not read google.rpc.Status, knows where or when to try again."""
+    if isinstance(error, WrongReplicaError):
+        return ((REPLICA_KEY, error.replica),)
+    if error.retry_after is not None:
+        return ((_PUSHBACK_KEY, str(math.ceil(error.retry_after * 1000))),)
+    if isinstance(error, DrainingError):
+        return ((_DRAINING_KEY, "begun" if error.begun else "refused"),)
+    return ()
 
 
 def status_of(error: IsolationError) -> Status:
-    """Returns the google.rpc.Status of an error: ErrorInfo, and BadRequest where a field is at fault (AIP-193)."""
+    """Returns the google.rpc.Status of an error: ErrorInfo, and what AIP-193 has for what else is known of it."""
     status = Status(code=grpc.StatusCode[error.code].value[0], message=_shortened(str(error), _MAX_MESSAGE))
-    details = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
-    status.details.extend(_pack(detail) for detail in details)
+    named = {"replica": error.replica} if isinstance(error, WrongReplicaError) else {}
+    status.details.append(_pack(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=named)))
     if error.field is not None:
         violation = BadRequest.FieldViolation(
             field=_shortened(error.field, _MAX_FIELD), description=_shortened(error.message, _MAX_MESSAGE)
         )
         status.details.append(_pack(BadRequest(field_violations=[violation])))
+    if isinstance(error, QuotaError):
+        excess = QuotaFailure.Violation(
+            subject=_shortened(error.subject, _MAX_FIELD), description=_shortened(error.message, _MAX_MESSAGE)
+        )
+        status.details.append(_pack(QuotaFailure(violations=[excess])))
+    if error.retry_after is not None:
+        status.details.append(_pack(RetryInfo(retry_delay=convert.duration_to_pb(error.retry_after))))
     return status
 
 
@@ -192,7 +308,7 @@ def _shortened(text: str, limit: int) -> str:
     return data.decode() if len(data) <= limit else data[:limit].decode("utf-8", "ignore") + "…"
 
 
-def _pack(message: ErrorInfo | BadRequest) -> AnyMessage:
+def _pack(message: Message) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(message)
     return packed

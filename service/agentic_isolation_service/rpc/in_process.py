@@ -33,7 +33,9 @@ class InProcessConnection(Connection):
         self._streams: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def stream(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:  # noqa: D102
+    async def stream(  # noqa: D102
+        self, method: Callable[..., Any], request: Any, *, head: Any = None
+    ) -> AsyncGenerator[Any, None]:
         self._refuse_when_closed()
         given: asyncio.Queue[Any] = asyncio.Queue()
         room = asyncio.Semaphore()
@@ -69,7 +71,7 @@ class InProcessConnection(Connection):
         if self._streams:
             await finish(_ended(set(self._streams)))
 
-    async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None) -> Any:
+    async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None, head: Any) -> Any:
         self._refuse_when_closed()
         deadline = asyncio.timeout(timeout)
         try:

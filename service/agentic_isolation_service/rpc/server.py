@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -12,12 +13,22 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.rpc import unix_socket
+from agentic_isolation_service.rpc.authentication.gate import Gate
+from agentic_isolation_service.rpc.authentication.layer import Authentication
+from agentic_isolation_service.rpc.backlog import Backlog
+from agentic_isolation_service.rpc.calls import Layer
 from agentic_isolation_service.rpc.drain import Drain
 from agentic_isolation_service.rpc.errors import ErrorBoundary
+from agentic_isolation_service.rpc.overload import SPARED
+from agentic_isolation_service.rpc.registration import Registration
 from agentic_isolation_service.rpc.servicer import MESSAGE_BYTES, WorkspaceServicer, is_resumable
+from agentic_isolation_service.rpc.tls import ServerCertificates
+from agentic_isolation_service.rpc.unix_socket import SocketAccess
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
 
+_CHANNELZ = "grpc.channelz.v1.Channelz"
 _LAST_WORDS = 2.0
 """Seconds for the statuses of calls that have just been ended to leave."""
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -25,9 +36,13 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
     # A second server must fail to bind a taken port instead of sharing its connections.
     ("grpc.so_reuseport", 0),
+    # Of the calls that wait to be accepted gRPC refuses some from a thousand on, whosever they are, and all from three
+    # thousand on. It would refuse as many of them, but those that are left would have waited twice as long.
+    ("grpc.server.max_pending_requests", 1_000),
+    ("grpc.server.max_pending_requests_hard_limit", 1_200),
     # Clients that ask every few seconds whether the path is still there are welcome; unset, gRPC cuts them off when
     # they ask more often than every five minutes while a command is silent.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     # A client whose machine or path has gone is noticed too: what it ran is given up, after its linger.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -36,33 +51,83 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 class RpcServer:
-    """A server for `workspaces`. Made, it listens nowhere yet."""
+    """A server for `workspaces`. Made, it listens nowhere yet.
 
-    def __init__(self, workspaces: Workspaces) -> None:
+    Args:
+        workspaces: What it serves.
+        layers: What surrounds each call of our service, the outermost first.
+        authentication: Who may use the other services, but for health checks; None: everybody. Ours has it as a layer.
+        backlog: Counts the calls that are accepted; None: nobody wants to know.
+        channelz: Tell of connections and calls by gRPC's channelz.
+    """
+
+    def __init__(
+        self,
+        workspaces: Workspaces,
+        layers: Sequence[Layer] = (),
+        *,
+        authentication: Authentication | None = None,
+        backlog: Backlog | None = None,
+        channelz: bool = False,
+    ) -> None:
         self._drain = Drain()
-        boundary = ErrorBoundary(SERVICE_NAME, self._drain, is_resumable)
-        self._server = grpc.aio.server(interceptors=[boundary], options=_OPTIONS)
-        self._health = health.aio.HealthServicer()
-        pb_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceServicer(workspaces), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        interceptors: list[grpc.aio.ServerInterceptor] = [] if backlog is None else [backlog]
+        if authentication is not None:
+            open_services = SERVICE_NAME, health.SERVICE_NAME
+            interceptors.append(Gate(authentication, open_services, admin_services=(_CHANNELZ,)))
+        interceptors.append(ErrorBoundary(SERVICE_NAME, self._drain, is_resumable, layers))
 
-    async def start(self, address: str) -> int:
+        def make() -> grpc.aio.Server:
+            return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+
+        self._server = make() if backlog is None else backlog.made(make)
+        self._health = health.aio.HealthServicer()
+        # Neither what overload spares nor health checks wait behind calls that it refuses.
+        ours: Any = Registration(self._server, SPARED)
+        pb_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceServicer(workspaces), ours)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        if channelz:
+            _add_channelz(self._server)
+            names.append(_CHANNELZ)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(
+        self,
+        address: str,
+        *,
+        certificates: ServerCertificates | None = None,
+        access: SocketAccess = SocketAccess(),  # noqa: B008  it is frozen
+    ) -> int:
         """Listens on `host:port` or `unix:PATH` and begins to serve; returns the port (0 for a unix socket).
+
+        Args:
+            address: Where to listen; a unix socket's was checked (unix_socket.py).
+            certificates: Of TLS; None: plaintext.
+            access: Who may connect to a unix socket.
 
         Raises:
             OSError: The address cannot be listened on.
         """
-        await _refuse_taken_socket(address)
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from error
+
+        def bind() -> int:
+            try:
+                if certificates is None:
+                    return self._server.add_insecure_port(address)
+                return self._server.add_secure_port(address, certificates.credentials())
+            except RuntimeError as error:
+                raise OSError(f"cannot listen on {address}: {error}") from error
+
+        if address.startswith("unix:"):
+            unix_socket.bound(address.removeprefix("unix:"), bind, access)
+            port = 0
+        else:
+            port = bind()
         # A start that is cancelled half way leaves a server that cannot be stopped.
         await finish(self._server.start())
         for name in ("", SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return port if not address.startswith("unix:") else 0
+        return port
 
     async def stop(self, grace: float) -> None:
         """Ends it in good order, see drain.py. Health checks are told first; who watches them is cut off at the end.
@@ -75,13 +140,7 @@ class RpcServer:
         await self._server.stop(_LAST_WORDS)
 
 
-async def _refuse_taken_socket(address: str) -> None:
-    """Raises OSError where somebody listens on this unix socket: gRPC would take it away from them."""
-    if not address.startswith("unix:"):
-        return
-    try:
-        _, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
-    except OSError:
-        return
-    writer.close()
-    raise OSError(f"cannot listen on {address}: another program listens there")
+def _add_channelz(server: grpc.aio.Server) -> None:
+    from grpc_channelz.v1 import channelz
+
+    channelz.add_channelz_servicer(server)

@@ -19,10 +19,13 @@ from agentic_isolation_service.core import validation
 from agentic_isolation_service.core.attachment import Attachment
 from agentic_isolation_service.core.commands import Commands
 from agentic_isolation_service.core.processes import OutputMode, ProcessStream
+from agentic_isolation_service.core.workspace import HeldWorkspace
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.rpc import attaching
+from agentic_isolation_service.rpc.calls import current_caller
 from agentic_isolation_service.rpc.file_methods import FileMethods
 from agentic_isolation_service.rpc.keepalive import keepalive_of
+from agentic_isolation_service.rpc.trace_context import trace_environment
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,41 +47,41 @@ class WorkspaceServicer(FileMethods):
     """The service: its methods for workspaces and processes, with those for files."""
 
     def __init__(self, workspaces: Workspaces) -> None:
-        super().__init__(workspaces.get)
+        super().__init__(self._workspace)
         self._workspaces = workspaces
-        self._commands = Commands(workspaces.get)
+        self._commands = Commands(self._workspace, trace=trace_environment)
 
     async def CreateWorkspace(
         self, request: pb.CreateWorkspaceRequest, context: _Context
     ) -> pb.CreateWorkspaceResponse:
         """Makes a workspace."""
-        info = await self._workspaces.create(convert.config_from_pb(request), request.request_id)
+        config = convert.config_from_pb(request)
+        info = await self._workspaces.create(current_caller(), config, request.request_id)
         return pb.CreateWorkspaceResponse(workspace=convert.workspace_to_pb(info))
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: _Context) -> pb.GetWorkspaceResponse:
         """Describes a workspace."""
-        info = await self._workspaces.get(request.workspace_id).info_with_usage()
+        info = await self._workspace(request.workspace_id).info_with_usage()
         return pb.GetWorkspaceResponse(workspace=convert.workspace_to_pb(info))
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: _Context) -> pb.ListWorkspacesResponse:
         """Lists workspaces."""
         limit = request.page_size or _DEFAULT_PAGE
-        page, token = self._workspaces.page(dict(request.labels), limit, request.page_token)
+        page, token = self._workspaces.page(current_caller(), dict(request.labels), limit, request.page_token)
         workspaces = [convert.workspace_to_pb(info) for info in page]
         return pb.ListWorkspacesResponse(workspaces=workspaces, next_page_token=token)
 
     async def RenewWorkspace(self, request: pb.RenewWorkspaceRequest, context: _Context) -> pb.RenewWorkspaceResponse:
         """Extends a lease."""
-        held = self._workspaces.get(request.workspace_id)
         seconds = convert.duration_from_pb(request.lease_duration) if request.HasField("lease_duration") else None
-        expires_at = await held.renew(seconds)
+        expires_at = await self._workspaces.renew(current_caller(), request.workspace_id, seconds)
         return pb.RenewWorkspaceResponse(lease_expire_time=convert.timestamp_to_pb(expires_at))
 
     async def DestroyWorkspace(
         self, request: pb.DestroyWorkspaceRequest, context: _Context
     ) -> pb.DestroyWorkspaceResponse:
         """Removes a workspace."""
-        await self._workspaces.destroy(request.workspace_id)
+        await self._workspaces.destroy(current_caller(), request.workspace_id)
         return pb.DestroyWorkspaceResponse()
 
     async def Execute(self, request: pb.ExecuteRequest, context: _Context) -> pb.ExecuteResponse:
@@ -140,14 +143,15 @@ class WorkspaceServicer(FileMethods):
 
     async def PullImage(self, request: pb.PullImageRequest, context: _Context) -> AsyncIterator[pb.PullImageResponse]:
         """Makes sure that an image is there."""
-        events = self._workspaces.pull_image(request.provider, request.image)
+        events = self._workspaces.pull_image(current_caller(), request.provider, request.image)
         async with contextlib.aclosing(events):
             async for event in events:
                 yield images_convert.pull_event_to_pb(event)
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: _Context) -> pb.GetServerInfoResponse:
         """Describes the server."""
-        providers = await self._workspaces.describe_providers()
+        caller = current_caller()
+        providers = await self._workspaces.describe_providers(caller)
         return pb.GetServerInfoResponse(
             version=__version__,
             providers=[convert.provider_to_pb(provider) for provider in providers],
@@ -158,8 +162,13 @@ class WorkspaceServicer(FileMethods):
                 message_bytes=MESSAGE_BYTES,
                 request_window=convert.duration_to_pb(self._workspaces.request_window),
             ),
-            pools=[convert.pool_to_pb(pool) for pool in self._workspaces.describe_pools()],
+            pools=[convert.pool_to_pb(pool) for pool in self._workspaces.describe_pools(caller)],
+            replica=self._workspaces.replica_name,
         )
+
+    def _workspace(self, workspace_id: str) -> HeldWorkspace:
+        """Returns a workspace of whoever calls; raises what Workspaces.get does."""
+        return self._workspaces.get(current_caller(), workspace_id)
 
     async def _open_stream(self, request: pb.StreamRequest) -> ProcessStream:
         match request.WhichOneof("target"):

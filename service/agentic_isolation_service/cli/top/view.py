@@ -11,6 +11,7 @@ from textual import on, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.css.query import NoMatches
 from textual.widgets import DataTable, Footer, Input, Label, Log
 
 from agentic_isolation import AgenticWorkspace, Exited, Gap, IsolationError, Output, ServiceClient
@@ -101,6 +102,13 @@ class TopView(App[None]):
 
     @work(exclusive=True, group="watch")
     async def _watch(self) -> None:
+        try:
+            await self._keep_watching()
+        except NoMatches:
+            if self.is_running:
+                raise  # else the panes went first, and this task is about to be cancelled
+
+    async def _keep_watching(self) -> None:
         async with Watcher(self._target, self._labels) as watcher:
             while True:
                 try:

@@ -91,6 +91,22 @@ def container_name(workspace_id: str) -> str:
     return f"agentic-{workspace_id}"
 
 
+def with_defaults(config: WorkspaceConfig) -> WorkspaceConfig:
+    """Returns a configuration whose protections and limits all are what holds; of CPUs a small engine gives fewer."""
+    security, limits = config.security or SecurityConfig.production(), config.limits or ResourceLimits()
+    return replace(
+        config,
+        security=replace(security, user=user_of(security)),
+        limits=ResourceLimits(
+            cpu=_or_default(limits.cpu_millis, DEFAULT_CPU_MILLIS) / 1000,
+            memory=_or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES),
+            disk=_or_default(limits.disk_bytes, DEFAULT_DISK_BYTES),
+            open_files=_or_default(limits.open_files, DEFAULT_OPEN_FILES),
+            network=bool(limits.network),
+        ),
+    )
+
+
 def shape_of(config: WorkspaceConfig) -> Hashable:
     """Returns what tells containers apart: all that follows from a configuration, but for whose it is."""
     security, limits = config.security or SecurityConfig.production(), config.limits or ResourceLimits()

@@ -17,6 +17,7 @@ from agentic_isolation.errors import (
     InvalidArgumentError,
     IsolationError,
     IsolationUnavailableError,
+    PreconditionError,
     ProviderUnavailableError,
 )
 from agentic_isolation.images import PullEvent
@@ -29,6 +30,8 @@ from agentic_isolation_service.providers.local.peer import has_listener
 from agentic_isolation_service.providers.local.process import GuestProcess
 
 _FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MAX_SOCKET_PATH = 107
+"""Bytes (unix(7))."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +71,10 @@ class LocalProvider:
                 field="limits",
             )
 
+    def with_defaults(self, config: WorkspaceConfig) -> WorkspaceConfig:
+        """Returns the configuration: nothing is held, and there are no images."""
+        return config
+
     def shape(self, config: WorkspaceConfig) -> Hashable:
         """Returns the working directory: there is nothing else to choose."""
         return config.working_dir
@@ -77,8 +84,17 @@ class LocalProvider:
         return ""
 
     async def create(self, spec: PlaceSpec) -> Place:
-        """Makes the directory and starts the guest in it."""
+        """Makes the directory and starts the guest in it.
+
+        Raises:
+            PreconditionError: Its path is too long for a unix socket in it.
+        """
         home = self._home(spec.workspace_id)
+        if (length := len(os.fsencode(self._socket(spec.workspace_id)))) > _MAX_SOCKET_PATH:
+            raise PreconditionError(
+                f"the guest's socket below {self._directory} would have a path of {length} bytes, and "
+                f"{_MAX_SOCKET_PATH} is the most; give the service a shorter --state-dir"
+            )
         self._making.add(spec.workspace_id)
         try:
             self._guests[spec.workspace_id] = await self._start(spec, home)
@@ -115,7 +131,7 @@ class LocalProvider:
         """Connects to the guest's socket."""
         return await SocketStream.connect(self._socket(place.workspace_id))
 
-    async def destroy(self, place: Place) -> None:
+    async def destroy(self, place: Place, *, ending: bool = False) -> None:
         """Ends the guest, which kills everything and removes its directory; removes what a killed guest left.
 
         Raises:

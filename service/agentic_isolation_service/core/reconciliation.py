@@ -1,0 +1,109 @@
+"""What a service holds is what is written down and what exists: at its start, and again every minute."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from agentic_isolation.errors import IsolationError
+from agentic_isolation.models import WorkspaceState
+from agentic_isolation_service.core.adoption import Adoption
+from agentic_isolation_service.core.counts import Counts
+from agentic_isolation_service.core.creation import Creations
+from agentic_isolation_service.core.holdings import Holdings
+from agentic_isolation_service.core.pools import Pools
+from agentic_isolation_service.core.ports import Place, Provider
+from agentic_isolation_service.core.providers import Providers
+from agentic_isolation_service.core.records import Registry, WorkspaceRecord
+from agentic_isolation_service.core.removal import Removals
+
+_log = logging.getLogger(__name__)
+
+
+class Reconciliation:
+    """Takes up the workspaces and the pools' places of the service's earlier processes.
+
+    Args:
+        providers: Where places exist.
+        registry: Where workspaces are written down.
+        adoption: What brings both together for one workspace.
+        holdings: What workspaces are taken up into.
+        pools: What places are taken up into that are nobody's.
+        creations: What is being made, which nobody else touches.
+        removals: What is being removed, likewise.
+        counts: Where what is taken up is counted.
+    """
+
+    def __init__(
+        self,
+        providers: Providers,
+        registry: Registry,
+        adoption: Adoption,
+        holdings: Holdings,
+        pools: Pools,
+        creations: Creations,
+        removals: Removals,
+        counts: Counts,
+    ) -> None:
+        self._providers = providers
+        self._registry = registry
+        self._adoption = adoption
+        self._holdings = holdings
+        self._pools = pools
+        self._creations = creations
+        self._removals = removals
+        self._counts = counts
+
+    async def take_up(self) -> None:
+        """Takes up what is written down, then removes what does not exist any more, or never came to be."""
+        for record in await self._registry.load():
+            self._take_up_one(record)
+        for provider, living in (await self._living()).items():
+            for held in self._holdings:
+                if held.info.provider == provider.name and held.info.id not in living:
+                    _log.info("a workspace has ended meanwhile", extra={"workspace_id": held.info.id})
+                    self._holdings.reap(held)
+            await self._adopt(provider, living)
+
+    async def look(self) -> None:
+        """Takes up what exists and is not held."""
+        for provider, living in (await self._living()).items():
+            await self._adopt(provider, living)
+
+    def _take_up_one(self, record: WorkspaceRecord) -> None:
+        info = record.info
+        if info.provider not in self._providers:
+            _log.warning("nothing here makes %s workspaces", info.provider, extra={"workspace_id": info.id})
+            return
+        provider = self._providers.get(info.provider)
+        held = self._adoption.held(provider, record)
+        if info.state is WorkspaceState.READY and not record.pool:
+            self._counts.of(provider.name).taken_up += 1
+            self._holdings.hold(held)
+        elif info.state is not WorkspaceState.READY or not self._pools.take_up(provider, held):
+            self._holdings.reap(held)
+
+    async def _living(self) -> dict[Provider, frozenset[str]]:
+        """Returns the workspaces whose places exist, of each provider that can tell."""
+        living = {}
+        for provider in self._providers:
+            try:
+                living[provider] = await provider.list()
+            except IsolationError as error:
+                _log.debug("cannot list the places of %s: %s", provider.name, error)
+        return living
+
+    async def _adopt(self, provider: Provider, living: frozenset[str]) -> None:
+        for workspace_id in living - self._holdings.ids - self._creations.under_way.keys() - self._pools.ids:
+            if workspace_id in self._removals:
+                continue
+            found = await self._adoption.unknown(provider, workspace_id)
+            if isinstance(found, Place):
+                _log.warning("a workspace that was not finished is removed", extra={"workspace_id": workspace_id})
+                self._removals.begin(workspace_id, functools.partial(provider.destroy, found))
+            elif found is None:
+                continue
+            elif not found.pool:
+                self._holdings.hold(found)
+            elif not self._pools.take_up(provider, found, sure=True):
+                self._holdings.reap(found)

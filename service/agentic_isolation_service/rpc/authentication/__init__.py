@@ -1,0 +1,1 @@
+"""Who calls: what is shown with a call, and what it proves."""

@@ -1,0 +1,1 @@
+"""What the configuration file says, each kind of table by a module of its own."""

@@ -1,0 +1,87 @@
+"""Metrics of a service for Prometheus, served over HTTP as long as the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import CollectorRegistry, Info, Metric, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from agentic_isolation._version import __version__
+from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.settings.listening import is_loopback
+from agentic_isolation_service.settings.telemetry import split_metrics_address
+from agentic_isolation_service.telemetry.calls import CallMetrics
+from agentic_isolation_service.telemetry.workspaces import families_of
+
+_PATH = "/metrics"
+_log = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def measured(workspaces: Workspaces, address: str) -> AsyncIterator[CallMetrics]:
+    """Serves the metrics of a service, and yields the layer that measures its calls.
+
+    Args:
+        workspaces: The service's.
+        address: `host:port`; port 0: any free one, which is told in the log.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    # One for each service: several in one process have metrics of their own.
+    registry = CollectorRegistry()
+    Info("agentic_isolation", "The service.", registry=registry).info({"version": __version__})
+    ProcessCollector(registry=registry)
+    calls = CallMetrics()
+    looks = _Looks()
+    registry.register(looks)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        # This thread owns what is looked at; to write it out takes milliseconds, and is done on another one.
+        looks.last = [*calls.families(), *families_of(workspaces)]
+        encode, content_type = choose_encoder(",".join(request.headers.getall("Accept", [])))
+        text = await asyncio.to_thread(encode, registry)
+        return web.Response(body=text, headers={"Content-Type": content_type})
+
+    async with _listening(answer, address):
+        yield calls
+
+
+class _Looks(Collector):
+    """The last look at a service."""
+
+    def __init__(self) -> None:
+        self.last: Sequence[Metric] = ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Returns what was found."""
+        return self.last
+
+
+@contextlib.asynccontextmanager
+async def _listening(answer: Handler, address: str) -> AsyncIterator[None]:
+    host, port = split_metrics_address(address)
+    app = web.Application()
+    app.router.add_get(_PATH, answer)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise OSError(f"cannot serve metrics on {address}: {error}") from error
+        shown = f"[{host}]" if ":" in host else host
+        _log.info("metrics are at http://%s:%d%s", shown, runner.addresses[0][1], _PATH)
+        if not is_loopback(host):
+            _log.warning("metrics can be read by anybody who reaches %s: keep others out by a firewall", address)
+        yield
+    finally:
+        await runner.cleanup()
