@@ -1,0 +1,22 @@
+#!/bin/sh
+# deploy/envoy/envoy.yaml as compose.yaml needs it: reachable from outside of its container, the replicas by their names,
+# TLS on both sides, and callers that have to show a certificate. Prints the result with --print.
+set -eu
+from=${ENVOY_DIRECTORY:-/etc/envoy}
+tls=${ENVOY_TLS:-/etc/envoy-tls}
+changed() {
+  sed -e 's/^#tls //' -e 's/^#mtls //' "$from/envoy.yaml" | sed \
+    -e 's/{address: 127\.0\.0\.1, port_value: 50050}/{address: 0.0.0.0, port_value: 50050}/' \
+    -e 's/{address: 127\.0\.0\.1, port_value: 50051}/{address: one, port_value: 50051}/' \
+    -e 's/{address: 127\.0\.0\.1, port_value: 50052}/{address: two, port_value: 50051}/' \
+    -e 's/^\( *\)"@type": .*\.DownstreamTlsContext$/&\n\1require_client_certificate: true/' \
+    -e 's/^\( *\)  private_key: {filename: tls\/edge\.key}$/&\n\1validation_context: {trusted_ca: {filename: tls\/ca.pem}}/' |
+    sed -e "s#filename: tls/#filename: $tls/#" -e "s#agentic_isolation\.binpb#$from/agentic_isolation.binpb#"
+}
+[ -r "$from/envoy.yaml" ] || { echo "$from/envoy.yaml cannot be read" >&2; exit 1; }
+if [ "${1:-}" = --print ]; then
+  changed
+  exit
+fi
+changed > /tmp/envoy.yaml
+exec envoy -c /tmp/envoy.yaml --drain-time-s 20
