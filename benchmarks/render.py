@@ -29,7 +29,7 @@ def markdown(document: Mapping[str, Any], *, summary: bool) -> str:
     """Returns the goals' table, and without `summary` all figures too, with what they were taken on and how."""
     figures = figures_from_json(document)
     goals = map(asked_and_found, outcomes(figures, document["scale"]))
-    lines = [_taken_on(document), "", *_table(("Goal", "Asked", "Found", ""), goals)]
+    lines = [taken_on(document), "", *table(("Goal", "Asked", "Found", ""), goals)]
     lines += ["", *_side_by_side(figures)]
     if not summary:
         cells = []
@@ -39,21 +39,21 @@ def markdown(document: Mapping[str, Any], *, summary: bool) -> str:
             before = metric
             p95 = amount(figure.p95) if figure.count >= 20 and not METRICS[metric].higher else ""
             cells.append((title, contender, f"{amount(figure.median)} {METRICS[metric].unit}", p95, compared))
-        lines += ["", *_table(("Measure", "Contender", "Median", "p95", "Against the reference"), cells)]
+        lines += ["", *table(("Measure", "Contender", "Median", "p95", "Against the reference"), cells)]
     return "\n".join(lines)
 
 
-def put_into(path: Path, text: str) -> None:
+def put_into(path: Path, text: str, *, begin: str = BEGIN, end: str = END) -> None:
     """Puts Markdown between a page's markers, in place of what an earlier run has left there.
 
     Raises:
         ValueError: The page has no place for it.
     """
     page = path.read_text()
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"{path} has no place for figures: put {BEGIN} and {END} where they should be")
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{path} has no place for figures: put {begin} and {end} where they should be")
     path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
@@ -66,10 +66,11 @@ def _side_by_side(figures: Figures) -> list[str]:
     for contender in contenders:
         found = [figures[metric].get(contender) for metric in shown]
         cells.append([contender, *("" if figure is None else amount(figure.median) for figure in found)])
-    return _table(headings, cells)
+    return table(headings, cells)
 
 
-def _taken_on(document: Mapping[str, Any]) -> str:
+def taken_on(document: Mapping[str, Any]) -> str:
+    """Returns the date, the command, and the machine of a run in words."""
     machine, engine = document["machine"], document["engine"]
     words = [
         f"Taken {document['taken_at'][:10]} with `{document['command']}`: {machine['cores']} cores ({machine['cpu']})",
@@ -82,6 +83,7 @@ def _taken_on(document: Mapping[str, Any]) -> str:
     return "; ".join(words) + "."
 
 
-def _table(headings: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
+def table(headings: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
+    """Returns a table's lines."""
     lines = [f"| {' | '.join(headings)} |", f"| {' | '.join('---' for _ in headings)} |"]
     return lines + [f"| {' | '.join(row)} |" for row in cells]
