@@ -10,6 +10,11 @@ MINUTES ?= 3
 RUNTIME ?= both
 SEED ?=
 CHAOS_ARGS ?=
+LOAD_ARGS ?=
+IMAGE ?= agentic-isolation
+IMAGE_ARGS ?=
+WHEELS ?= deploy/wheels
+WHEELS_ARGS ?=
 
 # Pinned exactly, because CI fails on any difference in the stubs, and deliberately not the newest: generated code runs on
 # its own and on later releases of grpcio and protobuf, never on earlier ones. They have a venv of their own because
@@ -17,9 +22,16 @@ CHAOS_ARGS ?=
 PROTO_TOOLS := grpcio-tools==1.76.0 mypy-protobuf==5.1.0 protobuf==6.33.5 setuptools==80.9.0 types-protobuf==6.32.1.20251210
 PROTO_FILES := agentic_isolation/v1/workspace.proto
 
+# The proxy's "latest" is a much older one.
+GHZ_VERSION := v0.121.0
+
+# Tests that fill the machine.
+LOADS := tests/chaos tests/integration/test_overload.py
+
 VENV := .venv
 BIN := $(VENV)/bin
 GUEST_BIN := service/agentic_isolation_service/guest/bin
+ENVOY_CONTRACT := deploy/envoy/agentic_isolation.binpb
 GUEST_SOURCES := $(shell find guest -type f 2>/dev/null)
 
 GO_ON_PATH := go version 2>/dev/null | grep -qE 'go(1\.(2[5-9]|[3-9][0-9])|[2-9]\.)'
@@ -31,7 +43,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .SILENT:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-go test-python test-chaos test-local chaos engine-up engine-down lint lint-python lint-proto lint-go format proto bench bench-peers fuzz wheel clean
+.PHONY: help setup demo test test-go test-python test-chaos test-local chaos engine-up engine-down lint lint-python lint-proto lint-go lint-deploy format proto bench bench-peers load fuzz envoy wheel image wheelhouse image-check clean
 
 help: ## List the targets
 	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,19 +59,19 @@ test-go: setup
 	cd guest && $(GO) vet ./... && $(GO) test ./...
 
 test-python: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --ignore tests/chaos $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(patsubst %,--ignore %,$(LOADS) tests/image) $(PYTEST_ARGS)
 
-# On its own: its load is made to fill the machine, and others' would be taken for faults.
+# On their own: their load is made to fill the machine, and others' would be taken for faults.
 test-chaos: setup
-	$(BIN)/python -m pytest tests/chaos $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(LOADS) $(PYTEST_ARGS)
 
 test-local: setup ## Run the tests that need no Docker Engine
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker and not gvisor" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker and not gvisor" --ignore tests/integration/test_overload.py --ignore tests/image $(PYTEST_ARGS)
 
 chaos: setup ## Break everything at random for MINUTES (3), of workspaces with RUNTIME (both), by SEED, and check what is lost
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) --runtime $(RUNTIME) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
-lint: lint-python lint-proto lint-go ## Check style, types, layering, the contract and the freshness of the stubs
+lint: lint-python lint-proto lint-go lint-deploy ## Check style, types, layering, the contract, the freshness of the stubs, the deploy files
 
 lint-python: setup
 	$(BIN)/ruff check
@@ -82,6 +94,14 @@ lint-go: setup
 	unformatted=$$($$($(GO) env GOROOT)/bin/gofmt -l guest); \
 	  [ -z "$$unformatted" ] || { echo "gofmt -w $$unformatted" >&2; exit 1; }
 
+# Kubernetes of today, and the oldest one that has all that is used.
+lint-deploy: setup
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec deploy/compose.yaml
+	for version in 1.30.0 1.34.0; do \
+	  $(BIN)/kubernetes-validate --strict --quiet -k $$version \
+	    $$(ls deploy/kubernetes/base/*.yaml | grep -v kustomization) || exit 1; \
+	done
+
 format: setup ## Format Python and Go, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
@@ -96,6 +116,9 @@ bench: setup build/bench/.installed ## Measure it side by side with what people 
 bench-peers: setup ## Install what is measured beside it, each into build/bench/peers/; else bench does when it comes to it
 	$(BIN)/python -m benchmarks.peers
 
+load: setup build/load/bin/ghz ## Load two services with calls, by ghz and our own client, straight and through Envoy: LOAD_ARGS=--quick
+	$(BIN)/python -m benchmarks.load $(LOAD_ARGS)
+
 fuzz: setup ## Fuzz the guest's parsers for FUZZTIME (20s) each
 	cd guest && for package in $$($(GO) list ./...); do \
 	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
@@ -103,8 +126,25 @@ fuzz: setup ## Fuzz the guest's parsers for FUZZTIME (20s) each
 	  done; \
 	done
 
+envoy: $(ENVOY_CONTRACT) ## Write the contract for Envoy, beside its configuration: deploy/envoy (docs/mesh.md)
+
+$(ENVOY_CONTRACT): $(VENV)/.installed deploy/envoy/descriptor_set.py agentic_isolation/v1/workspace_pb2.py
+	$(BIN)/python deploy/envoy/descriptor_set.py $@
+
 wheel: setup ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist
+
+image: setup ## Build the service's image, IMAGE (agentic-isolation), from deploy/Dockerfile
+	docker build --file deploy/Dockerfile --tag $(IMAGE) $(IMAGE_ARGS) .
+
+# Beside the dependencies: pip itself, which a Debian's Python lacks, and what builds the wheel.
+wheelhouse: setup ## Fetch into deploy/wheels what the image is built of, for building it without a network
+	rm -rf $(WHEELS) && mkdir -p $(WHEELS)
+	$(BIN)/pip download --quiet --dest $(WHEELS) $(WHEELS_ARGS) pip 'hatchling>=1.27' .
+
+# Not a part of `make test`: it takes a minute or two, most of which pip takes.
+image-check: setup ## Build the image on an engine, as make test finds one, and run it there as it is deployed
+	$(BIN)/python -m pytest tests/image $(PYTEST_ARGS)
 
 engine-up: ## Start a private Docker Engine with gVisor and the test images (root on Debian), or fill DOCKER_HOST's
 	$(PYTHON) -m tests.engine up
@@ -113,7 +153,7 @@ engine-down: ## Stop it with all of its containers; images stay (remove them too
 	$(PYTHON) -m tests.engine down
 
 clean: ## Remove everything that make made, .venv included
-	rm -rf $(VENV) build dist $(GUEST_BIN) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist $(GUEST_BIN) $(ENVOY_CONTRACT) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: pyproject.toml hatch_build.py agentic_isolation/_version.py
@@ -131,6 +171,11 @@ $(GUEST_BIN)/.stamp: $(VENV)/.installed $(GUEST_SOURCES)
 build/bench/.installed: $(VENV)/.installed
 	mkdir -p build/bench
 	$(BIN)/pip install --quiet --editable '.[bench]'
+	touch $@
+
+build/load/bin/ghz: Makefile
+	mkdir -p $(@D)
+	GOBIN=$(CURDIR)/$(@D) $(GO) install -ldflags "-X main.version=$(GHZ_VERSION)" github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION)
 	touch $@
 
 build/proto-tools/.installed: Makefile

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agentic_isolation_service.core.ports import Place, Provider
 from agentic_isolation_service.guest import payloads
+from agentic_isolation_service.guest.session import GuestSession
+from agentic_isolation_service.state import StateDirectory
 from tests.engine import Engine
 from tests.engine.plugin import RUN_LABEL
+from tests.integration.lasting import lasting, listed
 from tests.support import proc
 from tests.support.engine_leaks import container_of, containers, volumes
 from tests.support.eventually import eventually
@@ -63,6 +68,31 @@ async def test_removing_a_place_that_never_was(kind: str, directory: Path) -> No
     async with providing(kind, directory, new_id()) as provider:
         await provider.destroy(Place(new_id(), ""))
         assert await provider.list() == frozenset()
+
+
+@kinds
+async def test_place_that_was_never_finished(kind: str, directory: Path) -> None:
+    """Nobody was told of it: the next service removes it at once, and does not wait for its lease."""
+    async with lasting(directory) as service:
+        async with service.running():
+            pass
+        await service.end(signal.SIGTERM)
+        async with StateDirectory.open(service.state) as state:
+            identity = state.identity
+        workspace_id = new_id()
+        async with providing(kind, service.state, identity.service_id) as provider:
+            spec = replace(spec_of(kind, workspace_id), key=identity.guest_key(workspace_id))
+            place = await provider.create(spec)
+            session = GuestSession(workspace_id, spec.key, lambda: provider.connect(place))
+            await session.call({"op": "info"})
+            await session.aclose()
+            async with service.running() as stub:
+                assert not await listed(stub)
+
+                async def has_gone() -> bool:
+                    return not await provider.list()
+
+                await eventually(has_gone, "it is removed")
 
 
 @pytest.mark.docker

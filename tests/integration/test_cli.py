@@ -247,7 +247,7 @@ def test_serve_logs_json(directory: Path) -> None:
     assert "hush" not in json.dumps(events)
 
 
-@pytest.mark.parametrize("command", ["run", "exec", "ls", "info", "rm", "serve", "doctor"])
+@pytest.mark.parametrize("command", ["run", "exec", "ls", "info", "rm", "serve", "doctor", "health"])
 def test_help(command: str) -> None:
     done = run(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")

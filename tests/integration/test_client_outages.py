@@ -137,7 +137,12 @@ async def test_slow_reader_goes_on(ws: AgenticWorkspace, path: FaultyPath) -> No
 
 async def test_files_go_on(ws: AgenticWorkspace, path: FaultyPath) -> None:
     data = random.Random(1).randbytes(8 << 20)
-    async with breaking(path, 11, pause=0.1):
+    began = time.monotonic()
+    await ws.write_file("measured", data)
+    assert await ws.read_file("measured") == data
+    took = time.monotonic() - began
+    # A file goes over one connection, which has to last for so long now and then, however slow the machine is.
+    async with breaking(path, 11, pause=max(0.1, took)):
         for number in range(8):
             await ws.write_file(f"d/file-{number}", data)
             assert await ws.read_file(f"d/file-{number}") == data
@@ -151,7 +156,11 @@ async def test_files_go_on(ws: AgenticWorkspace, path: FaultyPath) -> None:
 
 async def test_creations_go_on(service: ServedProcess, path: FaultyPath) -> None:
     """Each makes one workspace, and closing it removes it. The fixtures look for directories and guests."""
-    async with breaking(path, 13, pause=0.02):
+    began = time.monotonic()
+    async with AgenticWorkspace.create(provider="local", target=path.target, lease=60):
+        took = time.monotonic() - began
+    # One whose connection breaks is undone, so a connection has to last for so long now and then, as above.
+    async with breaking(path, 13, pause=max(0.02, took)):
         for _ in range(5):
             async with AgenticWorkspace.create(provider="local", target=path.target, lease=60) as ws:
                 assert exists(ws)
@@ -179,11 +188,15 @@ async def test_path_that_leads_nowhere_is_noticed(ws: AgenticWorkspace, path: Fa
     assert runs(ws) == 1
 
 
-async def test_silent_command_is_waited_for(ws: AgenticWorkspace, path: FaultyPath) -> None:
-    """The service does not mind the pings of clients that wait: the connection is never made anew."""
-    connections = path.connection_count
-    assert (await ws.execute("sleep 45; echo done")).stdout == "done\n"
-    assert path.connection_count == connections
+async def test_silent_command_is_waited_for(path: FaultyPath) -> None:
+    """The service does not mind the pings of clients that wait: the connection is never made anew.
+
+    It would be at the fourth or fifth ping in a row (GOAWAY, too_many_pings); a renewal of the lease would be between.
+    """
+    async with AgenticWorkspace.create(provider="local", target=path.target, lease=600) as ws:
+        connections = path.connection_count
+        assert (await ws.execute("sleep 52; echo done")).stdout == "done\n"
+        assert path.connection_count == connections
 
 
 @pytest.mark.parametrize("end", ["refuse", "swallow"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import time
 
 import pytest
 
@@ -75,6 +77,29 @@ async def test_creation_that_is_cancelled_again_and_again(engine: Engine) -> Non
         if not creating.cancelled():
             await provider.destroy(creating.result())
         await emptied(engine)
+
+
+@pytest.mark.parametrize(
+    "security",
+    [
+        pytest.param(RUNC, id="runc"),
+        pytest.param(SecurityConfig(use_gvisor=True), id="runsc", marks=pytest.mark.gvisor),
+    ],
+)
+async def test_workspace_ends_by_itself(engine: Engine, security: SecurityConfig) -> None:
+    """A kill from outside can keep an engine busy with itself for a minute, where many processes run under gVisor."""
+    async with AgenticWorkspace.create(security=security) as workspace:
+        await workspace.execute("for each in $(seq 16); do sleep 1000 & done; true")
+        [container] = containers(engine, f"agentic-isolation.workspace-id={workspace.id}")
+        before = int(time.time())
+    query = {
+        "since": str(before),
+        "until": str(int(time.time()) + 1),
+        "filters": json.dumps({"container": [container["Id"]]}),
+    }
+    told = [json.loads(line)["Action"] for line in engine.api.request("GET", "/events", query=query).splitlines()]
+    assert "destroy" in told
+    assert "kill" not in told
 
 
 async def test_limit_that_the_engine_refuses(service: ServedProcess) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ import grpc.aio
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from agentic_isolation.v1 import workspace_pb2 as pb
+from tests.integration.cli import run
 from tests.integration.wire import EventReader, a_workspace, connected, host_file, shell, start
 from tests.support.service import ServedProcess
 
@@ -63,6 +67,58 @@ async def test_health_while_the_service_stops(directory: Path) -> None:
                     assert (await running.to_end()).exit_code == 0
                     assert running.text() == b"ready\ndone\n"
         assert await asyncio.to_thread(service.process.wait, 20) == 0
+
+
+def test_channelz_only_where_it_is_asked_for(service: ServedProcess, directory: Path) -> None:
+    """It tells of everybody's connections."""
+    everything = channelz_pb2.GetServersRequest()
+    with grpc.insecure_channel(service.target) as channel, pytest.raises(grpc.RpcError) as raised:
+        channelz_pb2_grpc.ChannelzStub(channel).GetServers(everything)
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with (
+        ServedProcess("--address", f"unix:{directory}/grpc.sock", "--channelz") as other,
+        grpc.insecure_channel(other.target) as channel,
+    ):
+        [server] = channelz_pb2_grpc.ChannelzStub(channel).GetServers(everything).server
+        assert server.data.calls_started == 1
+        assert "grpc.channelz.v1.Channelz" in Stranger(channel).database.get_services()
+
+
+def test_health_command(service: ServedProcess) -> None:
+    done = run("health", "--target", service.target)
+    assert (done.stdout, done.stderr, done.returncode) == ("SERVING\n", "", 0)
+
+
+async def test_health_command_while_the_service_stops(directory: Path) -> None:
+    command = shell("until [ -e go ]; do sleep 0.05; done")
+    with ServedProcess("--address", f"unix:{directory}/grpc.sock", "--grace", "30") as service:
+        async with (
+            connected(service.target) as stub,
+            a_workspace(stub) as workspace,
+            EventReader(stub, start(workspace, command)) as running,
+        ):
+            await running.until("started")
+            service.process.send_signal(signal.SIGTERM)
+            done = await asyncio.to_thread(run, "health", "--target", service.target)
+            assert (done.stdout, done.stderr, done.returncode) == ("NOT_SERVING\n", "", 1)
+            host_file(workspace, "go").touch()
+            assert (await running.to_end()).exit_code == 0
+        assert await asyncio.to_thread(service.process.wait, 20) == 0
+
+
+def test_health_command_without_a_service(directory: Path) -> None:
+    done = run("health", "--target", f"unix:{directory}/nowhere.sock")
+    assert (done.stdout, done.returncode) == ("", 125)
+    assert "nowhere.sock" in done.stderr
+
+
+def test_health_command_of_a_service_that_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        done = run("health", "--target", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.5")
+        took = time.monotonic() - began
+    assert (done.stdout, done.returncode) == ("", 125)
+    assert took < 10, "the default patience of a call is a minute"
 
 
 class Stranger:

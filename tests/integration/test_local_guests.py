@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from agentic_isolation import UnavailableError
-from agentic_isolation_service.core.ports import Place
+from agentic_isolation import PreconditionError, UnavailableError, WorkspaceConfig
+from agentic_isolation_service.core.ports import Place, PlaceSpec
 from agentic_isolation_service.providers.local import LocalProvider
 from tests.support import proc
 from tests.support.eventually import PATIENCE, eventually
@@ -46,6 +46,16 @@ async def providing(directory: Path) -> AsyncIterator[LocalProvider]:
         yield provider
     finally:
         await provider.aclose()
+
+
+async def test_path_that_is_too_long_for_a_socket(directory: Path) -> None:
+    """Ids with a replica's name have up to 21 characters more; what does not fit is said before anything is made."""
+    deep = directory / ("x" * 60)
+    deep.mkdir()
+    async with providing(deep) as provider:
+        with pytest.raises(PreconditionError, match="shorter --state-dir"):
+            await provider.create(PlaceSpec(f"ws-{'n' * 20}-{'a' * 20}", WorkspaceConfig(provider="local"), bytes(32)))
+    assert not list(deep.iterdir())
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tests.integration.lasting import KINDS, create, destroy, listed, output
 from tests.integration.pooling import PoolingService, filled, pool_of, pooling
 from tests.integration.wire import Stub, call, refused, seconds, shell
 from tests.support.engine_leaks import container_of
+from tests.support.engine_proxy import EngineProxy
 from tests.support.eventually import eventually
 from tests.support.jobs import new_mark
 from tests.support.proc import belonging_to
@@ -163,6 +164,64 @@ async def test_pool_that_cannot_be_refilled(directory: Path) -> None:
             await asyncio.sleep(1.2)  # for the second attempt
         log = await service.end(signal.SIGTERM)
         assert log.count("cannot be refilled") == 1
+
+
+@contextlib.contextmanager
+def image_of_ours(engine: Engine) -> Iterator[Callable[[str], str]]:
+    """Yields what gives a name of this test's own to an image, taking it away from the one before."""
+    repository, tag = "agentic-isolation-test/moving", new_mark().lower()
+
+    def move_to(image: str) -> str:
+        engine.api.request("POST", f"/images/{image}/tag", query={"repo": repository, "tag": tag})
+        return f"{repository}:{tag}"
+
+    name = move_to(engine.images.python)
+    try:
+        yield move_to
+    finally:
+        engine.api.request("DELETE", f"/images/{name}")
+
+
+@pytest.mark.docker
+async def test_image_that_moves(engine: Engine, directory: Path) -> None:
+    """Places of what its name stood for before go, as soon as another one is made."""
+    with image_of_ours(engine) as move_to:
+        image = move_to(engine.images.python)
+        service = PoolingService("runc", directory, least=2, most=2, more=f'image = "{image}"')
+        async with serving(service) as stub:
+            await filled(stub)
+            old = service.pooled()
+            move_to(engine.images.tiny)
+            await made(stub, create("runc", image=image))  # so that another one is made
+            await eventually(lambda: not old & service.pooled(), "no place of the old image waits")
+            await filled(stub)
+            workspace = await made(stub, create("runc", image=image))
+            with refused(grpc.StatusCode.NOT_FOUND, "PROGRAM_NOT_FOUND"):
+                await output(stub, workspace, "this image has no shell")
+            assert (await pool_of(stub)).hits_count == 2
+
+
+@pytest.mark.docker
+async def test_engine_that_goes(engine: Engine, directory: Path) -> None:
+    """What is ready is had without it, the pool says why it is not refilled, and is when the engine is back."""
+    way = EngineProxy(engine, at=directory / "engine.sock")
+    async with way:
+        service = PoolingService("runc", directory, "--docker-host", way.docker_host, least=2, most=2)
+        async with serving(service) as stub:
+            await filled(stub)
+            ready = service.pooled()
+            await way.refuse()
+            workspace = await made(stub, create("runc"))
+            assert workspace.workspace_id in ready
+            assert await output(stub, workspace, "echo here") == b"here\n"
+
+            async def tells() -> bool:
+                return way.docker_host in (await pool_of(stub)).last_error
+
+            await eventually(tells, "the pool tells that the engine is away")
+            await way.accept()
+            pool = await filled(stub)
+            assert (pool.ready_count, pool.last_error) == (2, "")
 
 
 @local_and_runc

@@ -257,6 +257,7 @@ async def test_taken_port_is_refused() -> None:
         (["--takeover-timeout", "-1"], "takeover_timeout"),
         (["--request-window", "0"], "request_window"),
         (["--max-workspaces", "0"], "max_workspaces"),
+        (["--metrics-address", "9464"], "metrics_address"),
         (["--state-dir", "/dev/null/state"], "/dev/null/state"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
@@ -309,5 +310,18 @@ async def test_full_service_refuses_more_workspaces(directory: Path) -> None:
                 await create(stub)
             await stub.DestroyWorkspace(pb.DestroyWorkspaceRequest(workspace_id=made[0].workspace_id))
             await create(stub)
+        service.process.send_signal(signal.SIGTERM)
+        assert await ended(service) == 0
+
+
+async def test_provider_that_is_not_offered(directory: Path) -> None:
+    """Beside an engine's socket, commands of callers on the service's own host would have the engine."""
+    with passing(directory, "--provider", "docker") as service:
+        async with connected(service.target) as stub:
+            with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "provider") as caught:
+                await create(stub)
+            assert caught.message == "provider: there is no provider 'local'; use 'docker'"
+            info = await stub.GetServerInfo(pb.GetServerInfoRequest())
+            assert [provider.name for provider in info.providers] == ["docker"]
         service.process.send_signal(signal.SIGTERM)
         assert await ended(service) == 0

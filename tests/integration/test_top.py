@@ -101,6 +101,15 @@ async def test_view_of_a_service_that_goes_away() -> None:
                 await eventually(lambda: not viewer.app.query_one("#status").has_class("failed"), "it is back")
 
 
+async def test_view_that_ends_while_it_looks() -> None:
+    """At whatever moment: nothing is shown in panes that are gone."""
+    with ServedProcess("--address", "127.0.0.1:0") as service:
+        for moment in range(10):
+            app = TopView(service.target, {}, 0.001)
+            async with app.run_test(size=(140, 40)):
+                await asyncio.sleep(moment / 50)
+
+
 async def test_top_once(service: ServedProcess) -> None:
     async with AgenticWorkspace.create("local", labels={"team": "red"}, target=service.target) as workspace:
         lines = await in_table(service, workspace.info)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +15,9 @@ import pytest
 from agentic_isolation import InputTakenError
 from agentic_isolation._channel import ChannelConnection
 from agentic_isolation.v1 import workspace_pb2 as pb
+from agentic_isolation_service.app import serve
+from agentic_isolation_service.config import ServiceConfig
+from agentic_isolation_service.rpc import errors
 from tests.integration.wire import Stub, a_workspace, argv, connected, refused, seconds, shell
 from tests.support.eventually import eventually
 from tests.support.service import ServedProcess
@@ -137,3 +142,24 @@ async def test_a_writer_that_is_busy_is_told_that_its_place_was_taken(service: S
                 async for _ in events:
                     pass
     await connection.aclose()
+
+
+async def test_commands_that_end_at_once(stub: Stub, workspace: pb.Workspace) -> None:
+    """Without a linger such a process is forgotten before its input can be opened, which is no error of the call."""
+
+    async def attach() -> bytes:
+        async with attached(stub, workspace, start=pb.ProcessStart(command=shell("echo hi"))) as process:
+            await process.until("exited")
+            return process.received
+
+    assert await asyncio.gather(*(attach() for _ in range(48))) == [b"hi\n"] * 48
+
+
+async def test_a_call_that_asks_for_nothing_is_ended(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its first message nobody has asked who calls: whoever reaches the service could have any number open."""
+    monkeypatch.setattr(errors, "_OPENING_TIMEOUT", 0.2)
+    async with serve(ServiceConfig(address=f"unix:{directory}/grpc.sock")) as target, connected(target) as stub:
+        call: Any = stub.Attach(timeout=10)
+        with refused(*INVALID) as caught:
+            await call.read()
+    assert "there was no message within 0.2 s" in caught.message

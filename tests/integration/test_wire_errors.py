@@ -132,6 +132,30 @@ async def test_method_that_the_contract_does_not_have(stage: Stage) -> None:
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize(
+    "junk", [b"\xff\xff\xff", b"\x0a\x04\xff\xfe\xfd\xfc", b"\x0a\x7f"], ids=["tag", "utf-8", "cut"]
+)
+async def test_bytes_that_are_no_message(stage: Stage, junk: bytes) -> None:
+    def messages(*later: bytes) -> Iterator[bytes]:
+        yield from (*later, junk)
+
+    header = pb.WriteFileHeader(workspace_id=stage.workspace.workspace_id, path="was-here")
+    before = len(stage.service.log)
+    async with grpc.aio.insecure_channel(stage.service.target) as channel:
+        raw: Any = channel
+        with refused(INVALID, "INVALID_ARGUMENT"):
+            await raw.unary_unary(f"{SERVICE}/Execute")(junk)
+        with refused(INVALID, "INVALID_ARGUMENT"):
+            await raw.unary_stream(f"{SERVICE}/Stream")(junk).read()
+        with refused(INVALID, "INVALID_ARGUMENT"):
+            await raw.stream_stream(f"{SERVICE}/Attach")(messages()).read()
+        for begun in ([], [pb.WriteFileRequest(header=header).SerializeToString()]):
+            with refused(INVALID, "INVALID_ARGUMENT"):
+                await raw.stream_unary(f"{SERVICE}/WriteFile")(messages(*begun))
+    assert not host_file(stage.workspace, "was-here").exists()
+    assert stage.service.log[before:] == ""
+
+
 async def test_docker_without_an_engine(stub: Stub, stage: Stage) -> None:
     """The error names the socket that was tried; there is never a silent fall-back to no isolation."""
     before = await stage.holdings(stub)

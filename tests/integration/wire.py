@@ -194,7 +194,7 @@ class EventReader:
             assert event.started.start_time.seconds > 0
         elif kind == "output":
             assert event.output.offset == self.offset
-            assert 1 <= len(event.output.data) <= 65536
+            assert 1 <= len(event.output.data) <= 128 << 10
             assert event.output.source in (pb.OUTPUT_SOURCE_STDOUT, pb.OUTPUT_SOURCE_STDERR)
             self.offset += len(event.output.data)
             self.outputs.append(event.output)

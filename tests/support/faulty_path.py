@@ -7,18 +7,18 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 
-from tests.support.relay import Relay, Serve
+from tests.support.relay import Relay, Serve, Streams
 
 
 class FaultyPath(Relay):
-    """Listens on a port of this machine, always the same, and passes everything on to a service on a unix socket.
+    """Listens on a port of this machine, always the same, and passes everything on to a service.
 
     Args:
-        target: The service's address, `unix:PATH`.
+        target: The service's address, `unix:PATH` or `host:port`.
     """
 
     def __init__(self, target: str) -> None:
-        super().__init__(self._at_one_port, lambda: asyncio.open_unix_connection(target.removeprefix("unix:")))
+        super().__init__(self._at_one_port, lambda: _connection_to(target))
         self._port = 0
 
     @property
@@ -30,6 +30,13 @@ class FaultyPath(Relay):
         server = await asyncio.start_server(serve, "127.0.0.1", self._port)
         self._port = server.sockets[0].getsockname()[1]
         return server
+
+
+async def _connection_to(target: str) -> Streams:
+    if target.startswith("unix:"):
+        return await asyncio.open_unix_connection(target.removeprefix("unix:"))
+    host, _, port = target.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
 
 
 @contextlib.asynccontextmanager

@@ -35,6 +35,8 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._passable = asyncio.Event()
         self._passable.set()
+        self._answerable = asyncio.Event()
+        self._answerable.set()
         self._connections: set[asyncio.Task[None]] = set()
         self.delay = 0.0
         """Seconds for which each piece of data is held back at most, at random; order is kept."""
@@ -80,9 +82,14 @@ class Relay:
         """Passes nothing on any more, in no direction; connections stay open, and new ones are taken."""
         self._passable.clear()
 
+    def hold_answers(self) -> None:
+        """Passes nothing on any more that comes from behind; what comes from the front goes on."""
+        self._answerable.clear()
+
     def release(self) -> None:
         """Passes on again what comes, and what was held meanwhile."""
         self._passable.set()
+        self._answerable.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         me = asyncio.current_task()
@@ -95,8 +102,8 @@ class Relay:
             from_behind, to_behind = await self._connect()
             ends.append(to_behind)
             async with asyncio.TaskGroup() as ways:
-                ways.create_task(self._pass_on(reader, to_behind))
-                ways.create_task(self._pass_on(from_behind, writer))
+                ways.create_task(self._pass_on(reader, to_behind, self._passable))
+                ways.create_task(self._pass_on(from_behind, writer, self._passable, self._answerable))
             for end in ends:
                 end.close()
         except (OSError, ExceptionGroup, asyncio.CancelledError):
@@ -105,15 +112,19 @@ class Relay:
         finally:
             self._connections.discard(me)
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *allowed: asyncio.Event
+    ) -> None:
         while data := await reader.read(_SIZE):
-            await self._passable.wait()
+            for permission in allowed:
+                await permission.wait()
             if self.delay:
                 await asyncio.sleep(random.uniform(0, self.delay))
             writer.write(data)
             self.byte_count += len(data)
             await writer.drain()
-        await self._passable.wait()
+        for permission in allowed:
+            await permission.wait()
         if writer.can_write_eof():
             with contextlib.suppress(OSError):
                 writer.write_eof()

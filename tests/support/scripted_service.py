@@ -93,7 +93,7 @@ class _Servicer(pb_grpc.WorkspaceServiceServicer):
         return answer
 
     CreateWorkspace = GetWorkspace = RenewWorkspace = DestroyWorkspace = Execute = SignalProcess = _answer
-    StatFile = MakeDirectory = RemoveFile = ListDirectory = _answer
+    StatFile = MakeDirectory = RemoveFile = ListDirectory = MoveFile = _answer
 
     async def Stream(self, request: pb.StreamRequest, context: Any) -> AsyncIterator[pb.StreamResponse]:
         self._service.asked.append(request)

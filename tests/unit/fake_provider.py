@@ -9,8 +9,10 @@ from agentic_isolation.images import PullEvent
 from agentic_isolation.models import Isolation, ProviderInfo, ResourceUsage, WorkspaceConfig
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec, Provider
+from agentic_isolation_service.core.quotas import UNBOUND, Quotas
 from agentic_isolation_service.core.templates import PoolTemplate
-from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.core.tenants import Tenants
+from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES, Workspaces
 from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.registry import SqliteRegistry
 from tests.unit.fake_guest import EXITED, FILE, INFO, STARTED, FakeGuest, GuestEnd, Script
@@ -31,6 +33,9 @@ class FakeProvider:
 
     def check(self, config: WorkspaceConfig) -> None:
         pass
+
+    def with_defaults(self, config: WorkspaceConfig) -> WorkspaceConfig:
+        return config
 
     def shape(self, config: WorkspaceConfig) -> Hashable:
         return config.working_dir
@@ -56,7 +61,7 @@ class FakeProvider:
             raise ConnectionRefusedError("nothing is there any more")
         return await self.guests[place.workspace_id].connect()
 
-    async def destroy(self, place: Place) -> None:
+    async def destroy(self, place: Place, *, ending: bool = False) -> None:
         guest = self.guests.pop(place.workspace_id, None)
         if guest is not None:
             await guest.__aexit__(None, None, None)
@@ -99,11 +104,24 @@ async def serve_honestly(end: GuestEnd) -> None:
 
 @contextlib.asynccontextmanager
 async def holding(
-    makers: Mapping[str, Callable[[], Provider]], pools: Sequence[PoolTemplate] = ()
+    makers: Mapping[str, Callable[[], Provider]],
+    pools: Sequence[PoolTemplate] = (),
+    tenants: Tenants | None = None,
+    *,
+    max_workspaces: int = DEFAULT_MAX_WORKSPACES,
+    quotas: Quotas = UNBOUND,
 ) -> AsyncIterator[Workspaces]:
     """Opens workspaces of these providers, with a registry in memory."""
     async with (
         SqliteRegistry.open(None) as registry,
-        Workspaces(makers, registry, Identity.new(), pools=pools) as workspaces,
+        Workspaces(
+            makers,
+            registry,
+            Identity.new(),
+            pools=pools,
+            tenants=tenants,
+            max_workspaces=max_workspaces,
+            quotas=quotas,
+        ) as workspaces,
     ):
         yield workspaces

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from agentic_isolation import InvalidArgumentError
+from agentic_isolation import InvalidArgumentError, WorkspaceConfig
 from agentic_isolation_service.config import DNS_VARIABLE, IMAGE_VARIABLE, LABELS_VARIABLE, DockerConfig, ServiceConfig
+from agentic_isolation_service.core.templates import PoolTemplate
+from agentic_isolation_service.settings.file import FileSettings
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,20 @@ def test_number_that_is_refused(field: str, value: float) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         ServiceConfig(**{field: value})  # type: ignore[arg-type]
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("providers", [(), ("podman",), ("docker", "podman")])
+def test_providers_that_are_refused(providers: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidArgumentError, match="use docker or local, or both") as caught:
+        ServiceConfig(providers=providers)
+    assert caught.value.field == "providers"
+
+
+def test_pool_of_a_provider_that_is_not_offered() -> None:
+    pool = PoolTemplate(name="any", config=WorkspaceConfig(provider="local"))
+    with pytest.raises(InvalidArgumentError, match="only of docker") as caught:
+        ServiceConfig(providers=("docker",), file=FileSettings(pools=[pool]))
+    assert caught.value.field == "pool[0].provider"
 
 
 def test_defaults_listen_on_loopback() -> None:

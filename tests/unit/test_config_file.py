@@ -8,8 +8,15 @@ import pytest
 
 from agentic_isolation import InvalidArgumentError, ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.config import ServiceConfig
-from agentic_isolation_service.config_file import CONFIG_VARIABLE, pools_of_environment, read_pools
 from agentic_isolation_service.core.templates import PoolTemplate
+from agentic_isolation_service.settings.audit import AuditSettings
+from agentic_isolation_service.settings.file import (
+    CONFIG_VARIABLE,
+    FileSettings,
+    read_settings,
+    settings_of_environment,
+)
+from agentic_isolation_service.settings.telemetry import TracingSettings
 
 FULL = """
 [[pool]]
@@ -27,6 +34,14 @@ network = true
 [[pool]]
 provider = "local"
 min = 0
+
+[metrics]
+address = "[::1]:9464"
+
+[tracing]
+endpoint = "http://127.0.0.1:4317"
+service_name = "isolation"
+sample_ratio = 0.25
 """
 
 
@@ -47,16 +62,42 @@ def test_every_setting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         PoolTemplate(name="python", config=config, min=2, max=9),
         PoolTemplate(name="local", config=WorkspaceConfig(provider="local"), min=0),
     )
-    assert read_pools(file) == pools
+    settings = read_settings(file)
+    assert settings.pools == pools
+    assert settings.metrics_address == "[::1]:9464"
+    assert settings.tracing == TracingSettings(
+        endpoint="http://127.0.0.1:4317", service_name="isolation", sample_ratio=0.25
+    )
     monkeypatch.setenv(CONFIG_VARIABLE, str(file))
-    assert pools_of_environment() == pools
+    assert settings_of_environment().pools == pools
     monkeypatch.delenv(CONFIG_VARIABLE)
-    assert pools_of_environment() == ()
+    assert settings_of_environment() == FileSettings()
+
+
+def test_traces_by_the_variables_of_opentelemetry_alone(file: Path) -> None:
+    file.write_text("[tracing]")
+    assert read_settings(file) == FileSettings(tracing=TracingSettings())
+
+
+def test_audit_log(file: Path) -> None:
+    file.write_text("")
+    assert read_settings(file).audit is None
+    file.write_text('[audit]\npath = "/var/log/audit.jsonl"')
+    assert read_settings(file).audit == AuditSettings(path=Path("/var/log/audit.jsonl"))
+    file.write_text('[audit]\npath = "/var/log/audit.jsonl"\nsync_interval = 0\nfail_closed = false')
+    expected = AuditSettings(path=Path("/var/log/audit.jsonl"), sync_interval=0, fail_closed=False)
+    assert read_settings(file).audit == expected
 
 
 @pytest.mark.parametrize(
     ("content", "field"),
     [
+        ("audit = 5", "audit"),
+        ("[audit]", "audit.path"),
+        ('[audit]\npath = "audit.jsonl"', "audit.path"),
+        ('[audit]\npath = "/audit.jsonl"\nsync = 1', "audit.sync"),
+        ('[audit]\npath = "/audit.jsonl"\nsync_interval = -1', "audit.sync_interval"),
+        ('[audit]\npath = "/audit.jsonl"\nfail_closed = 1', "audit.fail_closed"),
         ("pool = 5", "pool"),
         ("[pool]", "pool"),
         ("pool = [5]", "pool[0]"),
@@ -77,12 +118,25 @@ def test_every_setting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("[[pool]]\nlimits = { cpus = 1 }", "pool[0].limits.cpus"),
         ("[[pool]]\nlimits = { network = 1 }", "pool[0].limits.network"),
         ("[[pool]", "config"),
+        ("[metrics]", "metrics.address"),
+        ("metrics = 9464", "metrics"),
+        ("[metrics]\naddress = 9464", "metrics.address"),
+        ('[metrics]\naddress = "9464"', "metrics.address"),
+        ('[metrics]\naddress = "::1:9464"', "metrics.address"),
+        ('[metrics]\naddress = "127.0.0.1:65536"', "metrics.address"),
+        ('[metrics]\nport = "9464"', "metrics.port"),
+        ('[tracing]\nendpoint = "127.0.0.1:4317"', "tracing.endpoint"),
+        ('[tracing]\nendpoint = "http://"', "tracing.endpoint"),
+        ('[tracing]\nservice_name = ""', "tracing.service_name"),
+        ("[tracing]\nsample_ratio = 1.5", "tracing.sample_ratio"),
+        ("[tracing]\nsample_ratio = nan", "tracing.sample_ratio"),
+        ("[tracing]\nsampler = 1", "tracing.sampler"),
     ],
 )
 def test_what_is_refused(file: Path, content: str, field: str) -> None:
     file.write_text(content)
     with pytest.raises(InvalidArgumentError) as refused:
-        read_pools(file)
+        read_settings(file)
     assert refused.value.field == field
     assert len(str(refused.value)) > len(field) + 10
 
@@ -90,4 +144,4 @@ def test_what_is_refused(file: Path, content: str, field: str) -> None:
 def test_not_more_than_there_may_be() -> None:
     pool = PoolTemplate(name="a", config=WorkspaceConfig(), min=6, max=6)
     with pytest.raises(InvalidArgumentError, match="pool: the pools keep 6 places"):
-        ServiceConfig(pools=[pool], max_workspaces=5)
+        ServiceConfig(file=FileSettings(pools=[pool]), max_workspaces=5)

@@ -127,6 +127,7 @@ workspaces = st.builds(
     labels=mappings,
     usage=optional(usages),
     host_path=texts,
+    tenant=texts,
 )
 microseconds_as_ms = st.integers(0, 10**15).map(lambda number: number / 1000)
 terminations = st.builds(

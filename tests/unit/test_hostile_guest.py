@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from agentic_isolation import IsolationError, UnavailableError, WorkspaceLostErr
 from agentic_isolation.models import WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation.runs import Command
 from agentic_isolation_service.core import files
+from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.commands import Commands
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.frames import MAX_DATA, WINDOW, FrameType, encode, encode_json
@@ -36,8 +38,8 @@ async def hostile_and_honest(script: Script) -> AsyncIterator[tuple[Workspaces, 
     makers = {"hostile": lambda: providers["hostile"], "honest": lambda: providers["honest"]}
     async with asyncio.timeout(PATIENCE):
         async with holding(makers) as workspaces:
-            hostile = await workspaces.create(WorkspaceConfig(provider="hostile"))
-            honest = await workspaces.create(WorkspaceConfig(provider="honest"))
+            hostile = await workspaces.create(OPERATOR, WorkspaceConfig(provider="hostile"))
+            honest = await workspaces.create(OPERATOR, WorkspaceConfig(provider="honest"))
             yield workspaces, hostile, honest
         for provider in providers.values():
             assert not provider.guests, "a place was left"
@@ -67,7 +69,9 @@ async def _be_made(end: GuestEnd) -> None:
 
 
 async def echo(workspaces: Workspaces, workspace: WorkspaceInfo, text: str) -> str:
-    outcome = await Commands(workspaces.get).execute(workspace.id, Command(["echo", text]), output_limit=1000)
+    outcome = await Commands(partial(workspaces.get, OPERATOR)).execute(
+        workspace.id, Command(["echo", text]), output_limit=1000
+    )
     return outcome.stdout.text()
 
 
@@ -76,26 +80,26 @@ async def test_hostile_workspace_is_lost_and_can_be_destroyed_while_the_other_go
     async with hostile_and_honest(hostile_after_its_creation(answer)) as (workspaces, hostile, honest):
         with pytest.raises(WorkspaceLostError):
             await echo(workspaces, hostile, "x")
-        assert workspaces.get(hostile.id).info.state is WorkspaceState.LOST
-        assert workspaces.get(honest.id).info.state is WorkspaceState.READY
+        assert workspaces.get(OPERATOR, hostile.id).info.state is WorkspaceState.LOST
+        assert workspaces.get(OPERATOR, honest.id).info.state is WorkspaceState.READY
         assert await echo(workspaces, honest, "hello") == "echo hello"
 
         for lost in (
             echo(workspaces, hostile, "x"),
-            files.stat(workspaces.get(hostile.id).session, "f"),
-            workspaces.get(hostile.id).renew(),
+            files.stat(workspaces.get(OPERATOR, hostile.id).session, "f"),
+            workspaces.get(OPERATOR, hostile.id).renew(),
         ):
             with pytest.raises(WorkspaceLostError):
                 await lost
-        page, _ = workspaces.page({}, 10, "")
+        page, _ = workspaces.page(OPERATOR, {}, 10, "")
         assert {info.id: info.state for info in page} == {
             hostile.id: WorkspaceState.LOST,
             honest.id: WorkspaceState.READY,
         }
 
-        await workspaces.destroy(hostile.id)
+        await workspaces.destroy(OPERATOR, hostile.id)
         with pytest.raises(WorkspaceNotFoundError):
-            workspaces.get(hostile.id)
+            workspaces.get(OPERATOR, hostile.id)
         assert await echo(workspaces, honest, "again") == "echo again"
 
 
@@ -115,7 +119,7 @@ async def test_flood_in_one_workspace_leaves_room_for_the_other() -> None:
         for number in range(20):
             assert await echo(workspaces, honest, str(number)) == f"echo {number}"
         assert not flooded.done()
-        await workspaces.destroy(hostile.id)
+        await workspaces.destroy(OPERATOR, hostile.id)
         with pytest.raises(UnavailableError):
             await flooded
 
@@ -126,7 +130,7 @@ async def test_loss_is_noticed_without_any_call() -> None:
         await end.send_bytes(b"\xff" * 8)
 
     async with hostile_and_honest(script) as (workspaces, hostile, honest):
-        held = workspaces.get(hostile.id)
+        held = workspaces.get(OPERATOR, hostile.id)
         await eventually(lambda: held.info.state is WorkspaceState.LOST, "the workspace is LOST")
         assert await echo(workspaces, honest, "hello") == "echo hello"
 
@@ -142,9 +146,9 @@ async def test_workspace_whose_guest_is_hostile_from_the_start_is_not_made(answe
     provider = FakeProvider(script)
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         with pytest.raises(WorkspaceLostError):
-            await workspaces.create(WorkspaceConfig(provider="fake"))
+            await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake"))
         assert not provider.guests
-        assert workspaces.page({}, 10, "") == ([], "")
+        assert workspaces.page(OPERATOR, {}, 10, "") == ([], "")
 
 
 async def test_creation_that_is_cancelled_while_the_guest_stalls_leaves_nothing() -> None:
@@ -156,7 +160,7 @@ async def test_creation_that_is_cancelled_while_the_guest_stalls_leaves_nothing(
 
     provider = FakeProvider(script)
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
-        creating = asyncio.create_task(workspaces.create(WorkspaceConfig(provider="fake")))
+        creating = asyncio.create_task(workspaces.create(OPERATOR, WorkspaceConfig(provider="fake")))
         await asked.wait()
         creating.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -169,16 +173,16 @@ async def test_calls_while_a_workspace_is_destroyed_open_no_new_link() -> None:
     destroying, go_on = asyncio.Event(), asyncio.Event()
 
     class SlowProvider(FakeProvider):
-        async def destroy(self, place: object) -> None:
+        async def destroy(self, place: object, *, ending: bool = False) -> None:
             destroying.set()
             await go_on.wait()
             await super().destroy(place)  # type: ignore[arg-type]
 
     provider = SlowProvider(serve_honestly)
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
-        info = await workspaces.create(WorkspaceConfig(provider="fake"))
+        info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake"))
         guest = provider.guests[info.id]
-        removal = asyncio.create_task(workspaces.destroy(info.id))
+        removal = asyncio.create_task(workspaces.destroy(OPERATOR, info.id))
         await destroying.wait()
         with pytest.raises(IsolationError):
             await echo(workspaces, info, "late")

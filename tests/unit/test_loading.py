@@ -11,8 +11,9 @@ GRPC = {"grpc", "google"}
 ENGINES = {"aiodocker", "aiohttp"}
 TERMINALS = {"click", "rich", "textual"}
 PATTERNS = {"pathspec", "re2"}
+TELEMETRY = {"prometheus_client", "opentelemetry", "grpc_channelz"}
 SERVICE = {"agentic_isolation_service", "sqlite3"}
-CLIENT = SERVICE | ENGINES | TERMINALS | PATTERNS | {"tarfile"}
+CLIENT = SERVICE | ENGINES | TERMINALS | PATTERNS | TELEMETRY | {"tarfile"}
 
 BEGINNINGS = {
     "the package": ("import agentic_isolation", CLIENT | GRPC | {"asyncio", "dataclasses"}),
@@ -21,7 +22,7 @@ BEGINNINGS = {
     "the client": ("from agentic_isolation import AgenticWorkspace", CLIENT),
     "the service": (
         "from agentic_isolation_service.cli.serve import serve",
-        ENGINES | PATTERNS | {"rich", "textual", "tarfile"},
+        ENGINES | PATTERNS | TELEMETRY | {"rich", "textual", "tarfile"},
     ),
     "the list of commands": (
         "from agentic_isolation_service.cli import _cli; _cli(['--help'], standalone_mode=False)",

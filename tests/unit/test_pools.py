@@ -9,6 +9,7 @@ import pytest
 
 from agentic_isolation.models import PoolInfo, WorkspaceConfig
 from agentic_isolation_service.core import pools, refilling
+from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.templates import PoolTemplate
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.frames import FrameType
@@ -67,7 +68,7 @@ async def provider() -> AsyncIterator[FakeProvider]:
 
 
 def pool_of(workspaces: Workspaces) -> PoolInfo:
-    [pool] = workspaces.describe_pools()
+    [pool] = workspaces.describe_pools(OPERATOR)
     return pool
 
 
@@ -83,8 +84,8 @@ async def test_places_come_from_the_pool_and_go_with_the_service(provider: FakeP
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}, [TEMPLATE]) as workspaces:
         await filled(workspaces)
         [waiting] = provider.guests
-        assert workspaces.page({}, 10, "") == ([], "")
-        info = await workspaces.create(CONFIG)
+        assert workspaces.page(OPERATOR, {}, 10, "") == ([], "")
+        info = await workspaces.create(OPERATOR, CONFIG)
         assert info.id == waiting
         assert (info.lease_expires_at - info.created_at).total_seconds() < CONFIG.lease + 1
         await filled(workspaces)
@@ -101,7 +102,7 @@ async def test_place_that_does_not_take_the_claim(
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}, [TEMPLATE]) as workspaces:
         await filled(workspaces)
         [waiting] = provider.guests
-        info = await workspaces.create(CONFIG)
+        info = await workspaces.create(OPERATOR, CONFIG)
         assert info.id != waiting
         assert guests.claims >= 1
         await eventually(lambda: waiting not in provider.guests, "the place is removed")
@@ -123,14 +124,14 @@ async def test_claim_that_is_cancelled_at_any_turn_of_the_loop_leaves_nothing(re
         for turns in range(1000):
             await filled(workspaces)
             claims, before = guests.claims, set(provider.guests)
-            creating = asyncio.create_task(workspaces.create(CONFIG, request_id))
+            creating = asyncio.create_task(workspaces.create(OPERATOR, CONFIG, request_id))
             for _ in range(turns):
                 await asyncio.sleep(0)
             creating.cancel()
             await asyncio.wait([creating])
             if not creating.cancelled():
                 break
-            assert workspaces.page({}, 10, "") == ([], "")
+            assert workspaces.page(OPERATOR, {}, 10, "") == ([], "")
             if guests.claims > claims:
                 await _removed(provider, before)
         else:
@@ -147,4 +148,4 @@ async def test_places_of_an_image_that_has_moved(provider: FakeProvider, monkeyp
         provider.image = "sha256:new"
         await eventually(lambda: old not in provider.guests, "the place of the older image is removed", within=15)
         await filled(workspaces)
-        assert (await workspaces.create(CONFIG)).id != old
+        assert (await workspaces.create(OPERATOR, CONFIG)).id != old

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
@@ -134,26 +135,88 @@ async def test_row_that_cannot_be_read_hides_no_other(directory: Path, caplog: p
 
 async def test_requests(registry: SqliteRegistry) -> None:
     """They are found by their id, for what they asked for, until they are forgotten."""
-    assert await registry.find_request("request", RECORD.config) is None
+    assert await registry.find_request("owner", "request", RECORD.config) is None
     await registry.put(RECORD)
-    assert await registry.find_request("request", RECORD.config) == "ws-a"
+    assert await registry.find_request("owner", "request", RECORD.config) == "ws-a"
     reordered = dataclasses.replace(RECORD.config, labels={"team": "b", "project": "a"})
-    assert await registry.find_request("request", reordered) == "ws-a"
+    assert await registry.find_request("owner", "request", reordered) == "ws-a"
     with pytest.raises(InvalidArgumentError, match="was used for another request"):
-        await registry.find_request("request", dataclasses.replace(RECORD.config, lease=7))
+        await registry.find_request("owner", "request", dataclasses.replace(RECORD.config, lease=7))
 
     await registry.remove("ws-a", keep_request=True)
     assert await registry.load() == []
     await registry.prune(60)
-    assert await registry.find_request("request", RECORD.config) == "ws-a"
+    assert await registry.find_request("owner", "request", RECORD.config) == "ws-a"
     await registry.prune(-60)
-    assert await registry.find_request("request", RECORD.config) is None
+    assert await registry.find_request("owner", "request", RECORD.config) is None
+
+
+async def test_requests_are_each_owners_own(registry: SqliteRegistry) -> None:
+    """The same id with other content, and the end of one of them."""
+    info = dataclasses.replace(RECORD.info, id="ws-b")
+    other = dataclasses.replace(RECORD, info=info, owner="other", config=dataclasses.replace(RECORD.config, lease=7))
+    for record in (RECORD, other):
+        await registry.put(record)
+    assert await registry.find_request("owner", "request", RECORD.config) == "ws-a"
+    assert await registry.find_request("other", "request", other.config) == "ws-b"
+    assert await registry.find_request("", "request", RECORD.config) is None
+    await registry.remove("ws-a", keep_request=False)
+    assert await registry.find_request("owner", "request", RECORD.config) is None
+    assert await registry.find_request("other", "request", other.config) == "ws-b"
+
+
+SCHEMA_1 = """
+CREATE TABLE workspaces (workspace_id TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
+CREATE TABLE requests (
+  request_id TEXT PRIMARY KEY, digest TEXT NOT NULL, workspace_id TEXT NOT NULL, ended_at REAL
+) STRICT;
+CREATE INDEX requests_by_workspace ON requests (workspace_id);
+PRAGMA user_version=1;
+"""
+
+
+async def test_file_of_the_first_version(directory: Path) -> None:
+    """What was written down before there were owners is nobody's, and found as before."""
+    path = directory / "registry.db"
+    earlier = dataclasses.replace(RECORD, owner="")
+    with sqlite3.connect(path) as db:
+        db.executescript(SCHEMA_1)
+        db.execute("INSERT INTO workspaces VALUES ('ws-a', ?)", (codec.encode(earlier),))
+        db.execute("INSERT INTO requests VALUES ('request', ?, 'ws-a', NULL)", (codec.digest(earlier.config, ""),))
+        db.execute("INSERT INTO requests VALUES ('ended', 'digest', 'ws-gone', 1.5)")
+    db.close()
+    for _ in range(2):
+        async with SqliteRegistry.open(path) as registry:
+            [loaded] = await registry.load()
+            assert same(loaded, earlier)
+            assert await registry.find_request("", "request", earlier.config) == "ws-a"
+            assert await registry.find_request("owner", "request", earlier.config) is None
+            await registry.put(dataclasses.replace(RECORD, info=dataclasses.replace(RECORD.info, id="ws-b")))
+            assert await registry.find_request("owner", "request", RECORD.config) == "ws-b"
+            await registry.remove("ws-b", keep_request=False)
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("SELECT * FROM requests WHERE ended_at = 1.5").fetchall() == [
+            ("", "ended", "digest", "ws-gone", 1.5)
+        ]
+        upgraded = db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+    db.close()
+    async with SqliteRegistry.open(directory / "new.db"):
+        pass
+    with sqlite3.connect(directory / "new.db") as db:
+        made = db.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+    db.close()
+    assert [(name, words(sql)) for name, sql in upgraded] == [(name, words(sql)) for name, sql in made]
+
+
+def words(sql: str | None) -> list[str]:
+    return re.findall(r"\w+", sql or "")
 
 
 async def test_request_of_a_failed_creation_is_forgotten(registry: SqliteRegistry) -> None:
     await registry.put(RECORD)
     await registry.remove("ws-a", keep_request=False)
-    assert await registry.find_request("request", RECORD.config) is None
+    assert await registry.find_request("owner", "request", RECORD.config) is None
 
 
 async def test_renewal_brings_nothing_back(registry: SqliteRegistry) -> None:
@@ -174,4 +237,4 @@ async def test_renewed_workspace_is_found_by_its_first_request(registry: SqliteR
     renewed = dataclasses.replace(RECORD, config=dataclasses.replace(RECORD.config, lease=7))
     await registry.renew(renewed)
     await registry.put(renewed)
-    assert await registry.find_request("request", RECORD.config) == "ws-a"
+    assert await registry.find_request("owner", "request", RECORD.config) == "ws-a"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 from agentic_isolation import ProviderUnavailableError, WorkspaceConfig, WorkspaceNotFoundError
 from agentic_isolation.models import WorkspaceState
 from agentic_isolation_service.core import removal
+from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.ports import Place
 from tests.support.eventually import eventually
-from tests.unit.fake_guest import PATIENCE
+from tests.unit.fake_guest import PATIENCE, let_tasks_run
 from tests.unit.fake_provider import FakeProvider, holding, serve_honestly
 
 
@@ -23,7 +25,7 @@ class AwayProvider(FakeProvider):
         self.failures = failures
         self.attempts = 0
 
-    async def destroy(self, place: Place) -> None:
+    async def destroy(self, place: Place, *, ending: bool = False) -> None:
         self.attempts += 1
         if self.attempts <= self.failures:
             raise ProviderUnavailableError("the engine is away")
@@ -38,21 +40,45 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_destruction_that_failed_goes_on() -> None:
     provider = AwayProvider(failures=5)
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
-        info = await workspaces.create(WorkspaceConfig(provider="fake"))
+        info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake"))
         with pytest.raises(ProviderUnavailableError):
-            await workspaces.destroy(info.id)
-        assert workspaces.get(info.id).info.state is WorkspaceState.DESTROYING
+            await workspaces.destroy(OPERATOR, info.id)
+        assert workspaces.get(OPERATOR, info.id).info.state is WorkspaceState.DESTROYING
         await eventually(lambda: not provider.guests, "it is removed")
-        await eventually(lambda: workspaces.page({}, 10, "") == ([], ""), "it is forgotten")
+        await eventually(lambda: workspaces.page(OPERATOR, {}, 10, "") == ([], ""), "it is forgotten")
         with pytest.raises(WorkspaceNotFoundError):
-            await workspaces.destroy(info.id)
+            await workspaces.destroy(OPERATOR, info.id)
     assert provider.attempts == 6
+
+
+async def test_destruction_that_fails_just_when_nobody_waits_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    """It is made again, and nobody complains of an error that was not told."""
+    failing = asyncio.Event()
+
+    class SlowProvider(AwayProvider):
+        async def destroy(self, place: Place, *, ending: bool = False) -> None:
+            if not self.attempts:
+                await failing.wait()
+            await super().destroy(place, ending=ending)
+
+    provider = SlowProvider(failures=1)
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
+        info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake"))
+        destroying = asyncio.create_task(workspaces.destroy(OPERATOR, info.id))
+        await let_tasks_run()
+        destroying.cancel()
+        failing.set()
+        await asyncio.wait([destroying])
+        await eventually(lambda: not provider.guests, "it is removed for all that")
+    del destroying
+    gc.collect()
+    assert not [record.message for record in caplog.records if "never retrieved" in record.message]
 
 
 async def test_lease_that_ends_while_the_engine_is_away() -> None:
     provider = AwayProvider(failures=3)
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
-        await workspaces.create(WorkspaceConfig(provider="fake", lease=1))
+        await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake", lease=1))
         await eventually(lambda: not provider.guests, "it is removed")
     assert provider.attempts == 4
 
@@ -61,9 +87,9 @@ async def test_service_that_ends_while_the_engine_is_away() -> None:
     """It tries once more, and leaves the rest to the lease inside."""
     provider = AwayProvider(failures=1000)
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
-        info = await workspaces.create(WorkspaceConfig(provider="fake"))
+        info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake"))
         with pytest.raises(ProviderUnavailableError):
-            await workspaces.destroy(info.id)
+            await workspaces.destroy(OPERATOR, info.id)
     assert provider.closed
     for guest in provider.guests.values():
         await guest.__aexit__(None, None, None)

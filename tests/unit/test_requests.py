@@ -8,6 +8,7 @@ import pytest
 
 from agentic_isolation import InvalidArgumentError, UnavailableError
 from agentic_isolation.models import WorkspaceConfig
+from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.ports import Place, PlaceSpec
 from agentic_isolation_service.core.requests import SharedCall, SharedCalls
 from tests.unit.fake_guest import PATIENCE, let_tasks_run
@@ -37,29 +38,29 @@ class Run:
 async def test_calls_of_one_id_are_one_call_while_it_is_under_way() -> None:
     calls: SharedCalls[str] = SharedCalls()
     run, other = Run(), Run()
-    call = calls.join("a", "content", run)
-    assert calls.join("a", "content", run) is call
-    assert calls.join("b", "content", other) is not call
+    call = calls.join("", "a", "content", run)
+    assert calls.join("", "a", "content", run) is call
+    assert calls.join("", "b", "content", other) is not call
     waiting = asyncio.create_task(call.wait())
     await let_tasks_run()
     with pytest.raises(InvalidArgumentError, match="new id") as caught:
-        calls.join("a", "other content", other)
+        calls.join("", "a", "other content", other)
     assert caught.value.field == "request_id"
     run.end.set_result("done")
     assert await waiting == "done"
-    assert calls.join("a", "other content", other) is not call, "it is over"
+    assert calls.join("", "a", "other content", other) is not call, "it is over"
 
 
 async def test_calls_without_id_are_never_joined() -> None:
     calls: SharedCalls[str] = SharedCalls()
-    assert calls.join("", "content", Run()) is not calls.join("", "content", Run())
+    assert calls.join("", "", "content", Run()) is not calls.join("", "", "content", Run())
 
 
 @pytest.mark.parametrize("request_id", ["with space", "x" * 129, "ü", "new\nline"])
 async def test_malformed_id_is_refused(request_id: str) -> None:
     async with holding({"fake": lambda: FakeProvider(serve_honestly)}) as workspaces:
         with pytest.raises(InvalidArgumentError) as caught:
-            await workspaces.create(WorkspaceConfig(provider="fake"), request_id)
+            await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake"), request_id)
         assert caught.value.field == "request_id"
 
 
@@ -122,13 +123,15 @@ async def test_repeated_creation_makes_one_workspace_whatever_the_order_of_its_l
     config = WorkspaceConfig(provider="fake", labels={"a": "1", "b": "2"}, environment={"A": "1", "B": "2"})
     again = WorkspaceConfig(provider="fake", labels={"b": "2", "a": "1"}, environment={"B": "2", "A": "1"})
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
-        made = await asyncio.gather(*(workspaces.create(asked, "request-1") for asked in (config, again, config)))
+        made = await asyncio.gather(
+            *(workspaces.create(OPERATOR, asked, "request-1") for asked in (config, again, config))
+        )
         assert {info.id for info in made} == set(provider.guests)
         assert len(provider.guests) == 1
         for other in ({"labels": {"a": "1"}}, {"environment": {"A": "changed"}}):
             changed = WorkspaceConfig(provider="fake", **other)  # type: ignore[arg-type]
             with pytest.raises(InvalidArgumentError):
-                await workspaces.create(changed, "request-1")
+                await workspaces.create(OPERATOR, changed, "request-1")
 
 
 async def test_failed_creation_may_be_tried_again_under_its_id() -> None:
@@ -144,8 +147,8 @@ async def test_failed_creation_may_be_tried_again_under_its_id() -> None:
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: FailsOnce(serve_honestly)}) as workspaces:
         config = WorkspaceConfig(provider="fake")
         with pytest.raises(UnavailableError):
-            await workspaces.create(config, "request-1")
-        assert (await workspaces.create(config, "request-1")).provider == "fake"
+            await workspaces.create(OPERATOR, config, "request-1")
+        assert (await workspaces.create(OPERATOR, config, "request-1")).provider == "fake"
 
 
 async def test_run_that_is_done_when_the_last_who_waits_is_cancelled_is_known_as_unwanted() -> None:
@@ -167,7 +170,7 @@ async def test_creation_that_is_cancelled_at_any_turn_of_the_loop_leaves_nothing
     config = WorkspaceConfig(provider="fake")
     async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
         for turns in range(1000):
-            creating = asyncio.create_task(workspaces.create(config, request_id))
+            creating = asyncio.create_task(workspaces.create(OPERATOR, config, request_id))
             for _ in range(turns):
                 await asyncio.sleep(0)
             creating.cancel()
@@ -175,7 +178,7 @@ async def test_creation_that_is_cancelled_at_any_turn_of_the_loop_leaves_nothing
             if not creating.cancelled():
                 break
             assert not provider.guests, f"cancelled after {turns} turns"
-            assert workspaces.page({}, 10, "") == ([], "")
+            assert workspaces.page(OPERATOR, {}, 10, "") == ([], "")
         else:
             raise AssertionError("a creation takes fewer turns")
         assert list(provider.guests) == [creating.result().id]

@@ -58,6 +58,28 @@ async def test_session_uses_one_link_and_another_when_that_has_ended() -> None:
             except UnavailableError:
                 answers.append(await session.call({"op": "info"}))
         assert answers == [{"link": 0}, {"link": 0}, {"link": 1}, {"link": 1}]
+        assert (session.counts.reconnects, session.counts.lost) == (1, 0)
+
+
+async def test_guest_is_told_to_end_on_the_link_that_there_is() -> None:
+    told = asyncio.Event()
+
+    async def script(end: GuestEnd) -> None:
+        channel, _ = await end.operation()
+        await end.send_json(FrameType.RESULT, channel, {})
+        _, operation = await end.operation()
+        assert operation == {"op": "shutdown"}
+        told.set()
+
+    async with session_with(script) as session:
+        assert not await session.shut_down(), "no link is made for that"
+    async with session_with(script) as session:
+        await session.call({"op": "info"})
+        assert await session.shut_down()
+        async with asyncio.timeout(PATIENCE):
+            await told.wait()
+        with pytest.raises(UnavailableError):
+            await session.call({"op": "info"})
 
 
 async def test_concurrent_calls_share_one_new_link() -> None:
@@ -104,6 +126,7 @@ async def test_place_that_is_gone_is_lost() -> None:
         with pytest.raises(WorkspaceLostError, match="no such socket"):
             await session.call({"op": "info"})
     assert await session.wait_lost() is session.lost
+    assert (session.counts.lost, session.counts.link_failures) == (1, 0)
 
 
 async def test_guest_that_hangs_up_again_and_again_is_not_called_back_without_a_pause() -> None:
@@ -163,6 +186,7 @@ async def test_all_who_want_a_link_share_an_attempt_and_its_failure() -> None:
         assert isinstance(error, ProviderUnavailableError)
         assert "nowhere" in str(error)
     assert attempts <= 2, "one that fails at once is tried a second time"
+    assert (session.counts.link_failures, session.counts.lost) == (attempts, 0)
     assert session.lost is None
     await session.aclose()
 

@@ -1,0 +1,126 @@
+"""The composition keeps what it promises. That it is valid is checked by `make lint-deploy`."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agentic_isolation_service.settings.file import read_settings
+from tests.deploy.serving import DEPLOY, ENDING, SPARE, check_service, options_of
+
+REPLICAS = ("one", "two")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return dict(yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"])
+
+
+def test_containers_have_no_rights(services: dict[str, Any]) -> None:
+    for service in services.values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not service["user"].startswith(("0", "root"))
+        assert "mem_limit" in service
+        assert not {"privileged", "cap_add", "pid", "network_mode", "devices"} & set(service)
+
+
+def test_engine_is_the_replicas_alone(services: dict[str, Any]) -> None:
+    with_engine = {
+        name for name, service in services.items() if any("docker.sock" in volume for volume in service["volumes"])
+    }
+    assert with_engine == set(REPLICAS)
+    assert {name for name, service in services.items() if "group_add" in service} == set(REPLICAS)
+
+
+def test_nothing_is_reachable_from_other_machines(services: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(published) == {"envoy", "prometheus"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+@pytest.mark.parametrize("name", REPLICAS)
+def test_replicas(services: dict[str, Any], name: str) -> None:
+    service = services[name]
+    options = options_of(service["command"])
+    check_service(options)
+    assert float(service["stop_grace_period"].removesuffix("s")) >= options["grace"] + ENDING + SPARE
+    assert service["environment"]["AGENTIC_ISOLATION_REPLICA"] == name
+    assert f"{name}:/var/lib/agentic-isolation" in service["volumes"], "each has a state of its own"
+    assert service["environment"]["DOCKER_HOST"] == "unix:///run/engine/docker.sock"
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What deploy/trial.sh makes."""
+    directory = tmp_path_factory.mktemp("compose") / "trial"
+    subprocess.run([DEPLOY / "trial.sh", directory], check=True, capture_output=True, timeout=30)
+    return directory
+
+
+def test_certificates_are_those_that_are_named(services: dict[str, Any], trial: Path) -> None:
+    made = {path.name for path in trial.iterdir()}
+    named = {
+        Path(value).name for name, value in services["one"]["environment"].items() if "_TLS_" in name and "/" in value
+    }
+    assert named == {"ca.pem", "replica.pem", "replica.key"}
+    assert named <= made
+    verified = [f"{name}.pem" for name in ("replica", "edge", "envoy", "client")]
+    command = ["openssl", "verify", "-CAfile", "ca.pem", *verified]
+    done = subprocess.run(command, cwd=trial, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    secret = {name for name in made if name.endswith((".key", ".token"))}
+    assert all((trial / name).stat().st_mode & 0o007 == 0 for name in secret)
+
+
+def test_callers_show_a_token_of_their_own(trial: Path) -> None:
+    """Envoy's certificate, which every call comes with, is nobody's proof."""
+    read_settings(trial / "service.toml")
+    content = tomllib.loads((trial / "service.toml").read_text())
+    assert content["tls"]["client_ca"]
+    assert content["cluster"] == {"proxies": ["spiffe://agentic-isolation/envoy"]}
+    told = subprocess.run(
+        ["openssl", "x509", "-in", trial / "envoy.pem", "-noout", "-ext", "subjectAltName"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "URI:spiffe://agentic-isolation/envoy" in told.stdout
+    (token,) = content["token"]
+    shown = (trial / "client.token").read_text().strip()
+    assert token["sha256"] == hashlib.sha256(shown.encode()).hexdigest()
+    assert shown not in (trial / "service.toml").read_text()
+
+
+def test_envoy_as_it_is_composed() -> None:
+    script = DEPLOY / "envoy-for-compose.sh"
+    done = subprocess.run(
+        [script, "--print"], env={"ENVOY_DIRECTORY": str(DEPLOY / "envoy")}, capture_output=True, text=True, check=True
+    )
+    configuration = yaml.safe_load(done.stdout)
+    assert configuration["admin"]["address"]["socket_address"]["address"] == "127.0.0.1", (
+        "whoever reaches it can stop it"
+    )
+    resources = configuration["static_resources"]
+    (listener,), (cluster,) = resources["listeners"], resources["clusters"]
+    assert listener["address"]["socket_address"] == {"address": "0.0.0.0", "port_value": 50050}
+    (chain,) = listener["filter_chains"]
+    edge = chain["transport_socket"]["typed_config"]
+    assert edge["require_client_certificate"] is True
+    assert edge["common_tls_context"]["validation_context"]["trusted_ca"] == {"filename": "/etc/envoy-tls/ca.pem"}
+    endpoints = [each for group in cluster["load_assignment"]["endpoints"] for each in group["lb_endpoints"]]
+    found = {
+        each["metadata"]["filter_metadata"]["envoy.lb"]["replica"]: each["endpoint"]["address"]["socket_address"]
+        for each in endpoints
+    }
+    assert found == {name: {"address": name, "port_value": 50051} for name in REPLICAS}
+    inner = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+    assert inner["tls_certificates"][0]["certificate_chain"] == {"filename": "/etc/envoy-tls/envoy.pem"}
+    assert "agentic_isolation.binpb" not in done.stdout.replace(f"{DEPLOY}/envoy/agentic_isolation.binpb", "")

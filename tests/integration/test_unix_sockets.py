@@ -1,0 +1,152 @@
+"""Unix sockets: the kernel lets in whom their mode lets in, from their first moment on, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentic_isolation import Credentials, UnauthenticatedError
+from agentic_isolation.service import ServiceClient
+from agentic_isolation_service.app import serve
+from agentic_isolation_service.config import ServiceConfig
+from agentic_isolation_service.core.tokens import StaticToken
+from agentic_isolation_service.rpc.authentication.unix_peers import UNIX_IDENTITY
+from agentic_isolation_service.settings.file import FileSettings
+from tests.integration.identified import identified
+from tests.support.service import ServedProcess
+
+NOBODY, GROUP = 65534, 54321
+CONNECT = f"""
+import os, socket, sys
+os.setgroups([int(group) for group in sys.argv[2:]])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+socket.socket(socket.AF_UNIX).connect(sys.argv[1])
+"""
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture
+def common() -> Iterator[Path]:
+    """A directory that every user may enter; the test run's own is not."""
+    path = Path(tempfile.mkdtemp(prefix="common-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def allow(path: Path, mode: int) -> None:
+    path.chmod(mode)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def connects(path: Path, *groups: int) -> bool:
+    """Returns whether a process of another user, with these groups, can connect."""
+
+    def run() -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, "-I", "-S", "-c", CONNECT, str(path), *map(str, groups)]
+        return subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
+
+    ended = await asyncio.to_thread(run)
+    assert ended.returncode == 0 or "PermissionError" in ended.stderr, ended.stderr
+    return ended.returncode == 0
+
+
+async def asked(target: str) -> None:
+    async with ServiceClient(target, credentials=Credentials(), retry_timeout=0) as client:
+        assert (await client.info()).version
+
+
+@as_root
+async def test_socket_is_its_owners_alone_whatever_the_umask(common: Path) -> None:
+    path = common / "s"
+    before = os.umask(0)
+    try:
+        async with serve(ServiceConfig(address=f"unix:{path}", grace=0)) as target:
+            assert mode_of(path) == 0o600
+            assert not await connects(path)
+            await asked(target)
+        assert os.umask(0) == 0, "the umask is what it was"
+    finally:
+        os.umask(before)
+    assert not path.exists()
+
+
+@as_root
+async def test_socket_of_a_group_is_open_to_its_members(common: Path) -> None:
+    path = common / "s"
+    config = ServiceConfig(address=f"unix:{path}", grace=0, socket_mode=0o660, socket_group=str(GROUP))
+    async with serve(config):
+        assert (mode_of(path), path.stat().st_gid) == (0o660, GROUP)
+        assert await connects(path, GROUP)
+        assert not await connects(path)
+
+
+@as_root
+async def test_socket_is_open_to_all_where_that_was_asked_for(common: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = common / "s"
+    config = ServiceConfig(address=f"unix:{path}", grace=0, socket_mode=0o666, insecure_listen=True)
+    async with serve(config):
+        assert await connects(path)
+    assert "insecure_listen: anybody" in caplog.text
+
+
+@pytest.mark.parametrize("below", ["", "mine"])
+async def test_directory_where_others_may_replace_it_is_refused(common: Path, below: str) -> None:
+    (common / below).mkdir(exist_ok=True)
+    allow(common, 0o777)
+    with pytest.raises(OSError, match=f"every user may replace what lies in {common}"):
+        async with serve(ServiceConfig(address=f"unix:{common / below / 's'}", grace=0)):
+            pass
+    allow(common, 0o1777)
+    async with serve(ServiceConfig(address=f"unix:{common / below / 's'}", grace=0)) as target:
+        await asked(target)
+
+
+async def test_what_is_no_socket_is_left_alone(directory: Path) -> None:
+    (directory / "s").write_text("precious")
+    with pytest.raises(OSError, match="no socket"):
+        async with serve(ServiceConfig(address=f"unix:{directory / 's'}", grace=0)):
+            pass
+    assert (directory / "s").read_text() == "precious"
+
+
+async def test_group_that_is_not_there_is_refused(directory: Path) -> None:
+    with pytest.raises(OSError, match="no group 'of-nobody'"):
+        async with serve(ServiceConfig(address=f"unix:{directory / 's'}", socket_group="of-nobody", grace=0)):
+            pass
+
+
+def test_options_of_the_command_line(directory: Path) -> None:
+    path = directory / "s"
+    options = ("--address", f"unix:{path}", "--socket-mode", "0666", "--insecure-listen")
+    with ServedProcess(*options, "--socket-group", str(os.getgid())) as served:
+        assert mode_of(path) == 0o666
+        assert "insecure_listen: anybody" in served.log
+
+
+async def test_peers_are_known_by_their_token_else_as_users_of_the_socket(directory: Path) -> None:
+    token = StaticToken(name="ci", sha256=hashlib.sha256(b"secret").hexdigest())
+    config = ServiceConfig(address=f"unix:{directory / 's'}", file=FileSettings(tokens=(token,)))
+    async with identified(config) as service:
+        await asked(service.target)
+        async with ServiceClient(service.target, credentials=Credentials(token="secret")) as client:
+            await client.info()
+        assert [caller.identity for caller in service.callers] == [UNIX_IDENTITY, "token:ci"]
+        assert all(caller.admin for caller in service.callers)
+        with pytest.raises(UnauthenticatedError):
+            async with ServiceClient(service.target, credentials=Credentials(token="wrong")) as client:
+                await client.info()

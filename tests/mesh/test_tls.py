@@ -1,0 +1,71 @@
+"""TLS between clients and Envoy, and mutual TLS between Envoy and a replica: the lines of the configuration for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agentic_isolation import AgenticWorkspace, Credentials, UnauthenticatedError, UnavailableError
+from tests.support.certificates import Authority
+from tests.support.envoy import Envoy
+from tests.support.replica import free_port
+from tests.support.service import ServedProcess
+
+TOKEN = "a-token-of-a-test"
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="install openssl: it makes the certificates")
+
+
+@pytest.fixture
+def ground() -> None:
+    """It has a mesh of its own."""
+
+
+def with_tls(text: str) -> str:
+    """Returns the configuration with TLS, as its comment says how to have it."""
+    return re.sub(r"^#m?tls ", "", text, flags=re.MULTILINE)
+
+
+def keys(directory: Path) -> Path:
+    """Makes all certificates, and the configuration of a replica that asks Envoy for one, and clients for a token."""
+    authority = Authority.make(directory)
+    authority.issue("replica", names="DNS:agentic-isolation", purpose="serverAuth")
+    authority.issue("envoy", names="URI:spiffe://example.org/envoy")
+    authority.issue("edge", names="IP:127.0.0.1", purpose="serverAuth")
+    settings = directory / "settings.toml"
+    settings.write_text(
+        f'[tls]\ncertificate = "{directory}/replica.pem"\nkey = "{directory}/replica.key"\n'
+        f'client_ca = "{directory}/ca.pem"\n'
+        f'[[token]]\nname = "client"\nsha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"\n'
+        '[cluster]\nreplica = "one"\nproxies = ["spiffe://example.org/envoy"]\n'
+    )
+    return settings
+
+
+async def test_tls_on_both_sides(directory: Path) -> None:
+    envoy_directory = directory / "envoy"
+    envoy_directory.mkdir()
+    settings = await asyncio.to_thread(keys, envoy_directory / "tls")
+    ca, port = str(envoy_directory / "tls" / "ca.pem"), free_port()
+    options = ["--config", str(settings), "--address", f"127.0.0.1:{port}", "--log-level", "warning"]
+    with (
+        await asyncio.to_thread(ServedProcess, *options) as service,
+        await asyncio.to_thread(Envoy, envoy_directory, {"one": port}, with_tls) as envoy,
+    ):
+        shown = Credentials(token=TOKEN, ca_file=ca)
+        async with AgenticWorkspace.create(provider="local", target=envoy.target, credentials=shown) as workspace:
+            assert workspace.id.startswith("ws-one-")
+            assert (await workspace.execute("echo hi")).stdout == "hi\n"
+            assert [line async for line in workspace.stream("echo 1; echo 2")] == ["1", "2"]
+        for target, credentials, error in (
+            (envoy.target, Credentials(ca_file=ca), UnauthenticatedError),  # Envoy's certificate is not its client's
+            (envoy.target, Credentials(), UnavailableError),
+            (service.target, shown, UnavailableError),
+        ):
+            with pytest.raises(error):
+                await AgenticWorkspace.list(target=target, credentials=credentials, retry_timeout=0)

@@ -1,0 +1,202 @@
+"""The service through Envoy for those who have no gRPC: JSON over HTTP/1.1, and gRPC-Web as browsers speak it."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from agentic_isolation.v1 import workspace_pb2 as pb
+from tests.mesh.conftest import Mesh
+from tests.support.jobs import new_mark
+
+ROOT = "/agentic_isolation.v1.WorkspaceService/"
+PAGE = "http://localhost:8000"
+"""Where a page comes from that may call, as the configuration has it."""
+_TRAILER = 0x80
+_STEPS = "echo one; until [ -e go ]; do sleep 0.02; done; echo two"
+
+
+class Web:
+    """A client with nothing but HTTP/1.1."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+
+    def send(self, method: str, body: bytes, verb: str = "POST", **headers: str) -> http.client.HTTPResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._connection.request(verb, ROOT + method, body, named)
+        return self._connection.getresponse()
+
+    def json(self, method: str, **fields: Any) -> Any:
+        """Calls a method by JSON, and fails where it does."""
+        answer = self.send(method, json.dumps(fields).encode(), content_type="application/json")
+        content = answer.read()
+        assert answer.status == 200, content
+        return json.loads(content)
+
+    def grpc_web(self, method: str, request: Any, **headers: str) -> http.client.HTTPResponse:
+        return self.send(
+            method,
+            struct.pack(">BI", 0, request.ByteSize()) + request.SerializeToString(),
+            content_type="application/grpc-web+proto",
+            x_grpc_web="1",
+            **headers,
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def web(mesh: Mesh) -> Iterator[Web]:
+    with another(mesh) as web:
+        yield web
+
+
+@contextmanager
+def a_workspace(mesh: Mesh, **fields: Any) -> Iterator[str]:
+    with another(mesh) as web:
+        workspace_id = web.json("CreateWorkspace", provider="local", **fields)["workspace"]["workspaceId"]
+    try:
+        yield workspace_id
+    finally:
+        with another(mesh) as web:
+            assert web.json("DestroyWorkspace", workspaceId=workspace_id) == {}
+
+
+@contextmanager
+def another(mesh: Mesh) -> Iterator[Web]:
+    """A client with a connection of its own: one of HTTP/1.1 does one thing at a time."""
+    web = Web(mesh.envoy.port)
+    try:
+        yield web
+    finally:
+        web.close()
+
+
+def frames(answer: http.client.HTTPResponse) -> Iterator[tuple[int, bytes]]:
+    """Yields the frames of an answer in gRPC-Web, as they come."""
+    while head := answer.read(5):
+        kind, length = struct.unpack(">BI", head)
+        yield kind, answer.read(length)
+
+
+def test_json_creates_lists_runs_and_destroys(mesh: Mesh, web: Web) -> None:
+    mark = new_mark()
+    with a_workspace(mesh, labels={"mark": mark}, leaseDuration="60s", requestId=mark) as workspace_id:
+        name = workspace_id.split("-")[1]
+        answer = web.send(
+            "ListWorkspaces",
+            json.dumps({"labels": {"mark": mark}}).encode(),
+            content_type="application/json",
+            agentic_isolation_replica=name,
+        )
+        [listed] = json.loads(answer.read())["workspaces"]
+        assert (listed["workspaceId"], listed["state"]) == (workspace_id, "WORKSPACE_STATE_READY")
+        result = web.json("Execute", workspaceId=workspace_id, command={"shell": "echo hi; exit 3"}, requestId="a")
+        assert base64.b64decode(result["stdout"]["head"]) == b"hi\n"
+        assert result["termination"]["exitCode"] == 3
+        assert web.json("Execute", workspaceId=workspace_id, command={"shell": "true"})["termination"]["exitCode"] == 0
+        large = web.json("Execute", workspaceId=workspace_id, command={"shell": "head -c 1000000 /dev/zero"})
+        assert base64.b64decode(large["stdout"]["head"]) == bytes(1_000_000)
+
+
+def test_json_watches_a_stream_line_by_line(mesh: Mesh, web: Web) -> None:
+    """Each event is a line that comes when it happens: the command goes on only when the first was seen."""
+    with a_workspace(mesh) as workspace_id:
+        start = {"command": {"shell": _STEPS}, "lineMode": True}
+        request = {"workspaceId": workspace_id, "start": start}
+        answer = web.send("Stream", json.dumps(request).encode(), content_type="application/json")
+        assert answer.status == 200
+        started, first = json.loads(answer.readline()), json.loads(answer.readline())
+        assert started["started"]["processId"]
+        assert base64.b64decode(first["output"]["data"]) == b"one\n"
+        with another(mesh) as other:
+            other.json("Execute", workspaceId=workspace_id, command={"shell": "touch go"})
+        second, exited = json.loads(answer.readline()), json.loads(answer.readline())
+        assert base64.b64decode(second["output"]["data"]) == b"two\n"
+        assert exited["exited"]["termination"]["exitCode"] == 0
+        assert answer.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "status", "reason"),
+    [
+        ("GetWorkspace", {"workspaceId": f"ws-one-{'a' * 20}"}, 404, "WORKSPACE_NOT_FOUND"),
+        ("CreateWorkspace", {"provider": "none"}, 400, "INVALID_ARGUMENT"),
+    ],
+)
+def test_json_errors_are_read_by_programs(web: Web, method: str, fields: Any, status: int, reason: str) -> None:
+    answer = web.send(method, json.dumps(fields).encode(), content_type="application/json")
+    told = json.loads(answer.read())
+    assert answer.status == status
+    [info] = [detail for detail in told["details"] if detail["@type"].endswith("ErrorInfo")]
+    assert (info["reason"], info["domain"]) == (reason, "agentic-isolation")
+    assert told["message"]
+
+
+def test_json_that_makes_no_sense_is_refused_by_envoy(web: Web) -> None:
+    for method, body in (("GetWorkspace", b"{"), ("NoSuchMethod", b"{}"), ("GetWorkspace", b'{"noSuchField": 1}')):
+        answer = web.send(method, body, content_type="application/json")
+        answer.read()
+        assert answer.status in {400, 404}
+
+
+def test_grpc_web_runs_and_streams(mesh: Mesh, web: Web) -> None:
+    with a_workspace(mesh) as workspace_id:
+        request = pb.ExecuteRequest(workspace_id=workspace_id, command=pb.Command(shell="echo hi"))
+        answer = web.grpc_web("Execute", request, origin=PAGE)
+        assert answer.status == 200
+        assert answer.getheader("access-control-allow-origin") == PAGE
+        (kind, data), (end, trailer) = frames(answer)
+        assert (kind, end) == (0, _TRAILER)
+        assert pb.ExecuteResponse.FromString(data).stdout.head == b"hi\n"
+        assert b"grpc-status:0" in trailer.replace(b" ", b"")
+        start = pb.ProcessStart(command=pb.Command(shell=_STEPS), line_mode=True)
+        stream = frames(web.grpc_web("Stream", pb.StreamRequest(workspace_id=workspace_id, start=start)))
+        events = [pb.StreamResponse.FromString(next(stream)[1]) for _ in range(2)]
+        with another(mesh) as other:
+            other.json("Execute", workspaceId=workspace_id, command={"shell": "touch go"})
+        events += [pb.StreamResponse.FromString(next(stream)[1]) for _ in range(2)]
+        assert [event.output.data for event in events[1:3]] == [b"one\n", b"two\n"]
+        assert events[3].exited.termination.exit_code == 0
+        assert next(stream)[0] == _TRAILER
+
+
+def test_grpc_web_errors_come_with_their_details(web: Web) -> None:
+    answer = web.grpc_web("GetWorkspace", pb.GetWorkspaceRequest(workspace_id=f"ws-one-{'a' * 20}"), origin=PAGE)
+    answer.read()
+    assert answer.getheader("grpc-status") == "5"
+    status = Status.FromString(base64.b64decode(answer.getheader("grpc-status-details-bin", "") + "=="))
+    info = ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.reason == "WORKSPACE_NOT_FOUND"
+    assert "grpc-status-details-bin" in (answer.getheader("access-control-expose-headers") or "")
+
+
+def test_pages_from_elsewhere_may_not_call(web: Web) -> None:
+    asked = {"access_control_request_method": "POST", "access_control_request_headers": "content-type,x-grpc-web"}
+    for page, allowed in ((PAGE, PAGE), ("http://elsewhere.example", None)):
+        answer = web.send("Execute", b"", "OPTIONS", origin=page, **asked)
+        answer.read()
+        assert answer.getheader("access-control-allow-origin") == allowed
+
+
+def test_pages_from_elsewhere_do_nothing_by_not_asking(mesh: Mesh, web: Web) -> None:
+    """Browsers send such a call at once; that its page is not shown the answer undoes nothing."""
+    mark = new_mark()
+    body = json.dumps({"provider": "local", "leaseDuration": "60s", "labels": {"mark": mark}}).encode()
+    for page in ("http://elsewhere.example", "null", f"http://127.0.0.1:{mesh.envoy.port}"):
+        answer = web.send("CreateWorkspace", body, content_type="text/plain", origin=page)
+        answer.read()
+        assert answer.status == 403
+    assert web.json("ListWorkspaces", labels={"mark": mark})["workspaces"] == []
