@@ -101,6 +101,7 @@ func openWaiting(t *testing.T, c *guesttest.Client) (id string, ch *guesttest.Ch
 	for i := range 100 {
 		id = fmt.Sprintf("waiting%d", i)
 		ch = c.Open("run", runOf(asked(id, "a", nil), "sleep", "60"))
+		c.Ping("the run has arrived")
 		probe := c.Do("run", runOf(asked(id, "another", map[string]any{"cwd": "missing"}), "true"))
 		if probe.Err.Reason == fault.RequestConflict {
 			return id, ch

@@ -75,26 +75,41 @@ func forkExec(program string, argv []string, attr *syscall.ProcAttr) (int, error
 	}
 }
 
+// endsBriefly waits for a command that takes hardly any time. It returns whether nothing is left to supervise.
+func (c *command) endsBriefly() bool {
+	leader, err := openProcess(c.leader)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(leader)
+	return awaitBriefly(leader, c.control.fd) && c.reap()
+}
+
 // supervise reaps until the kernel says that no child is left.
 func (c *command) supervise() {
 	for awaitChild() == nil {
-		c.mu.Lock()
-		exited, more := c.reapAll()
-		c.mu.Unlock()
-		if exited == nil {
-			continue
-		}
-		exited.Empty = !more
-		if !more {
-			close(c.empty)
-		}
-		c.control.send(frame.Event, c.channel, exited)
-		if !more {
+		if c.reap() {
 			return
 		}
 	}
 	close(c.empty)
 	c.control.send(frame.Event, c.channel, &Event{Event: EventEmpty, Empty: true, Usage: c.usage})
+}
+
+// reap reaps whatever has ended, and tells of the leader's end. It returns whether that was the tree's.
+func (c *command) reap() bool {
+	c.mu.Lock()
+	exited, more := c.reapAll()
+	c.mu.Unlock()
+	if exited == nil {
+		return false
+	}
+	exited.Empty = !more
+	if !more {
+		close(c.empty)
+	}
+	c.control.send(frame.Event, c.channel, exited)
+	return !more
 }
 
 // reapAll reaps whatever has ended. It returns the leader's end if that was among it, and whether children are left.

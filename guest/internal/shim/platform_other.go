@@ -24,6 +24,11 @@ func closeOnExec(fds []int) {
 
 func write(fd int, b []byte) (int, error) { return syscall.Write(fd, b) }
 
+// awaitBriefly waits for nothing here.
+func awaitBriefly(int, int) bool { return false }
+
+func openProcess(int) (int, error) { return -1, syscall.ENOSYS }
+
 func nanosleep(ts *syscall.Timespec) error {
 	time.Sleep(time.Duration(ts.Nano()))
 	return nil

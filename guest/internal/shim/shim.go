@@ -59,6 +59,9 @@ func Main() int {
 
 // step handles one request. It gives the turn back as soon as the next one may be read.
 func (s *shim) step(turn chan<- struct{}) error {
+	if !s.isBusy() {
+		awaitBriefly(s.control.fd, -1)
+	}
 	f, err := s.control.decoder.Next()
 	if err != nil {
 		return err
@@ -68,7 +71,7 @@ func (s *shim) step(turn chan<- struct{}) error {
 		return err
 	}
 	if req.Op == OpStart {
-		if c := s.start(f.Channel, &req); c != nil {
+		if c := s.start(f.Channel, &req); c != nil && !c.endsBriefly() {
 			turn <- struct{}{}
 			c.supervise()
 			return nil
@@ -97,6 +100,21 @@ func (s *shim) start(channel uint32, req *Request) *command {
 
 // leaveDirectory lets go of the last command's working directory, so that it can be unmounted.
 func (s *shim) leaveDirectory() { _ = syscall.Chdir("/") }
+
+// isBusy tells whether a command's tree is there.
+func (s *shim) isBusy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == nil {
+		return false
+	}
+	select {
+	case <-s.current.empty:
+		return false
+	default:
+		return true
+	}
+}
 
 func (s *shim) act(channel uint32, req *Request) {
 	s.mu.Lock()
