@@ -64,12 +64,6 @@ var membersSince = map[string]map[string]int{
 // aside are the operations by which a workspace is looked after, not used: they do not keep it from being idle.
 var aside = map[string]bool{"lease": true, "info": true, "usage": true, "ps": true, "remember": true, "claim": true}
 
-// onFiles are the operations that work in the file system. Others wait, for processes and for the link.
-var onFiles = map[string]bool{
-	"stat": true, "list": true, "mkdir": true, "remove": true, "move": true, "copy": true, "chmod": true, "pack": true,
-	"unpack": true, "watch": true, "read": true, "write": true,
-}
-
 // Open implements link.Service.
 func (g *Guest) Open(ch *link.Channel, op string, request []byte) func() {
 	perform := g.open(ch, op, request)
@@ -77,11 +71,11 @@ func (g *Guest) Open(ch *link.Channel, op string, request []byte) func() {
 		return perform
 	}
 	g.lease.Begin()
-	g.processors.begin(onFiles[op])
+	g.processors.begin()
 	g.rest.begin()
 	return func() {
 		defer g.lease.End()
-		defer g.processors.end(onFiles[op])
+		defer g.processors.end()
 		defer g.rest.end()
 		perform()
 	}

@@ -8,19 +8,20 @@ import (
 
 const (
 	maxProcessors = 4
+	// fewOperations are served by one processor.
+	fewOperations = 1
 	// wideFor is how long the runtime keeps its processors after they were last needed.
 	wideFor = time.Second
 )
 
-// processors gives the runtime one processor, whose goroutines hand over to each other in place of waking another thread
-// for each. It has more while an operation on files, which may block in a system call, would hold others up.
+// processors gives the runtime one processor while hardly anything is under way, and more while there is: with one, what
+// a command sets off runs on one thread after the other in place of waking another thread for each.
 type processors struct {
 	most int
 
-	mu sync.Mutex
-	// busy counts the operations that are under way, blocking those of them that are about files.
-	busy, blocking int
-	wide           bool
+	mu   sync.Mutex
+	busy int
+	wide bool
 	// neededAt is when last there was more under way than one serves.
 	neededAt time.Time
 }
@@ -31,15 +32,12 @@ func newProcessors() *processors {
 	return p
 }
 
-// begin tells of an operation that is under way until end, and whether it may block.
-func (p *processors) begin(blocks bool) {
+// begin tells of an operation that is under way until end.
+func (p *processors) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.busy++
-	if blocks {
-		p.blocking++
-	}
-	if !p.needed() || p.most == 1 {
+	if p.busy <= fewOperations || p.most == 1 {
 		return
 	}
 	p.neededAt = time.Now()
@@ -50,27 +48,21 @@ func (p *processors) begin(blocks bool) {
 	}
 }
 
-func (p *processors) end(blocks bool) {
+func (p *processors) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.needed() {
+	if p.busy > fewOperations {
 		p.neededAt = time.Now()
 	}
 	p.busy--
-	if blocks {
-		p.blocking--
-	}
 }
-
-// needed tells whether one processor is too few; the caller holds mu.
-func (p *processors) needed() bool { return p.busy > 1 && p.blocking > 0 }
 
 // narrow takes the other processors back once they have not been needed for a while.
 func (p *processors) narrow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	left := wideFor - time.Since(p.neededAt)
-	if p.needed() {
+	if p.busy > fewOperations {
 		left = wideFor
 	}
 	if left > 0 {
