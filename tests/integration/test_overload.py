@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -41,8 +42,9 @@ LATEST_LINE = 1.0
 GROWTH = 256 << 20
 """Bytes that the service may grow by, at its peak: what is under way when it notices, a few calls for each of which it
 keeps half a megabyte."""
-LATER_GROWTH = 32 << 20
-"""Bytes by which the peak of the second half may be above that of the first."""
+LATER_GROWTH = 8 << 20
+"""Bytes by which the peak of each quarter may be above that of the one before. One burst is larger than the last, and the
+next is not; what is never given back shows in every quarter."""
 RECOVERY = 5.0
 """Seconds after the end of the load within which everything is as before."""
 STREAMS = 4
@@ -163,26 +165,28 @@ class Watch:
 
 
 class Memory:
-    """What the service takes, at its peaks in the first half of the load and in the second."""
+    """What the service takes, at its peak in each quarter of the load."""
 
     def __init__(self, pid: int) -> None:
         proc.reset_peak(pid)
         self._pid = pid
         self._before = proc.resident_bytes(pid)
-        self._first_peak = 0
+        self._peaks: list[int] = []
 
     async def take_peaks(self) -> None:
-        await asyncio.sleep(SECONDS / 2)
-        self._first_peak = proc.peak_bytes(self._pid)
-        proc.reset_peak(self._pid)
+        while True:
+            await asyncio.sleep(SECONDS / 4)
+            self._peaks.append(proc.peak_bytes(self._pid))
+            proc.reset_peak(self._pid)
 
     @property
     def growth(self) -> int:
-        return max(self._first_peak, proc.peak_bytes(self._pid)) - self._before
+        return max(*self._peaks, proc.peak_bytes(self._pid)) - self._before
 
     @property
     def later_growth(self) -> int:
-        return max(proc.peak_bytes(self._pid) - self._first_peak, 0)
+        """What it has grown by in every quarter but the first."""
+        return max(min(later - earlier for earlier, later in itertools.pairwise(self._peaks[:4])), 0)
 
 
 def processor_time(pid: int) -> tuple[int, int]:
