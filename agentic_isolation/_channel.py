@@ -61,6 +61,9 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 _BROKEN_WHILE_SENDING = "Internal error from Core"
 """Details of the status, INTERNAL, that gRPC for Python itself makes where the stream of a request breaks."""
+_STREAM_RESET = "RST_STREAM with error code"
+"""In the details of the status, INTERNAL, that gRPC makes of a stream which was reset without a word: a proxy does that
+whose own connection breaks once it has begun to pass an answer on."""
 _TOO_MANY_PENDING = "Too many pending requests for this server"
 """Details of the status, RESOURCE_EXHAUSTED, by which gRPC's core refuses a call before any service sees it."""
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -256,6 +259,8 @@ def error_of(error: grpc.aio.AioRpcError, target: str) -> IsolationError:
         return found
     if error.details() == _BROKEN_WHILE_SENDING:
         return UnavailableError(f"the call to {target} broke while the request was sent")
+    if error.code() is grpc.StatusCode.INTERNAL and _STREAM_RESET in (error.details() or ""):
+        return UnavailableError(f"the call to {target} broke in the midst of its answer: {error.details()}")
     if error.details() == _TOO_MANY_PENDING:
         return OverloadedError(f"{target} has more to do than it can; try again")
     kind = _BY_CODE.get(error.code(), IsolationError)

@@ -158,6 +158,24 @@ async def test_service_that_is_killed_under_a_command(faulty: Faulty) -> None:
     assert runs(workspace) == 1
 
 
+async def test_service_that_is_killed_under_streams(faulty: Faulty) -> None:
+    """Envoy resets what has begun to be answered, which gRPC calls INTERNAL. Our client goes on where it was."""
+    lines = "for i in 1 2 3; do echo $i; until [ -e go$i ]; do sleep 0.02; done; done"
+    async with AgenticWorkspace.create(provider="local", target=faulty.envoy.target) as workspace:
+        stream = workspace.stream(lines)
+        process = await workspace.start(["cat"])
+        answers = process.lines()
+        for number in ("1", "2", "3"):
+            assert await anext(stream) == number
+            await process.write(f"{number}\n")
+            assert await anext(answers) == number
+            await faulty.replica.restart(signal.SIGKILL)
+            await workspace.write_file(f"go{number}", "")
+        assert [line async for line in stream] == []
+        await process.send_eof()
+        assert (await process.wait()).exit_code == 0
+
+
 async def test_slow_reader_whose_connection_breaks(faulty: Faulty) -> None:
     """What lies in Envoy is lost with a connection; it is less than what a workspace keeps, so no byte is missing."""
     async with (

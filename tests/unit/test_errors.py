@@ -98,6 +98,18 @@ def test_status_without_details_is_known_by_its_code() -> None:
             assert "said so" in str(error)
 
 
+@pytest.mark.parametrize(
+    "details",
+    ["Received RST_STREAM with error code 2", "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))"],
+)
+def test_stream_that_was_reset_on_its_way_is_an_interruption(details: str) -> None:
+    nothing = grpc.aio.Metadata()
+    error = error_of(grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details), "host:1")
+    assert type(error) is UnavailableError
+    assert details in str(error)
+    assert type(sent(IsolationError(details))) is IsolationError, "the service itself says so"
+
+
 def test_reasons_are_unique_words() -> None:
     reasons = Counter(kind.reason for kind in CLASSES)
     assert [reason for reason, count in reasons.items() if count > 1] == []
