@@ -99,8 +99,8 @@ class Connection(abc.ABC):
             return await self._answer(method, request, bound, head)
         except DeadlineError as error:
             # The service itself may say so too, and then it has answered.
-            if timeout is not None and bound == timeout and clock() - began > 0.9 * timeout:
-                raise UnavailableError(f"{self.target} has not answered for {timeout:g} s") from error
+            if timeout is not None and bound is not None and clock() - began > 0.9 * bound:
+                raise UnavailableError(f"{self.target} has not answered for {bound:.3g} s") from error
             raise
 
     async def once(self, method: Callable[..., Any], request: Any, *, timeout: float = CALL_TIMEOUT) -> Any:
