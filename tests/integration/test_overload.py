@@ -43,8 +43,8 @@ GROWTH = 256 << 20
 """Bytes that the service may grow by, at its peak: what is under way when it notices, a few calls for each of which it
 keeps half a megabyte."""
 LATER_GROWTH = 8 << 20
-"""Bytes by which the peak of each quarter may be above that of the one before. One burst is larger than the last, and the
-next is not; what is never given back shows in every quarter."""
+"""Bytes by which the peak of each quarter may be above that of the one before. One burst is larger than the last, and
+the next is not; what is never given back shows in every quarter."""
 RECOVERY = 5.0
 """Seconds after the end of the load within which everything is as before."""
 STREAMS = 4
