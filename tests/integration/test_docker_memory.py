@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,10 @@ from tests.support.engine_leaks import containers
 from tests.support.engine_proxy import EngineProxy
 from tests.support.eventually import eventually
 from tests.support.jobs import python
+from tests.support.own_engine import GROUP, own_engine
 from tests.support.places import PlaceMaker, adopted, new_id, provider_of, session_of, spec_of, start
 
-pytestmark = [pytest.mark.docker, pytest.mark.gvisor]
+pytestmark = [pytest.mark.docker, pytest.mark.gvisor, GROUP]
 MEMORY = "256M"
 # Slowly, so that the kernel kills one process of the sandbox and the rest hangs.
 HUNGRY = """
@@ -32,6 +33,19 @@ while True:
     held.append(bytearray(b"x") * (1 << 22))
     time.sleep(0.01)
 """
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[Engine]:
+    """An engine that nobody else uses: engines keep their last 256 events only, others' too."""
+    with own_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(quiet: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setenv("DOCKER_HOST", quiet.docker_host)
+    return quiet
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +88,6 @@ async def test_memory_that_was_used_up_while_no_service_was_there(engine: Engine
     with PlaceMaker("gvisor", directory, *ids, service_id=service_id, memory=MEMORY) as maker:
         maker.kill()
         async with providing(directory, service_id) as unwatching:
-            # At once: an engine keeps only its last 256 events, and others use it meanwhile.
             await asyncio.gather(*(use_up_memory(engine, unwatching, workspace_id) for workspace_id in ids))
             for workspace_id in ids:
                 assert is_there(engine, workspace_id), "what is left of it hangs"
