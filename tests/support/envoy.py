@@ -10,12 +10,11 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
-from tests.support.program import CHECKOUT, START_TIMEOUT, python_environment
+from tests.support.program import CHECKOUT, START_TIMEOUT, Running, python_environment
 
 DEPLOY = CHECKOUT / "deploy" / "envoy"
 CONTRACT = "agentic_isolation.binpb"
@@ -23,7 +22,7 @@ _REPLICAS = {"one": 50051, "two": 50052}
 """The ports of the replicas that the configuration names."""
 
 
-class Envoy:
+class Envoy(Running):
     """Envoy as a process of its own. Left, it is killed.
 
     Args:
@@ -51,28 +50,16 @@ class Envoy:
             "100",
         ]
         with self._log.open("wb") as log, self._access_log.open("wb") as access_log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [_binary(), "-c", "envoy.yaml", "--admin-address-path", admin.name, *options],
                 cwd=directory,
                 stdout=access_log,
                 stderr=log,
             )
-        try:
+        with self.coming_up():
             self._admin = self._when_ready(admin.read_text)
             self.target: str = self._when_ready(self._listener)
             self._when_ready(lambda: self.healthy == len(replicas))
-        except BaseException as error:
-            error.add_note(self._log.read_text())
-            self.kill()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.kill()
 
     @property
     def port(self) -> int:
@@ -103,11 +90,6 @@ class Envoy:
         """Returns its statistics as `counts` does, without holding up the event loop."""
         return await asyncio.to_thread(self.counts)
 
-    def kill(self) -> None:
-        """Kills it. May be called when it has ended."""
-        self._process.kill()
-        self._process.wait()
-
     def _ask(self, path: str) -> str:
         with urllib.request.urlopen(f"http://{self._admin}{path}", timeout=5) as answer:
             return str(answer.read().decode())
@@ -120,7 +102,7 @@ class Envoy:
     def _when_ready(self, ask: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + START_TIMEOUT
         while True:
-            assert self._process.poll() is None, "Envoy has ended"
+            assert self.process.poll() is None, "Envoy has ended"
             try:
                 if answer := ask():
                     return answer

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -21,7 +23,47 @@ _OF_ENGINE = {IMAGE_VARIABLE, LABELS_VARIABLE}
 _NO_ENTRANCE = ["setpriv", "--bounding-set=-sys_admin"] if os.geteuid() == 0 else []
 
 
-class Program:
+class Running:
+    """A process that was started. Left, it is killed."""
+
+    process: subprocess.Popen[bytes] | ForkedProcess
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has complained about so far, where that is kept."""
+        return ""
+
+    def kill(self) -> None:
+        """Kills it without a warning, as a crash would. May be called when it has ended."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    @contextlib.contextmanager
+    def coming_up(self) -> Iterator[None]:
+        """Kills it, and says what it has complained about, where it does not come up within."""
+        try:
+            yield
+        except BaseException as error:
+            error.add_note(self.log)
+            self.kill()
+            raise
+
+
+class Program(Running):
     """A module that is run as a program, and prints a line when it has come up. Left, it is killed.
 
     Args:
@@ -45,42 +87,13 @@ class Program:
         enters: bool = True,
     ) -> None:
         variables = python_environment(**environment or {})
-        self.process: subprocess.Popen[bytes] | ForkedProcess
         if forks is None:
             command = [*([] if enters else _NO_ENTRANCE), sys.executable, "-m", module, *arguments]
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=variables, cwd="/")
         else:
             self.process = forks.start(module, *arguments, environment=variables, stderr=stderr)
-        try:
+        with self.coming_up():
             self.announcement = announced(self.process, name)
-        except BaseException as error:
-            error.add_note(self.log)
-            self.kill()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def log(self) -> str:
-        """What it has written to standard error so far, where that is kept."""
-        return ""
-
-    def kill(self) -> None:
-        """Kills it without a warning, as a crash would. May be called when it has ended."""
-        self.process.kill()
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
 
 
 def python_environment(**changes: str) -> dict[str, str]:
