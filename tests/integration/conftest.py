@@ -9,6 +9,7 @@ import pytest
 from agentic_isolation import SecurityConfig
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.wire import Stub, a_workspace, connected
+from tests.support.scripted_service import ScriptedService
 from tests.support.service import ServedProcess
 
 
@@ -44,3 +45,10 @@ async def workspace(stub: Stub) -> AsyncIterator[pb.Workspace]:
     """A workspace that was made over the wire."""
     async with a_workspace(stub) as workspace:
         yield workspace
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedService]:
+    """A service that answers as it is told to."""
+    async with ScriptedService() as service:
+        yield service

@@ -18,12 +18,6 @@ REFUSALS = [
 
 
 @pytest.fixture
-async def scripted() -> AsyncIterator[ScriptedService]:
-    async with ScriptedService() as service:
-        yield service
-
-
-@pytest.fixture
 async def ws(scripted: ScriptedService) -> AsyncIterator[AgenticWorkspace]:
     async with AgenticWorkspace.create(provider="local", target=scripted.target, retry_timeout=5) as ws:
         yield ws

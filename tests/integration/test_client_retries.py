@@ -54,12 +54,6 @@ def printed(offset: int, data: bytes) -> pb.StreamResponse:
 
 
 @pytest.fixture
-async def scripted() -> AsyncIterator[ScriptedService]:
-    async with ScriptedService() as service:
-        yield service
-
-
-@pytest.fixture
 async def ws(scripted: ScriptedService) -> AsyncIterator[AgenticWorkspace]:
     async with AgenticWorkspace.create(provider="local", target=scripted.target) as ws:
         yield ws
@@ -167,6 +161,17 @@ async def test_silence_is_not_waited_for_for_ever(
     scripted.will_answer("StatFile", SILENCE, SILENCE)
     await ws.files.stat("file")
     assert len(scripted.asked_for("StatFile")) == 3
+
+
+async def test_silence_to_the_end_of_a_call(scripted: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last attempt has less time than others, and its end says as much as theirs."""
+    monkeypatch.setattr(_connection, "ATTEMPT_TIMEOUT", 0.5)
+    monkeypatch.setattr(_connection, "CALL_TIMEOUT", 0.9)
+    scripted.will_answer("StatFile", *[SILENCE] * 100)
+    connection = ChannelConnection(scripted.target, retry_timeout=0.8)
+    with pytest.raises(UnavailableError, match=r"has not answered for .* \(tried 2 times in 0\.\d s\)"):
+        await connection.call(connection.stub.StatFile, pb.StatFileRequest())
+    await connection.aclose()
 
 
 async def test_command_that_is_waited_for_in_vain_is_killed(
