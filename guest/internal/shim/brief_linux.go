@@ -7,8 +7,8 @@ import (
 )
 
 // brief is how long a shim waits without letting its runtime know. Whatever blocks by the runtime's leave wakes its
-// monitor, which then looks every 20 µs whether it is back: half of what a short command would cost here. Nothing else
-// can run meanwhile, and the runtime itself leaves nobody alone for longer than 10 ms.
+// monitor, which then looks every 20 µs whether it is back: more than half of the switches of a short command here. Nothing
+// else can run meanwhile, and the runtime itself leaves nobody alone for longer than 10 ms.
 const brief = 5 * time.Millisecond
 
 const (
