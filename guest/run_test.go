@@ -370,6 +370,23 @@ func TestChildThatKeepsTheOutputOpen(t *testing.T) {
 	}
 }
 
+func TestChildOfACommandThatEndedAtOnce(t *testing.T) {
+	c := guesttest.Start(t, nil).Connect()
+	// Several: one of them is over before the shim would hand it to its supervisor.
+	for i := range 5 {
+		id := fmt.Sprintf("brief%d", i)
+		o := c.Do("run", sh(map[string]any{"process_id": id, "linger_ms": 60_000}, "sleep 30 >/dev/null 2>&1 &"))
+		wantExit(t, o, 0, "exited")
+		start := time.Now()
+		if o := c.Do("kill", map[string]any{"process_id": id}); o.Err != nil || o.Result["survivors"] != 0.0 {
+			t.Fatalf("%v %v", o.Err, o.Result)
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Fatalf("nobody has reaped it: %v", took)
+		}
+	}
+}
+
 func TestStragglerNeverGetsSigpipe(t *testing.T) {
 	g := guesttest.Start(t, nil)
 	c := g.Connect()
