@@ -39,7 +39,8 @@ def test_bash_with_job_control() -> None:
         terminal.type("echo interrupted $?\r")
         terminal.expect("interrupted 130")
 
-        terminal.type("clear; echo cat begins; cat\r")
+        # The quotes tell what echo prints from the line as it is typed, when bash has not handed the terminal over yet.
+        terminal.type("clear; echo cat 'begins'; cat\r")
         terminal.expect("cat begins")
         terminal.type("typed\r")
         terminal.until(lambda: terminal.text().count("typed") == 2, "cat has answered")
