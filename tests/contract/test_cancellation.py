@@ -12,6 +12,9 @@ from tests.support.clients import ClientProgram
 from tests.support.eventually import eventually
 from tests.support.jobs import TREE_SIZE, all_gone, count_alive, new_mark, running, tree
 from tests.support.ways import Way, Workspace
+from tests.turns import WAITS
+
+pytestmark = WAITS
 
 
 async def test_cancelled_execute_kills_the_tree(ws: Workspace) -> None:

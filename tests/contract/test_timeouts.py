@@ -16,6 +16,9 @@ from tests.support.jobs import (
     tree,
 )
 from tests.support.ways import Workspace
+from tests.turns import WAITS
+
+pytestmark = WAITS
 
 ENOUGH = 3.0
 """Seconds in which a tree has surely come up."""

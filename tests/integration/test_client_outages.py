@@ -30,7 +30,9 @@ from tests.support.jobs import BLOCK_BYTES, TREE_SIZE, bulk, bulk_block, new_mar
 from tests.support.proc import mentioning
 from tests.support.service import ServedProcess
 from tests.support.ways import Way
+from tests.turns import WAITS
 
+pytestmark = WAITS
 RETRY_TIMEOUT = 20.0
 NOTICED_WITHIN = 20.0
 """Seconds: a ping every ten, five for its answer, and some for a busy machine."""

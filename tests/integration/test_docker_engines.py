@@ -25,10 +25,11 @@ from tests.support.engine_leaks import WORKSPACES, containers, emptied, sweep
 from tests.support.engine_proxy import EngineProxy
 from tests.support.eventually import eventually
 from tests.support.jobs import new_mark, running, sleep_for_ever
-from tests.support.own_engine import GROUP, bring_up, own_engine
+from tests.support.own_engine import bring_up, own_engine
 from tests.support.service import ServedProcess
+from tests.turns import WAITS
 
-pytestmark = [pytest.mark.docker, GROUP]
+pytestmark = [pytest.mark.docker, WAITS]
 RUNC = SecurityConfig(use_gvisor=False)
 SOON = 5.0
 BOUND = 60.0

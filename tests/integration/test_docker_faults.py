@@ -25,8 +25,9 @@ from tests.support.engine_leaks import container_of
 from tests.support.eventually import eventually
 from tests.support.jobs import new_mark, python, running, sleep_for_ever
 from tests.support.service import ServedProcess
+from tests.turns import WAITS
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, WAITS]
 RUNC = SecurityConfig(use_gvisor=False)
 SOON = 2.0
 """Seconds within which a loss is told; it takes a few tenths."""

@@ -19,10 +19,11 @@ from agentic_isolation_service.providers.docker import engine as connections
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from tests.engine import Engine
 from tests.support.engine_leaks import WORKSPACES, emptied
-from tests.support.own_engine import GROUP, bring_up, own_engine
+from tests.support.own_engine import bring_up, own_engine
 from tests.support.program import python_environment
+from tests.turns import WAITS
 
-pytestmark = [pytest.mark.docker, GROUP]
+pytestmark = [pytest.mark.docker, WAITS]
 GUEST_VOLUME = "agentic-isolation=guest-volume"
 PROGRAM = """
 import asyncio

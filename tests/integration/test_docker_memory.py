@@ -20,10 +20,11 @@ from tests.support.engine_leaks import containers
 from tests.support.engine_proxy import EngineProxy
 from tests.support.eventually import eventually
 from tests.support.jobs import python
-from tests.support.own_engine import GROUP, own_engine
+from tests.support.own_engine import own_engine
 from tests.support.places import PlaceMaker, adopted, new_id, provider_of, session_of, spec_of, start
+from tests.turns import WAITS
 
-pytestmark = [pytest.mark.docker, pytest.mark.gvisor, GROUP]
+pytestmark = [pytest.mark.docker, pytest.mark.gvisor, WAITS]
 MEMORY = "256M"
 # Slowly, so that the kernel kills one process of the sandbox and the rest hangs.
 HUNGRY = """

@@ -23,7 +23,9 @@ from tests.support.eventually import PATIENCE, eventually
 from tests.support.jobs import TREE_SIZE, new_mark, tree
 from tests.support.places import PlaceMaker, session_of, spec_of, start
 from tests.support.program import announced
+from tests.turns import WAITS
 
+pytestmark = WAITS
 PLACE = Place("ws-one", "local")
 SOON = 10.0
 """Seconds: less than a guest is given to end by itself."""

@@ -19,7 +19,9 @@ from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.lasting import LINGER, LastingService, create, destroy, execute, lasting, listed, output
 from tests.integration.wire import Stub, host_file, refused, seconds
 from tests.support.eventually import eventually
+from tests.turns import WAITS
 
+pytestmark = WAITS
 RUN = "echo run >> runs; echo $COLOUR"
 ROOM = "1m"
 RENEWED = 600

@@ -31,7 +31,9 @@ from tests.support.engine_leaks import container_of
 from tests.support.eventually import eventually
 from tests.support.jobs import new_mark
 from tests.support.proc import belonging_to
+from tests.turns import WAITS
 
+pytestmark = WAITS
 kinds = pytest.mark.parametrize("kind", KINDS)
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 LEASE = 3.0

@@ -1,4 +1,8 @@
-"""An engine that tests may break while others use the shared one."""
+"""An engine that tests may break while others use the shared one.
+
+Such tests have the mark WAITS (turns.py): they run one after the other in one test process, and most of their time
+engines start and end.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,6 @@ from tests import engine as engines
 from tests.engine import Engine, EngineError
 from tests.engine.engine import state
 from tests.support import proc
-
-GROUP = pytest.mark.xdist_group("docker-engines")
-"""For tests that use it: one after the other, in one test process."""
-
 
 _NAMES = [f"faults-{number}" for number in range(1, 9)]
 
