@@ -93,7 +93,7 @@ async def fill(engine: Engine, *, stale_after: float) -> str:
     try:
         binary = guest_binary("linux", (await connection.facts()).architecture)
         async with connection.client() as client:
-            return await ensure_guest_volume(client, binary, engine.images.python, stale_after=stale_after)
+            return await ensure_guest_volume(client, binary, stale_after=stale_after)
     finally:
         await connection.aclose()
 

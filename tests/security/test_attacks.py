@@ -64,7 +64,8 @@ async def test_attack_is_held_where_that_is_promised(arena: Arena, attack: Attac
 
 @one_loop
 async def test_every_probe_is_an_attack(arena: Arena) -> None:
-    listing = await (await arena.shared()).execute([arena.guest, "probe", "list"])
+    workspace = await arena.shared()
+    listing = await workspace.execute([await arena.guest_in(workspace), "probe", "list"])
     probes = {line.partition("\t")[0] for line in listing.stdout.splitlines()}
     assert len(probes) > 25
     assert probes <= {attack.name for attack in ATTACKS}

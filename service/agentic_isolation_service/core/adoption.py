@@ -73,7 +73,7 @@ class Adoption:
             _log.warning("a place is left to its lease: nobody knows whose it is", extra={"workspace_id": workspace_id})
             return None
         if left is not None:  # the record is as old as the workspace
-            expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
+            expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=min(left, record.config.lease))
             record = replace(record, info=replace(record.info, lease_expires_at=expires_at))
         await self._registry.put(record)
         self._counts.of(provider.name).adopted += 1

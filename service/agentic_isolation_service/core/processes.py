@@ -273,7 +273,9 @@ class ProcessStream:
     def _started(self, value: dict[str, object]) -> Started:
         if value.get("event") == "attached":
             self._offset = payloads.member(value, "offset", int)
-        return Started(payloads.member(value, "process_id", str), payloads.timestamp(value, "started_unix_ns"))
+        if payloads.member(value, "process_id", str) != self._process_id:
+            raise ProtocolError("the guest tells of another process than the one that was asked for")
+        return Started(self._process_id, payloads.timestamp(value, "started_unix_ns"))
 
     async def _reopened(self, error: IsolationError) -> bool:
         """Returns whether the run goes on on another channel, as its process exists already."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 
@@ -51,6 +52,7 @@ class HeldWorkspace:
         self._record = record
         self._registry = registry
         self._ends_at = _loop_time(record.info.lease_expires_at)
+        self._over_at = _end_of_life(record)
         self._watchers: list[asyncio.Task[object]] = []
         self._ending = record.info.state is not WorkspaceState.READY
         self._destroying: asyncio.Task[None] | None = None
@@ -106,9 +108,9 @@ class HeldWorkspace:
         """
         operation = {"op": "claim", **terms(record.config), "values": dict(secrets), "record": sealed}
         left = await self.session.call_for(operation, payloads.lease_left, since=4)
-        lease = record.config.lease
         self._record = record
-        self._note(lease if left is None else min(left, lease))
+        self._over_at = _end_of_life(record)
+        self._note(record.config.lease if left is None else left)
         try:
             await self._registry.put(self._record)
         except BaseException:
@@ -137,8 +139,8 @@ class HeldWorkspace:
         lease = self.config.lease if seconds is None else seconds
         check_lease(lease)
         left = await self.session.call_for({"op": "lease", "ttl_ms": round(lease * 1000)}, payloads.lease_left)
-        self._note(lease if left is None else left)
         self._record = replace(self._record, config=replace(self.config, lease=lease))
+        self._note(lease if left is None else left)
         try:
             await self._registry.renew(self._record)
         except UnavailableError as error:
@@ -227,10 +229,21 @@ class HeldWorkspace:
             on_ended()
 
     def _note(self, left: float) -> None:
-        """Takes note of the seconds that the workspace has left."""
-        self._ends_at = asyncio.get_running_loop().time() + left
+        """Takes note of the seconds that the workspace has left, as its guest says: of the lease that it was given."""
+        now = asyncio.get_running_loop().time()
+        left = max(min(left, self.config.lease, self._over_at - now), 0.0)
+        self._ends_at = now + left
         expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
         self._record = replace(self._record, info=replace(self._record.info, lease_expires_at=expires_at))
+
+
+def _end_of_life(record: WorkspaceRecord) -> float:
+    """Returns the time of the loop at which a workspace is over, whatever its guest says.
+
+    Counted from now: the clock may have been set since it was made, and the guest's own count is the exact one.
+    """
+    lifetime = record.config.max_lifetime
+    return math.inf if lifetime is None else asyncio.get_running_loop().time() + lifetime
 
 
 def _loop_time(moment: dt.datetime) -> float:

@@ -15,7 +15,6 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation_service.doctor.findings import Outcome, Verdict, not_blocked
 from agentic_isolation_service.doctor.profiles import Profile
 from agentic_isolation_service.guest.binary import guest_binary
-from agentic_isolation_service.providers.docker.container import GUEST_PATH
 
 PATIENCE = 20.0
 """Seconds that anything short may take in a workspace under attack."""
@@ -38,8 +37,6 @@ class Arena:
         self.profile = profile
         self._image = image
         self._shared: AgenticWorkspace | None = None
-        self.guest = GUEST_PATH if profile.provider == "docker" else str(guest_binary())
-        """Path of the guest's program in workspaces."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,6 +67,13 @@ class Arena:
             self._shared = await self._describe()
         return self._shared
 
+    async def guest_in(self, workspace: AgenticWorkspace) -> str:
+        """Returns the path of the guest's program in a workspace: in a container it is another one each time."""
+        if self.profile.provider != "docker":
+            return str(guest_binary())
+        command = await workspace.read_file("/proc/1/cmdline")
+        return command.partition(b"\0")[0].decode()
+
     async def probe(self, name: str, *arguments: str) -> Verdict:
         """Runs one of the guest's probes in the shared workspace."""
         workspace = await self.shared()
@@ -84,9 +88,9 @@ class Arena:
         Raises:
             DoctorError: The probe does not work.
         """
-        command = [self.guest, "probe", name, *arguments]
         try:
             async with asyncio.timeout(PATIENCE):
+                command = [await self.guest_in(workspace), "probe", name, *arguments]
                 result = await workspace.execute(command, timeout=PATIENCE / 2)
         except TimeoutError:
             return not_blocked(f"the workspace has not answered for {PATIENCE:g} s since")
@@ -103,7 +107,7 @@ class Arena:
         """Returns whether a workspace still runs commands."""
         try:
             async with asyncio.timeout(PATIENCE):
-                return (await workspace.execute([self.guest, "version"])).success
+                return (await workspace.execute([await self.guest_in(workspace), "version"])).success
         except (IsolationError, TimeoutError):
             return False
 

@@ -69,7 +69,7 @@ async def _read_neighbour(arena: Arena) -> Verdict:
     text = secrets.token_hex(16)
     async with (
         arena.fresh(environment={"AGENTIC_DOCTOR_SECRET": text}) as neighbour,
-        neighbour.stream([arena.guest, "probe", "hold", "25"], timeout=30) as holding,
+        neighbour.stream([await arena.guest_in(neighbour), "probe", "hold", "25"], timeout=30) as holding,
     ):
         await _started(holding)
         return await arena.probe("find-environ", text)
@@ -83,7 +83,8 @@ async def _stop_supervisors(arena: Arena) -> Verdict:
     """Stops what supervises the workload; calls must end nevertheless, and the service must notice or go on."""
     async with arena.fresh() as workspace:
         ends = []
-        for command in ([arena.guest, "probe", "stop-supervisors"], [arena.guest, "version"]):
+        guest = await arena.guest_in(workspace)
+        for command in ([guest, "probe", "stop-supervisors"], [guest, "version"]):
             try:
                 async with asyncio.timeout(PATIENCE):
                     result = await workspace.execute(command, timeout=PATIENCE / 4)

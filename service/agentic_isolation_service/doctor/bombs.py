@@ -30,21 +30,31 @@ _BOMB_TIMEOUT = 45.0
 async def fork_bomb(arena: Arena) -> Verdict:
     """Processes without end: stopped at the limit, and the workspace answers meanwhile and afterwards."""
     async with arena.fresh(limits=ResourceLimits(disk="64M"), pids_limit=_FEW_PROCESSES) as workspace:
-        command = [arena.guest, "probe", "fork-bomb", "-limit", "1000", "-for", "30", "-hold", str(_HELD)]
+        command = [
+            await arena.guest_in(workspace),
+            "probe",
+            "fork-bomb",
+            "-limit",
+            "1000",
+            "-for",
+            "30",
+            "-hold",
+            str(_HELD),
+        ]
         return await _explode(arena, workspace, command, _looks)
 
 
 async def disk_fill(arena: Arena) -> Verdict:
     """A file without end: stopped at the limit; meanwhile writes are refused for want of space and the rest works."""
     async with arena.fresh(limits=_LIMITS) as workspace:
-        command = [arena.guest, "probe", "disk-fill", "-limit", "256", "-hold", str(_HELD)]
+        command = [await arena.guest_in(workspace), "probe", "disk-fill", "-limit", "256", "-hold", str(_HELD)]
         return await _explode(arena, workspace, command, _refuses_writes)
 
 
 async def memory_bomb(arena: Arena) -> Verdict:
     """Memory without end: killed at the limit, told as out of memory, and the service answers."""
     async with arena.fresh(limits=_LIMITS) as workspace:
-        command = [arena.guest, "probe", "memory-bomb", "-limit", "1024"]
+        command = [await arena.guest_in(workspace), "probe", "memory-bomb", "-limit", "1024"]
         try:
             async with asyncio.timeout(_BOMB_TIMEOUT + PATIENCE):
                 result = await workspace.execute(command, timeout=_BOMB_TIMEOUT)

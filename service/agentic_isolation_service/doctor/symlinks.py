@@ -92,7 +92,7 @@ async def race(arena: Arena) -> Verdict:
     """Reads and writes a path that the workload makes a file and a symlink to the host in turn."""
     async with host_file() as secret, arena.fresh() as workspace:
         path = f"{workspace.info.working_dir}/swapped"
-        swap = [arena.guest, "probe", "swap", "swapped", str(secret.path), str(_RACE_SECONDS)]
+        swap = [await arena.guest_in(workspace), "probe", "swap", "swapped", str(secret.path), str(_RACE_SECONDS)]
         async with asyncio.timeout(_RACE_SECONDS + 2 * PATIENCE), asyncio.TaskGroup() as group:
             swapping = group.create_task(workspace.execute(swap, timeout=_RACE_SECONDS + PATIENCE))
             reads = 0
@@ -110,7 +110,7 @@ async def race(arena: Arena) -> Verdict:
 
 async def _plant(arena: Arena, workspace: AgenticWorkspace, secret: HostFile) -> None:
     for name, target in (("file-link", secret.path), ("dir-link", secret.directory)):
-        command = [arena.guest, "probe", "link", name, str(target)]
+        command = [await arena.guest_in(workspace), "probe", "link", name, str(target)]
         result = await workspace.execute(command, timeout=PATIENCE)
         if not result.success:
             raise DoctorError(f"{' '.join(command)}: {result.stderr}")

@@ -16,6 +16,7 @@ from agentic_isolation_service.guest.frames import ProtocolError
 _T = TypeVar("_T", int, str, bool)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MAX_INT = (1 << 63) - 1
+_MAX_COUNT = (1 << 32) - 1
 _MAX_PROCESSES = 4096
 _MAX_NS = 253_402_300_799 * 10**9  # the year 9999, where datetime ends
 _CAUSES = {
@@ -84,7 +85,7 @@ def termination(value: dict[str, object]) -> Termination:
         duration_ms=_milliseconds(member(value, "duration_us", int)),
         cpu_ms=_milliseconds(member(value, "cpu_us", int, 0)),
         peak_memory_bytes=member(value, "peak_memory_bytes", int, 0),
-        survivors=min(member(value, "survivors", int, 0), 2**32 - 1),
+        survivors=min(member(value, "survivors", int, 0), _MAX_COUNT),
     )
 
 
@@ -116,7 +117,7 @@ def _process(value: object) -> ProcessInfo:
         started_at=timestamp(value, "started_unix_ns"),
         cpu_seconds=_milliseconds(member(value, "cpu_us", int)) / 1000,
         memory_bytes=member(value, "memory_bytes", int),
-        processes=min(member(value, "processes", int, 0), 2**32 - 1),
+        processes=min(member(value, "processes", int, 0), _MAX_COUNT),
         output_bytes=member(value, "output_bytes", int, 0),
         terminal=member(value, "terminal", bool, False),
         detached=member(value, "detached", bool, False),
@@ -197,7 +198,7 @@ def usage(value: dict[str, object]) -> ResourceUsage:
     return ResourceUsage(
         memory_bytes=known("memory_bytes"),
         cpu_seconds=None if cpu is None else _milliseconds(cpu) / 1000,
-        pids=None if pids is None else min(pids, 2**32 - 1),
+        pids=None if pids is None else min(pids, _MAX_COUNT),
         disk_bytes=known("disk_bytes"),
     )
 
@@ -219,11 +220,13 @@ def isolation(value: dict[str, object], runtime: str) -> Isolation:
         seccomp=_SECCOMP_MODES.get(member(value, "seccomp", int), ""),
         read_only_root=member(value, "root_read_only", bool),
         kernel=member(value, "kernel", str)[:128],
-        cpu_millis=_limit(limits, "cpu_millis"),
+        cpu_millis=_limit(limits, "cpu_millis", _MAX_COUNT),
         memory_bytes=_limit(limits, "memory_bytes"),
         disk_bytes=_limit(limits, "disk_bytes"),
-        open_files=_limit(limits, "open_files"),
-        pids_limit=min((found for name in ("pids", "processes") if (found := _limit(limits, name))), default=None),
+        open_files=_limit(limits, "open_files", _MAX_COUNT),
+        pids_limit=min(
+            (found for name in ("pids", "processes") if (found := _limit(limits, name, _MAX_COUNT))), default=None
+        ),
     )
 
 
@@ -242,6 +245,6 @@ def lease_left(value: dict[str, object]) -> float | None:
     return member(value, "lease_left_ms", int) / 1000 if "lease_left_ms" in value else None
 
 
-def _limit(limits: dict[str, object], name: str) -> int | None:
+def _limit(limits: dict[str, object], name: str, most: int = _MAX_INT) -> int | None:
     """Returns a limit that commands are held to, as the guest has found it inside; None where it has found none."""
-    return member(limits, name, int) if name in limits else None
+    return min(member(limits, name, int), most) if name in limits else None

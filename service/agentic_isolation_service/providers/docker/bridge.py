@@ -11,7 +11,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 
 from agentic_isolation_service.guest.stream import Receiver
-from agentic_isolation_service.providers.docker.container import GUEST_PATH, GUEST_SOCKET
+from agentic_isolation_service.providers.docker.container import GUEST_SOCKET
 
 _STDOUT = 1
 _BRIDGE_USER = "65532:65532"
@@ -38,9 +38,10 @@ class BridgeStream:
     async def open(cls, container: DockerContainer) -> BridgeStream:
         """Starts a bridge. Raises DockerError where the container is gone or not running."""
         async with asyncio.timeout(_OPEN_TIMEOUT):
+            guest = (await container.show())["Config"]["Entrypoint"][0]
             # The container's own environment holds the guest's settings, which are none of the bridge's business.
             execution = await container.exec(
-                [GUEST_PATH, "bridge", GUEST_SOCKET],
+                [guest, "bridge", GUEST_SOCKET],
                 stdin=True,
                 stdout=True,
                 stderr=True,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
@@ -12,8 +13,9 @@ from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.guest.settings import times
 
 GUEST_DIRECTORY = "/.agentic-isolation"
-"""Where the guest's volume is mounted, read-only."""
-GUEST_PATH = f"{GUEST_DIRECTORY}/agentic-guest"
+"""Where the guest's volume is mounted in containers of the empty image. In a workspace the name goes on at random."""
+GUEST_NAME = "agentic-guest"
+GUEST_PATH = f"{GUEST_DIRECTORY}/{GUEST_NAME}"
 GUEST_SOCKET = "@agentic-isolation-guest"
 """In the abstract namespace: no workload can put another socket in its place."""
 HOME = "/home/agent"
@@ -57,6 +59,14 @@ class ContainerPlan:
     """Empty: loopback only."""
     resolvers: tuple[str, ...] = ()
     """Name servers, where there is a network."""
+    guest_directory: str = field(default_factory=lambda: f"{GUEST_DIRECTORY}-{secrets.token_hex(16)}")
+    """Where the guest's volume is mounted. Engines follow an image's symbolic links to there and put an image's own
+    volumes into it, so that no image may know it beforehand: the guest would be the image's."""
+
+    @property
+    def guest_path(self) -> str:
+        """The guest's program."""
+        return f"{self.guest_directory}/{GUEST_NAME}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +74,7 @@ class ErrandPlan:
     """A container that runs the guest's program once, and in which nothing else ever runs."""
 
     image: str
-    """Any image: nothing of it is used."""
+    """The empty image (empty_image.py): in any other the guest could be the image's."""
     runtime: str
     guest_volume: str
     labels: dict[str, str]
@@ -129,7 +139,7 @@ def container_config(plan: ContainerPlan) -> dict[str, object]:
     user = user_of(security)
     return {
         "Image": plan.image,
-        "Entrypoint": [GUEST_PATH, "serve"],
+        "Entrypoint": [plan.guest_path, "serve"],
         "Cmd": [],
         "User": user,
         "Env": [f"AGENTIC_GUEST_CONFIG={_guest_settings(plan, security)}", f"HOME={HOME}"],
@@ -186,7 +196,7 @@ def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: Resource
         "ReadonlyRootfs": security.read_only_root,
         "Tmpfs": _tmpfs(security, user),
         "Mounts": [
-            {"Type": "volume", "Source": plan.guest_volume, "Target": GUEST_DIRECTORY, "ReadOnly": True},
+            {"Type": "volume", "Source": plan.guest_volume, "Target": plan.guest_directory, "ReadOnly": True},
             _working_volume(plan, user, _or_default(limits.disk_bytes, DEFAULT_DISK_BYTES)),
         ],
         "NetworkMode": plan.network_id or "none",

@@ -1,9 +1,9 @@
 """The guest's volume: filled once per engine and guest version, mounted read-only into every workspace.
 
-It is filled by `put_archive` into a created, never-started container, so a remote engine needs nothing of this host. A
-container's name is unique in an engine: it serves as the lock between services that fill the same volume. A marker that
-comes last tells a complete volume from one whose filling was cut short; an empty volume beside it says the same at the
-price of a look.
+It is filled by `put_archive` into a created, never-started container, so a remote engine needs nothing of this host. It
+is one of the empty image: all that is looked at in it is the volume's. A container's name is unique in an engine: it
+serves as the lock between services that fill the same volume. A marker that comes last tells a complete volume from one
+whose filling was cut short; an empty volume beside it says the same at the price of a look.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import ProviderUnavailableError
 from agentic_isolation_service.providers.docker.container import GUEST_DIRECTORY, GUEST_PATH, LABEL
 from agentic_isolation_service.providers.docker.creation import create_container, engine_seconds
+from agentic_isolation_service.providers.docker.empty_image import empty_image
 from agentic_isolation_service.providers.docker.engine import CALL_TIMEOUT
 
 _MARKER = "complete"
@@ -35,14 +36,14 @@ _LABELS = {LABEL: "guest-volume"}
 
 
 async def ensure_guest_volume(
-    client: aiodocker.Docker, binary: Path, image: str, *, stale_after: float = STALE_AFTER
+    client: aiodocker.Docker, binary: Path, *, doubted: bool = False, stale_after: float = STALE_AFTER
 ) -> str:
     """Fills the guest's volume if it is not complete and returns its name.
 
     Args:
         client: The engine.
         binary: The guest for the engine's platform.
-        image: Any image that is there, for the container that is never started.
+        doubted: No guest could be started from it, whatever its note and its marker say.
         stale_after: Seconds after which another service's filling has been given up.
 
     Raises:
@@ -50,8 +51,9 @@ async def ensure_guest_volume(
     """
     archive = await asyncio.to_thread(lambda: _archive(binary.read_bytes()))
     name = f"{LABEL}-guest-{hashlib.sha256(archive).hexdigest()[:16]}"
-    if await _known_complete(client, name):
+    if not doubted and await _known_complete(client, name):
         return name
+    image = await empty_image(client)
     deadline = asyncio.get_running_loop().time() + _FILL_TIMEOUT
     while asyncio.get_running_loop().time() < deadline:
         container = await _lock(client, name, image, stale_after)
@@ -59,7 +61,7 @@ async def ensure_guest_volume(
             await asyncio.sleep(_POLL)
             continue
         try:
-            await _fill(client, container, name, archive)
+            await _fill(client, container, name, archive, anew=doubted)
         except aiodocker.DockerError as error:
             if error.status not in (404, 409):
                 raise
@@ -81,8 +83,8 @@ async def _known_complete(client: aiodocker.Docker, name: str) -> bool:
     return engine_seconds(volume["CreatedAt"]) <= engine_seconds(note["CreatedAt"])
 
 
-async def _fill(client: aiodocker.Docker, container: DockerContainer, name: str, archive: bytes) -> None:
-    if not await _complete(container):
+async def _fill(client: aiodocker.Docker, container: DockerContainer, name: str, archive: bytes, *, anew: bool) -> None:
+    if anew or not await _complete(container):
         async with asyncio.timeout(CALL_TIMEOUT):
             await container.put_archive(GUEST_DIRECTORY, io.BytesIO(archive))  # type: ignore[no-untyped-call]
     with contextlib.suppress(aiodocker.DockerError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import AsyncGenerator, Iterator
 
@@ -17,6 +18,7 @@ from agentic_isolation_service.providers.docker.pulls import PULL_TIMEOUT, Pulls
 _MAX_NAME = 255
 _MAX_REFERENCE = 1024
 _SERVER_FAILS = 500
+_log = logging.getLogger(__name__)
 
 # The grammar of github.com/distribution/reference, which engines read names by: an optional host with a port, parts of
 # a path, an optional tag, an optional digest. The short forms of image ids are names by that grammar too.
@@ -117,8 +119,9 @@ def _explained(image: str) -> Iterator[None]:
         # Any other status, also 500, is what the registry has said to the engine.
         if error.status == NOT_CONNECTED:
             raise
+        _log.info("pulling %s: %s", image, error.message)
         raise ImageUnavailableError(
-            f"the engine has no image {image!r} and cannot pull it: {error.message}; "
+            f"the engine has no image {image!r} and cannot pull it: {_without_body(error.message)}; "
             "check its name, or load it into the engine",
             field="image",
         ) from error
@@ -126,3 +129,8 @@ def _explained(image: str) -> Iterator[None]:
         raise ImageUnavailableError(
             f"pulling the image {image!r} took longer than {PULL_TIMEOUT:g} s; pull it beforehand", field="image"
         ) from None
+
+
+def _without_body(message: str) -> str:
+    """Returns what an engine says without what it quotes: whoever names an image would read pages of its network."""
+    return message.partition(" response body:")[0]

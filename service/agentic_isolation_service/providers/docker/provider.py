@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import posixpath
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from dataclasses import replace
 
@@ -29,7 +30,6 @@ from agentic_isolation_service.providers.docker.container import (
     DEFAULT_MEMORY_BYTES,
     DEFAULT_OPEN_FILES,
     DEFAULT_USER,
-    GUEST_DIRECTORY,
     GUEST_PATH,
     GVISOR_RUNTIME,
     HOME,
@@ -46,6 +46,7 @@ from agentic_isolation_service.providers.docker.container import (
 )
 from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper, create_container
 from agentic_isolation_service.providers.docker.direct import DirectWay, GoneError
+from agentic_isolation_service.providers.docker.empty_image import empty_image
 from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, Engine
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from agentic_isolation_service.providers.docker.images import Images, check_image
@@ -73,7 +74,6 @@ _RESERVED = (
     "/lib",
     "/lib64",
     "/tmp",
-    GUEST_DIRECTORY,
     HOME,
 )
 
@@ -127,8 +127,10 @@ class DockerProvider:
         """Refuses a malformed image name, and a working directory that would hide what the container needs."""
         if config.image:
             check_image(config.image)
-        working_dir = config.working_dir.rstrip("/") or "/"
-        if working_dir in _RESERVED or working_dir.startswith(("/proc/", "/sys/", "/dev/", f"{GUEST_DIRECTORY}/")):
+        working_dir = "/" + posixpath.normpath(config.working_dir).lstrip(
+            "/"
+        )  # which keeps two slashes at the beginning
+        if working_dir in _RESERVED or working_dir.startswith(("/proc/", "/sys/", "/dev/")):
             raise InvalidArgumentError(
                 f"{config.working_dir!r} is the system's; use a directory of its own such as /workspace",
                 field="working_dir",
@@ -309,13 +311,13 @@ class DockerProvider:
             self._turns = asyncio.Semaphore(max(_FEWEST_TURNS, _TURNS_PER_CPU * (await self._engine.facts()).cpus))
         return self._turns
 
-    async def _volume(self, client: aiodocker.Docker, image: str, *, known: str | None = None) -> str:
+    async def _volume(self, client: aiodocker.Docker, *, known: str | None = None) -> str:
         """Returns the guest's volume; one that is `known` to be empty is filled again."""
         async with self._filling:
             if self._guest_volume is None or self._guest_volume == known:
                 binary = guest_binary("linux", (await self._engine.facts()).architecture)
                 try:
-                    self._guest_volume = await ensure_guest_volume(client, binary, image)
+                    self._guest_volume = await ensure_guest_volume(client, binary, doubted=known is not None)
                 except aiodocker.DockerError as error:
                     if error.status >= 500:
                         raise
@@ -325,17 +327,17 @@ class DockerProvider:
             return self._guest_volume
 
     async def _make(self, client: aiodocker.Docker, spec: PlaceSpec, image: str, runtime: str) -> None:
-        volume = await self._volume(client, image)
+        volume = await self._volume(client)
         cpu_millis = default_cpu_millis((await self._engine.facts()).cpus)
         plan = ContainerPlan(spec, image, runtime, volume, self._labels | self._own_labels, cpu_millis)
         try:
             return await self._start(client, plan)
         except aiodocker.DockerError as error:
-            if GUEST_PATH not in error.message:
+            if not any(path in error.message for path in (plan.guest_path, GUEST_PATH)):
                 raise
         # Somebody has pruned the engine's volumes since, and the engine has made an empty one.
         await self._remove(client, spec.workspace_id)
-        volume = await self._volume(client, image, known=volume)
+        volume = await self._volume(client, known=volume)
         return await self._start(client, replace(plan, guest_volume=volume))
 
     async def _start(self, client: aiodocker.Docker, plan: ContainerPlan) -> None:
@@ -343,7 +345,7 @@ class DockerProvider:
         if limits is not None and limits.network:
             # gVisor has a network of its own, in which an errand would change nothing of the host's.
             runtime = _RUNC if _RUNC in (await self._engine.facts()).runtimes else ""
-            errand = ErrandPlan(plan.image, runtime, plan.guest_volume, plan.labels)
+            errand = ErrandPlan(await empty_image(client), runtime, plan.guest_volume, plan.labels)
             network = await self._networks.ensure(client, errand)
             plan = replace(plan, network_id=network.id, resolvers=network.resolvers)
         container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
