@@ -77,6 +77,20 @@ async def test_container_that_is_ended_from_outside(
         assert await is_listed(client, ws.id, WorkspaceState.LOST)
 
 
+async def test_container_that_is_started_anew(engine: Engine, service: ServedProcess, security: SecurityConfig) -> None:
+    """By `docker restart`: a new guest with the same key, which knows nothing of what was asked of the one before."""
+    mark = new_mark()
+    async with AgenticWorkspace.create(security=security, lease=60, target=service.target) as ws:
+        command = asyncio.create_task(ws.execute(sleep_for_ever(mark)))
+        await running(ws, mark, 1)
+        restart = f"/containers/{container_of(engine, ws.id)}/restart"
+        await asyncio.to_thread(engine.api.request, "POST", restart, query={"t": "0"})
+        with pytest.raises(WorkspaceLostError):
+            await command
+        with pytest.raises(WorkspaceLostError):
+            await ws.execute("true")
+
+
 async def test_lost_workspace_is_forgotten_when_its_lease_ends(engine: Engine, service: ServedProcess) -> None:
     """Its owner's renewals are in vain, and nobody has to destroy it."""
     async with (

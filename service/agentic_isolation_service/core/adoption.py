@@ -47,7 +47,7 @@ class Adoption:
         info = record.info
         place = Place(info.id, runtime=info.isolation.runtime, host_path=info.host_path)
         provider.adopt(place)
-        return HeldWorkspace(provider, place, self._session(provider, place), record, self._registry)
+        return HeldWorkspace(provider, place, self._session(provider, place, record.boot_id), record, self._registry)
 
     async def unknown(self, provider: Provider, workspace_id: str) -> HeldWorkspace | Place | None:
         """Returns a workspace that is there and not written down.
@@ -97,10 +97,10 @@ class Adoption:
         except ValueError:
             return None
 
-    def _session(self, provider: Provider, place: Place) -> GuestSession:
+    def _session(self, provider: Provider, place: Place, boot_id: str = "") -> GuestSession:
         key = self._identity.guest_key(place.workspace_id)
         counts = self._counts.of(provider.name).guests
-        return GuestSession(place.workspace_id, key, lambda: provider.connect(place), counts)
+        return GuestSession(place.workspace_id, key, lambda: provider.connect(place), counts, boot_id)
 
 
 async def keep_going(interval: float, work: Callable[[], Awaitable[None]]) -> None:

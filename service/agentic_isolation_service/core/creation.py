@@ -90,7 +90,7 @@ class Creations:
         info = replace(
             asked.info, id=own.id, state=WorkspaceState.READY, isolation=own.isolation, host_path=own.host_path
         )  # fmt: skip
-        record = replace(asked, info=info)
+        record = replace(asked, info=info, boot_id=pooled.session.boot_id)
         await pooled.claim(record, config.secrets, self._sealed(record))
 
     @contextlib.contextmanager
@@ -156,7 +156,7 @@ class Creations:
             info = replace(
                 record.info, state=WorkspaceState.READY, isolation=isolation, host_path=place.host_path
             )  # fmt: skip
-            ready = replace(record, info=info)
+            ready = replace(record, info=info, boot_id=session.boot_id)
             if given:
                 await session.call({"op": "secrets", "values": dict(given)}, since=3)
             # So that the workspace is known to be ours even if the registry is lost.

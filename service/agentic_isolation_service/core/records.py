@@ -26,6 +26,8 @@ class WorkspaceRecord:
     """Whose place it is as long as nobody has asked for it, by the pool's name; empty: it is somebody's workspace."""
     image_id: str = ""
     """What the image of a pool's place stood for when it was made."""
+    boot_id: str = ""
+    """Of its guest; empty: there is none yet, or an earlier version of the service has written it down."""
 
 
 class Registry(Protocol):

@@ -15,6 +15,7 @@ from agentic_isolation_service.guest.frames import Frame, FrameType, ProtocolErr
 LOWEST_VERSION, HIGHEST_VERSION = 1, 4
 """Versions of the protocol that the service speaks: guests outlive its upgrades."""
 _NONCE = re.compile(r"[0-9a-f]{32}")
+_BOOT_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class Peer(NamedTuple):
@@ -22,6 +23,7 @@ class Peer(NamedTuple):
 
     workspace_id: str
     boot_id: str
+    """What the guest has made up for itself when it started."""
     version: int
     """Of the protocol, that both sides speak."""
 
@@ -80,6 +82,8 @@ class Handshake:
             case {"workspace_id": str(workspace_id), "boot_id": str(boot_id), "proof": str(guest_proof)}:
                 if not (guest_proof.isascii() and hmac.compare_digest(guest_proof, self._proof("guest"))):
                     raise ProtocolError("the guest does not hold the workspace's key")
+                if not _BOOT_ID.fullmatch(boot_id):
+                    raise ProtocolError("malformed boot_id")
                 if not self.peer.done():
                     self.peer.set_result(Peer(workspace_id, boot_id, self._version))
             case _:

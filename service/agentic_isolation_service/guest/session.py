@@ -85,6 +85,7 @@ class GuestSession:
         key: The secret of the handshake.
         connect: Opens a byte stream to the guest. Raises OSError where nothing answers there any more.
         counts: Where what goes on with the guest is counted; None: nobody wants to know.
+        boot_id: The guest's; empty: whichever answers first. Another one knows nothing of what was done before.
     """
 
     def __init__(
@@ -93,8 +94,11 @@ class GuestSession:
         key: bytes,
         connect: Callable[[], Awaitable[ByteStream]],
         counts: GuestCounts | None = None,
+        boot_id: str = "",
     ) -> None:
         self.counts = GuestCounts() if counts is None else counts
+        self.boot_id = boot_id
+        """Of the guest; empty while none has answered."""
         self._workspace_id = workspace_id
         self._key = key
         self._connect = connect
@@ -321,6 +325,12 @@ class GuestSession:
         if link.workspace_id != self._workspace_id:
             await link.aclose()
             return self._lost_link(LinkLostError("the guest is another workspace's", protocol_error=True))
+        if self.boot_id and link.boot_id != self.boot_id:
+            await link.aclose()
+            return self._lose(
+                f"workspace {self._workspace_id} is lost: its place was started anew, without what had been in it"
+            )
+        self.boot_id = link.boot_id
         self.counts.reconnects += self._link is not None
         self._link = link
         return link

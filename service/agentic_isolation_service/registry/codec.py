@@ -26,6 +26,7 @@ def encode(record: WorkspaceRecord) -> str:
             "owner": record.owner,
             "secrets_fingerprint": record.secrets_fingerprint,
             **({"pool": record.pool, "image_id": record.image_id} if record.pool else {}),
+            "boot_id": record.boot_id,
         }
     )
 
@@ -41,11 +42,13 @@ def decode(text: str) -> WorkspaceRecord:
         config = json_format.ParseDict(value["config"], pb.CreateWorkspaceRequest(), ignore_unknown_fields=True)
         workspace = json_format.ParseDict(value["workspace"], pb.Workspace(), ignore_unknown_fields=True)
         owner, fingerprint = str(value["owner"]), str(value.get("secrets_fingerprint", ""))
-        pool, image_id = str(value.get("pool", "")), str(value.get("image_id", ""))
+        pool, image_id, boot_id = (str(value.get(name, "")) for name in ("pool", "image_id", "boot_id"))
     except (json_format.ParseError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"no record of a workspace: {error}") from error
     info = convert.workspace_from_pb(workspace)
-    return WorkspaceRecord(convert.config_from_pb(config), info, config.request_id, owner, fingerprint, pool, image_id)
+    return WorkspaceRecord(
+        convert.config_from_pb(config), info, config.request_id, owner, fingerprint, pool, image_id, boot_id
+    )
 
 
 def digest(config: WorkspaceConfig, secrets_fingerprint: str) -> str:
