@@ -16,10 +16,13 @@ from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
 from agentic_isolation_service.providers.docker import DockerProvider
 from agentic_isolation_service.providers.docker import engine as connections
+from agentic_isolation_service.providers.docker.empty_image import EMPTY_IMAGE
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from tests.engine import Engine
 from tests.support.engine_leaks import WORKSPACES, emptied
+from tests.support.impostor import impostor_image
 from tests.support.own_engine import bring_up, own_engine
+from tests.support.places import KEY, session_of
 from tests.support.program import python_environment
 from tests.turns import WAITS
 
@@ -83,9 +86,14 @@ async def provider(engine: Engine) -> AsyncIterator[DockerProvider]:
         await made.aclose()
 
 
-async def makes_a_workspace(made: DockerProvider, name: str) -> None:
-    place = await made.create(PlaceSpec(name, WorkspaceConfig(security=SecurityConfig(use_gvisor=False)), bytes(32)))
-    await made.destroy(place)
+async def makes_a_workspace(made: DockerProvider, name: str, image: str | None = None) -> None:
+    config = WorkspaceConfig(image=image, security=SecurityConfig(use_gvisor=False))
+    place = await made.create(PlaceSpec(name, config, KEY))
+    try:
+        async with contextlib.aclosing(session_of(made, place)) as session:
+            await session.call({"op": "info"})
+    finally:
+        await made.destroy(place)
 
 
 async def fill(engine: Engine, *, stale_after: float) -> str:
@@ -156,3 +164,42 @@ async def test_volume_that_was_pruned(empty_engine: Engine, only_the_volume: boo
         await asyncio.sleep(1.1 if only_the_volume else 0)  # the engine tells times in seconds
         await makes_a_workspace(made, "ws-after")
         await makes_a_workspace(made, "ws-later")
+
+
+async def test_volume_whose_guest_has_gone(empty_engine: Engine) -> None:
+    """By a loss of power, for example: it is put there again, whatever says that the volume is complete."""
+    async with provider(empty_engine) as made:
+        await makes_a_workspace(made, "ws-before")
+        [name] = [volume for volume in guest_volumes(empty_engine) if not volume.endswith("-complete")]
+        mount = {"Type": "volume", "Source": name, "Target": "/guest"}
+        vandal = {
+            "Image": empty_engine.images.python,
+            "Cmd": ["rm", "/guest/agentic-guest"],
+            "HostConfig": {"Mounts": [mount]},
+        }
+        container = empty_engine.api.json("POST", "/containers/create", content=vandal)["Id"]
+        empty_engine.api.request("POST", f"/containers/{container}/start")
+        empty_engine.api.request("POST", f"/containers/{container}/wait")
+        empty_engine.api.request("DELETE", f"/containers/{container}")
+        await makes_a_workspace(made, "ws-after")
+    async with provider(empty_engine) as another:
+        await makes_a_workspace(another, "ws-of-another")
+
+
+async def test_image_that_pretends_to_be_the_volume(empty_engine: Engine) -> None:
+    """The first workspace of an engine spoils nobody's guest."""
+    with impostor_image(empty_engine) as image:
+        async with provider(empty_engine) as made:
+            await makes_a_workspace(made, "ws-impostor", image)
+    async with provider(empty_engine) as another:
+        await makes_a_workspace(another, "ws-after")
+
+
+async def test_image_that_pretends_to_be_the_empty_one(empty_engine: Engine) -> None:
+    """Anybody who may pull an image may give it any name."""
+    name, _, tag = EMPTY_IMAGE.rpartition(":")
+    with impostor_image(empty_engine) as image:
+        empty_engine.api.request("POST", f"/images/{image}/tag", query={"repo": name, "tag": tag})
+        async with provider(empty_engine) as made:
+            await makes_a_workspace(made, "ws-one")
+    assert not empty_engine.api.json("GET", f"/images/{EMPTY_IMAGE}/json")["Config"]["Volumes"]
