@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from agentic_isolation.v1 import workspace_pb2 as pb
+from tests.engine import Engine
 from tests.integration.lasting import (
     KINDS,
     LINGER,
@@ -25,6 +26,7 @@ from tests.integration.lasting import (
     written,
 )
 from tests.integration.wire import END, EventReader, Stub, refused, resume, start
+from tests.support.engine_leaks import container_of
 from tests.support.jobs import BLOCK_BYTES, bulk, bulk_block, new_mark
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -55,6 +57,22 @@ async def write(stub: Stub, workspace: pb.Workspace, path: str, content: bytes) 
 async def read(stub: Stub, workspace: pb.Workspace, path: str) -> bytes:
     request = pb.ReadFileRequest(workspace_id=workspace.workspace_id, path=path)
     return b"".join([answer.data async for answer in stub.ReadFile(request)])
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "local"])
+async def test_container_that_was_started_anew_meanwhile(engine: Engine, mine: LastingService, kind: str) -> None:
+    """By `docker restart`: its guest has the same key, and nothing of what the workspace had."""
+    async with mine.running() as stub:
+        workspace = (await stub.CreateWorkspace(create(kind))).workspace
+        await write(stub, workspace, "acknowledged", b"whole")
+    await mine.end(signal.SIGKILL)
+    container = container_of(engine, workspace.workspace_id)
+    await asyncio.to_thread(engine.api.request, "POST", f"/containers/{container}/restart", query={"t": "0"})
+    async with mine.running() as stub:
+        with refused(grpc.StatusCode.ABORTED, "WORKSPACE_LOST"):
+            await read(stub, workspace, "acknowledged")
+        await destroy(stub, workspace.workspace_id)
 
 
 @kinds

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -59,6 +59,11 @@ INFO = {
     "kernel": "6.1.0",
 }
 """A proper RESULT of `info`."""
+
+
+def started(operation: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a proper EVENT of an operation that is a `run` or an `attach`."""
+    return STARTED | {"process_id": operation["process_id"]}
 
 
 class _Pipe:

@@ -15,7 +15,7 @@ from agentic_isolation_service.core.tenants import Tenants
 from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES, Workspaces
 from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.registry import SqliteRegistry
-from tests.unit.fake_guest import EXITED, FILE, INFO, STARTED, FakeGuest, GuestEnd, Script
+from tests.unit.fake_guest import EXITED, FILE, INFO, FakeGuest, GuestEnd, Script, started
 
 
 class FakeProvider:
@@ -89,7 +89,7 @@ async def serve_honestly(end: GuestEnd) -> None:
             case "run":
                 text = " ".join(operation["argv"]).encode()
                 counts = {"total": len(text), "omitted": 0}
-                await end.send_json(FrameType.EVENT, channel, STARTED | {"process_id": operation["process_id"]})
+                await end.send_json(FrameType.EVENT, channel, started(operation))
                 await end.send(FrameType.STDOUT, channel, text)
                 await end.send_json(FrameType.RESULT, channel, EXITED | {"stdout": counts})
             case "stat":

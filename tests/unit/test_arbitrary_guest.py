@@ -23,15 +23,21 @@ from agentic_isolation_service.guest.session import GuestSession
 from tests.unit.fake_guest import EXITED, FILE, STARTED, GuestEnd, let_tasks_run, session_with
 
 
+def run_of(command: Command, output: OutputMode) -> ProcessRun:
+    """Returns a run of the process that guests tell of."""
+    operation = ProcessRun.of(command, {}, output)._operation | {"process_id": STARTED["process_id"]}
+    return ProcessRun(str(STARTED["process_id"]), operation, command.stdin)
+
+
 async def execute(session: GuestSession) -> None:
-    command = Command(["true"], stdin=b"input")
-    outcome = await processes.execute(session, ProcessRun.of(command, {}, OutputMode(capture_bytes=1000)))
+    run = run_of(Command(["true"], stdin=b"input"), OutputMode(capture_bytes=1000))
+    outcome = await processes.execute(session, run)
     run_convert.termination_to_pb(outcome.termination)
     run_convert.captured_to_pb(outcome.stdout)
 
 
 async def stream(session: GuestSession) -> None:
-    async with await ProcessRun.of(Command(["true"]), {}, OutputMode(lines=True)).open(session) as events:
+    async with await run_of(Command(["true"]), OutputMode(lines=True)).open(session) as events:
         while event := await events.next(keepalive=60):
             run_convert.event_to_pb(event, pb.StreamResponse)
 

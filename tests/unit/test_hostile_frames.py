@@ -29,6 +29,7 @@ from tests.unit.fake_guest import (
     listen,
     proof,
     session_with,
+    started,
 )
 
 C = 1
@@ -162,8 +163,8 @@ async def test_guest_that_hangs_up_during_an_execute() -> None:
 
 async def test_guest_that_hangs_up_during_a_stream_after_its_output() -> None:
     async def script(end: GuestEnd) -> None:
-        channel, _ = await end.operation()
-        await end.send_json(FrameType.EVENT, channel, STARTED)
+        channel, operation = await end.operation()
+        await end.send_json(FrameType.EVENT, channel, started(operation))
         await end.send(FrameType.STDOUT, channel, b"so far")
         await end.hang_up()
 

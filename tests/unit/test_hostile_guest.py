@@ -18,7 +18,7 @@ from agentic_isolation_service.core.commands import Commands
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.frames import MAX_DATA, WINDOW, FrameType, encode, encode_json
 from tests.support.eventually import eventually
-from tests.unit.fake_guest import INFO, PATIENCE, STARTED, GuestEnd, Script, let_tasks_run
+from tests.unit.fake_guest import INFO, PATIENCE, GuestEnd, Script, let_tasks_run, started
 from tests.unit.fake_provider import FakeProvider, holding, serve_honestly
 
 HOSTILE_ANSWERS = {
@@ -108,9 +108,9 @@ async def test_flood_in_one_workspace_leaves_room_for_the_other() -> None:
 
     async def script(end: GuestEnd) -> None:
         await _be_made(end)
-        channel, _ = await end.operation()
+        channel, operation = await end.operation()
         pings = encode(FrameType.PING, 0, bytes(64)) * 1000
-        await end.send_json(FrameType.EVENT, channel, STARTED)
+        await end.send_json(FrameType.EVENT, channel, started(operation))
         while True:
             await end.send_bytes(pings)
 

@@ -15,7 +15,7 @@ from agentic_isolation_service.core.processes import Interaction, OutputMode, Pr
 from agentic_isolation_service.core.watching import Watch
 from agentic_isolation_service.guest.frames import FrameType, encode, encode_credit
 from agentic_isolation_service.guest.session import GuestSession
-from tests.unit.fake_guest import EXITED, FILE, STARTED, GuestEnd, Script
+from tests.unit.fake_guest import EXITED, FILE, GuestEnd, Script, started
 from tests.unit.test_hostile_payloads import (
     NOT_NUMBERS,
     NOT_TEXTS,
@@ -91,8 +91,8 @@ def telling_of_input(*frames: bytes) -> Script:
     """Returns the script of a guest that starts a process and says these things of its input, on the channel 2."""
 
     async def script(end: GuestEnd) -> None:
-        channel, _ = await end.operation()
-        await end.send_json(FrameType.EVENT, channel, STARTED)
+        channel, operation = await end.operation()
+        await end.send_json(FrameType.EVENT, channel, started(operation))
         channel, operation = await end.operation()
         assert operation["op"] == "input"
         assert channel == 2

@@ -20,7 +20,7 @@ from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.frames import MAX_DATA, FrameType, decode_uint32, encode
 from agentic_isolation_service.guest.session import GuestSession
 from agentic_isolation_service.rpc.errors import status_of
-from tests.unit.fake_guest import EXITED, FILE, INFO, STARTED, GuestEnd, Script, session_with
+from tests.unit.fake_guest import EXITED, FILE, INFO, STARTED, GuestEnd, Script, session_with, started
 
 MISSING = object()
 SURROGATE = "\ud800"
@@ -51,8 +51,10 @@ def answering(*frames: tuple[FrameType, dict[str, Any]]) -> Script:
 
     async def script(end: GuestEnd) -> None:
         while True:
-            channel, _ = await end.operation()
+            channel, operation = await end.operation()
             for kind, value in frames:
+                if value.get("process_id") == STARTED["process_id"]:
+                    value = value | {"process_id": operation.get("process_id")}
                 await end.send_bytes(encode(kind, channel, json.dumps(value).encode()))
 
     return script
@@ -232,6 +234,8 @@ async def test_greatest_numbers_can_be_told_to_clients() -> None:
     async with session_with(answering((FrameType.RESULT, EXITED | {"stdout": counts, "stderr": counts}))) as session:
         outcome = await processes.execute(session, ProcessRun.of(Command(["x"]), {}, OutputMode(capture_bytes=1)))
         assert run_convert.captured_from_pb(run_convert.captured_to_pb(outcome.stdout)) == outcome.stdout
+    limits = dict.fromkeys(("cpu_millis", "memory_bytes", "disk_bytes", "open_files", "pids", "processes"), greatest)
+    assert convert.isolation_to_pb(payloads.isolation(INFO | {"limits": limits}, "fake")).pids_limit == 2**32 - 1
     numbers = dict.fromkeys(("size", "mode", "mtime_unix_ns"), greatest)
     async with session_with(answering((FrameType.RESULT, FILE | numbers))) as session:
         assert convert.file_to_pb(await files.stat(session, "f")).mode == 0o7777
@@ -239,11 +243,24 @@ async def test_greatest_numbers_can_be_told_to_clients() -> None:
 
 async def test_offsets_beyond_what_clients_can_be_told() -> None:
     async def script(end: GuestEnd) -> None:
-        channel, _ = await end.operation()
-        await end.send_json(FrameType.EVENT, channel, STARTED | {"event": "attached", "offset": TOO_LARGE - 1})
+        channel, operation = await end.operation()
+        await end.send_json(
+            FrameType.EVENT, channel, started(operation) | {"event": "attached", "offset": TOO_LARGE - 1}
+        )
         for _ in range(2):
             await end.send(FrameType.GAP, channel, b"\xff" * 8)
         await end.send(FrameType.STDOUT, channel, b"far out")
+        await end.send_json(FrameType.RESULT, channel, EXITED)
+
+    await assert_loses_the_workspace(script, events)
+
+
+async def test_another_process_than_was_asked_for() -> None:
+    """What is said of a process, to its caller and in the audit log, is that process's."""
+
+    async def script(end: GuestEnd) -> None:
+        channel, _ = await end.operation()
+        await end.send_json(FrameType.EVENT, channel, STARTED | {"process_id": "p-of-another"})
         await end.send_json(FrameType.RESULT, channel, EXITED)
 
     await assert_loses_the_workspace(script, events)

@@ -155,7 +155,8 @@ def test_every_protection_has_a_floor() -> None:
 def test_what_is_left_out_is_what_the_container_gets(config: WorkspaceConfig) -> None:
     """Whatever a policy is held against, nothing else is made."""
     as_asked, as_held = (
-        ContainerPlan(PlaceSpec("ws-a", each, b""), "a", "", "volume", {}) for each in (config, with_defaults(config))
+        ContainerPlan(PlaceSpec("ws-a", each, b""), "a", "", "volume", {}, guest_directory="/guest")
+        for each in (config, with_defaults(config))
     )
     assert container_config(as_asked) == container_config(as_held)
 

@@ -216,10 +216,7 @@ class HeldWorkspace:
             with contextlib.suppress(IsolationError, TimeoutError):
                 async with asyncio.timeout(_ANSWER_TIMEOUT):
                     left = await self.session.call_for({"op": "info"}, payloads.lease_left)
-                if not left:
-                    return False
-                self._note(left)
-                return True
+                return left is not None and left > 0 and self._note(left)
             await asyncio.sleep(_ASK_AGAIN)
         return False
 
@@ -228,13 +225,17 @@ class HeldWorkspace:
         if self.session.ended:
             on_ended()
 
-    def _note(self, left: float) -> None:
-        """Takes note of the seconds that the workspace has left, as its guest says: of the lease that it was given."""
+    def _note(self, left: float) -> bool:
+        """Takes note of the seconds that the workspace has left, as its guest says; returns whether that are any.
+
+        They are part of the lease, and of the lifetime.
+        """
         now = asyncio.get_running_loop().time()
         left = max(min(left, self.config.lease, self._over_at - now), 0.0)
         self._ends_at = now + left
         expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
         self._record = replace(self._record, info=replace(self._record.info, lease_expires_at=expires_at))
+        return left > 0
 
 
 def _end_of_life(record: WorkspaceRecord) -> float:

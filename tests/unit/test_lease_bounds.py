@@ -1,0 +1,46 @@
+"""What a guest says of the time that its workspace has left: no more than it was given."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentic_isolation import WorkspaceConfig
+from agentic_isolation_service.core.caller import OPERATOR
+from agentic_isolation_service.guest.frames import FrameType
+from tests.support.eventually import eventually
+from tests.unit.fake_guest import INFO, GuestEnd
+from tests.unit.fake_provider import FakeProvider, holding
+
+FOR_EVER = [10**12, 2**63 - 1]
+"""Milliseconds."""
+
+
+def immortal(left: int) -> FakeProvider:
+    """Returns a provider of guests that always say how much time they have left."""
+
+    async def script(end: GuestEnd) -> None:
+        while True:
+            channel, _ = await end.operation()
+            await end.send_json(FrameType.RESULT, channel, INFO | {"lease_left_ms": left})
+
+    return FakeProvider(script)
+
+
+@pytest.mark.parametrize("left", FOR_EVER)
+async def test_lease_ends_when_it_was_to_end(left: int) -> None:
+    provider = immortal(left)
+    async with holding({"fake": lambda: provider}) as workspaces:
+        config = WorkspaceConfig(provider="fake", lease=60)
+        info = await workspaces.create(OPERATOR, config)
+        until = await workspaces.renew(OPERATOR, info.id, 30)
+        assert (until - info.created_at).total_seconds() < 40
+
+
+@pytest.mark.parametrize("left", FOR_EVER)
+async def test_lifetime_ends_whatever_the_guest_says(left: int) -> None:
+    provider = immortal(left)
+    async with holding({"fake": lambda: provider}) as workspaces:
+        config = WorkspaceConfig(provider="fake", lease=1, max_lifetime=2)
+        info = await workspaces.create(OPERATOR, config)
+        assert info.id in provider.guests
+        await eventually(lambda: not provider.guests, "it was removed", within=10)
