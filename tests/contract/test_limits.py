@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 
-from agentic_isolation import ResourceLimits, ResourceUsage, SecurityConfig, TerminationCause, WorkspaceLostError
+from agentic_isolation import (
+    IsolationUnavailableError,
+    ResourceLimits,
+    ResourceUsage,
+    SecurityConfig,
+    TerminationCause,
+    WorkspaceLostError,
+)
 from tests.support.eventually import eventually
 from tests.support.jobs import python
 from tests.support.ways import Way, Workspace
@@ -28,6 +35,22 @@ SMALL = ResourceLimits(memory="256M", disk="64M")
 def cause(result: object) -> TerminationCause | None:
     termination = getattr(result, "termination", None)
     return None if termination is None else termination.cause
+
+
+@pytest.mark.places("gvisor")
+@pytest.mark.parametrize("limits", [ResourceLimits(memory="16M"), ResourceLimits(cpu=0.01)])
+async def test_too_little_for_gvisors_own_kernel(way: Way, limits: ResourceLimits) -> None:
+    """Is refused before anything is made, in place of a sandbox that does not come up."""
+    with pytest.raises(IsolationUnavailableError, match="too little for gVisor") as refused:
+        async with way.open(way.config(limits=limits)):
+            pass
+    assert str(refused.value.field).startswith("limits.")
+
+
+@pytest.mark.places("gvisor")
+async def test_what_is_enough_for_gvisors_own_kernel(way: Way) -> None:
+    async with way.open(way.config(limits=ResourceLimits(memory="32M"))) as ws:
+        assert (await ws.execute("echo enough")).stdout == "enough\n"
 
 
 @pytest.mark.places("runc")

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from agentic_isolation.errors import IsolationUnavailableError
 from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.guest.settings import times
@@ -39,6 +40,8 @@ _MAX_COMMANDS = 80
 _GUEST_PIDS = 32
 _SHIM_PIDS = 8
 """Threads of the guest, and of the shim of each command, come on top of the limit that is the workload's."""
+_GVISOR_LEAST = {"cpu_millis": 20, "memory_bytes": 32 << 20}
+"""Of the limits, with which a sandbox comes up at all: its own kernel is held to them, too."""
 _GVISOR_PIDS = 4096
 """gVisor's own threads count against the container's limit, which kills the sandbox: there RLIMIT_NPROC holds the
 workload's processes, which under other runtimes would count those of all containers with the same user."""
@@ -115,6 +118,18 @@ def with_defaults(config: WorkspaceConfig) -> WorkspaceConfig:
             network=bool(limits.network),
         ),
     )
+
+
+def check_sandbox(limits: ResourceLimits) -> None:
+    """Raises IsolationUnavailableError where limits are too low for gVisor."""
+    for name, least in _GVISOR_LEAST.items():
+        value = getattr(limits, name)
+        if value is not None and value < least:
+            raise IsolationUnavailableError(
+                f"{value} is too little for gVisor, whose own kernel is held to it: it takes {least} at least; or make "
+                "the workspace without gVisor",
+                field=f"limits.{name}",
+            )
 
 
 def shape_of(config: WorkspaceConfig) -> Hashable:

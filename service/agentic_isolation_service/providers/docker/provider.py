@@ -21,7 +21,14 @@ from agentic_isolation.errors import (
     WorkspaceLostError,
 )
 from agentic_isolation.images import PullEvent
-from agentic_isolation.models import Isolation, NetworkMode, ProviderInfo, SecurityConfig, WorkspaceConfig
+from agentic_isolation.models import (
+    Isolation,
+    NetworkMode,
+    ProviderInfo,
+    ResourceLimits,
+    SecurityConfig,
+    WorkspaceConfig,
+)
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
 from agentic_isolation_service.providers.docker.bridge import BridgeStream
@@ -38,6 +45,7 @@ from agentic_isolation_service.providers.docker.container import (
     WORKSPACE_LABEL,
     ContainerPlan,
     ErrandPlan,
+    check_sandbox,
     container_config,
     container_name,
     default_cpu_millis,
@@ -154,9 +162,11 @@ class DockerProvider:
         image = spec.config.image or self._default_image
         async with self._engine.client() as client:
             runtime = await self._runtime(spec.config.security or SecurityConfig.production())
+            place = Place(spec.workspace_id, runtime=runtime or (await self._engine.facts()).default_runtime)
+            if place.runtime == GVISOR_RUNTIME:
+                check_sandbox(spec.config.limits or ResourceLimits())
             await self._images.ensure(client, image)
             await self._sweeper.sweep(client)
-            place = Place(spec.workspace_id, runtime=runtime or (await self._engine.facts()).default_runtime)
             try:
                 if place.runtime == GVISOR_RUNTIME:
                     self._memory.add(container_name(spec.workspace_id))
