@@ -282,7 +282,7 @@ class SecurityConfig(_message.Message):
     use_gvisor: _builtins.bool
     """Run under gVisor. true: required; false: never. Absent: when the engine has it."""
     user: _builtins.str
-    """Who commands run as, `UID` or `UID:GID` in numbers. Absent: 1000:1000 in a container."""
+    """Who commands run as, `UID` or `UID:GID` in numbers up to 2^31 - 1. Absent: 1000:1000 in a container."""
     def __init__(
         self,
         *,
@@ -350,9 +350,9 @@ class ResourceLimits(_message.Message):
     cpu_millis: _builtins.int
     """Thousandths of a CPU, from 10. Absent: 2,000."""
     memory_bytes: _builtins.int
-    """Memory without swap, from 16 MiB. Absent: 4 GiB."""
+    """Memory without swap, from 16 MiB to 2^62 bytes. Absent: 4 GiB."""
     disk_bytes: _builtins.int
-    """Size of the working directory's volume, from 1 MiB. Absent: 2 GiB."""
+    """Size of the working directory's volume, from 1 MiB to 2^62 bytes. Absent: 2 GiB."""
     open_files_count: _builtins.int
     """Open files per process, from 64. Absent: 4,096."""
     network: Global___NetworkMode.ValueType
@@ -1067,7 +1067,7 @@ class Command(_message.Message):
     stdin: _builtins.bytes
     """Standard input, at most 1 MiB, followed by end-of-file. Absent: no input (end-of-file at once)."""
     user: _builtins.str
-    """`UID` or `UID:GID` in numbers, where the workspace's user may change it. Empty: the workspace's user."""
+    """`UID` or `UID:GID` in numbers up to 2^31 - 1, where the workspace's user may change it. Empty: the workspace's user."""
     redact_secrets: _builtins.bool
     """Put "***" in place of the values of the workspace's secrets wherever they are printed. What might be the beginning of
     one is held back until it is known.

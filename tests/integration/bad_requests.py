@@ -128,14 +128,17 @@ CREATE = [
     create("few-pids", "security.pids_limit", security=pb.SecurityConfig(pids_limit=15)),
     create("many-pids", "security.pids_limit", security=pb.SecurityConfig(pids_limit=32769)),
     create("user-by-name", "security.user", security=pb.SecurityConfig(user="root")),
+    create("large-user", "security.user", "2147483647", security=pb.SecurityConfig(user=str(1 << 31))),
+    create("large-group", "security.user", "2147483647", security=pb.SecurityConfig(user=f"1000:{1 << 31}")),
     create("little-cpu", "limits.cpu_millis", limits=pb.ResourceLimits(cpu_millis=9)),
     create("little-memory", "limits.memory_bytes", limits=pb.ResourceLimits(memory_bytes=(16 << 20) - 1)),
-    create("endless-memory", "limits.memory_bytes", limits=pb.ResourceLimits(memory_bytes=2**64 - 1)),
+    create("endless-memory", "limits.memory_bytes", limits=pb.ResourceLimits(memory_bytes=(1 << 62) + 1)),
     create("little-disk", "limits.disk_bytes", limits=pb.ResourceLimits(disk_bytes=1)),
     create("secret-in-environment", 'secrets["A"]', secrets={"A": "x"}, environment={"A": "y"}),
     create("nameless-secret", "secrets", secrets={"": "x"}),
     create("nul-in-secret", 'secrets["A"]', secrets={"A": "\0"}),
     create("large-secrets", "secrets", secrets={"A": "x" * (128 << 10)}),
+    create("endless-disk", "limits.disk_bytes", limits=pb.ResourceLimits(disk_bytes=(1 << 62) + 1)),
     create("few-open-files", "limits.open_files_count", limits=pb.ResourceLimits(open_files_count=3)),
 ]
 
@@ -171,6 +174,7 @@ COMMANDS = [
     *command("large-stdin", "command.stdin", shell("touch was-here", stdin=bytes((1 << 20) + 1))),
     *command("large-arguments", "command", argv("touch", "was-here", *["x" * 1024] * 512)),
     *command("user-by-name", "command.user", shell("touch was-here", user="root")),
+    *command("large-user", "command.user", shell("touch was-here", user=str(1 << 31))),
 ]
 
 RUNS = [

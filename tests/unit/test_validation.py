@@ -78,6 +78,7 @@ BAD_CONFIGS = [
         case("security.user", security(user=user), "1000")
         for user in ("", "root", "0:", ":0", "-1", "1:2:3", "1 ", "1\n")
     ),
+    *(case("security.user", security(user=user), "2147483647") for user in ("2147483648", "0:2147483648")),
     case("limits.cpu", limits(cpu="two"), "0.5"),
     case("limits.cpu", limits(cpu=math.nan), "0.5"),
     case("limits.cpu_millis", limits(cpu=0.009), "10"),
@@ -88,7 +89,9 @@ BAD_CONFIGS = [
     case("limits.memory_bytes", limits(memory=-1)),
     case("limits.memory_bytes", limits(memory=1 << 64)),
     case("limits.memory_bytes", limits(memory="9" * 400 + "G")),
+    case("limits.memory_bytes", limits(memory=(1 << 62) + 1), str(1 << 62)),
     case("limits.disk_bytes", limits(disk="1K"), "1048576"),
+    case("limits.disk_bytes", limits(disk=(1 << 62) + 1), str(1 << 62)),
     case("limits.open_files_count", limits(open_files=63), "64"),
     case("limits.open_files_count", limits(open_files=-1)),
 ]
@@ -109,8 +112,9 @@ GOOD_CONFIGS = [
     WorkspaceConfig(lease=1),
     WorkspaceConfig(lease=DAY),
     security(pids_limit=16, user="0"),
-    security(pids_limit=32768, user="4294967295:0"),
+    security(pids_limit=32768, user="2147483647:0"),
     limits(cpu=0.01, memory=16 << 20, disk=1 << 20, open_files=64),
+    limits(memory=1 << 62, disk=1 << 62),
     limits(cpu="64", memory="1024T", disk="4G", open_files=1 << 20, network=True),
 ]
 

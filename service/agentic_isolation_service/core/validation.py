@@ -40,7 +40,10 @@ MAX_PATH = 4096
 _LABEL_NAME = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?")
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_MAX_LIMIT = (1 << 63) - 1
+_MAX_LIMIT = 1 << 62
+"""Of any limit: room below 2^63, the end of what the kernel counts, for those who round up to pages and blocks."""
+_MAX_ID = (1 << 31) - 1
+"""Of a user or group, as the Docker Engine has it."""
 _SIGNALS = range(1, 65)
 
 
@@ -209,6 +212,8 @@ def _check_limits(limits: ResourceLimits) -> None:
 def _check_user(user: str, field: str) -> None:
     if not _USER.fullmatch(user):
         raise refuse(field, f"{user!r} is not UID or UID:GID in numbers, for example 1000:1000")
+    if any(int(number) > _MAX_ID for number in user.split(":")):
+        raise refuse(field, f"{user!r} has a number above {_MAX_ID}, the last one that a user or group can have")
 
 
 def _check_argument(text: str, field: str) -> None:
