@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentic_isolation._wire import check_seconds, check_text, check_unsigned
+from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.models import (
     FileInfo,
     FileType,
@@ -33,6 +34,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 _STATES = {state: pb.WorkspaceState.Value(f"WORKSPACE_STATE_{state.name}") for state in WorkspaceState}
 _NETWORKS = {mode: pb.NetworkMode.Value(f"NETWORK_MODE_{mode.name}") for mode in NetworkMode}
+_REACHABLE = {pb.NETWORK_MODE_UNSPECIFIED: None, pb.NETWORK_MODE_NONE: False, pb.NETWORK_MODE_OUTBOUND: True}
 _FILE_TYPES = {kind: pb.FileType.Value(f"FILE_TYPE_{kind.name}") for kind in FileType}
 
 
@@ -143,13 +145,17 @@ def limits_to_pb(limits: ResourceLimits) -> pb.ResourceLimits:
 
 
 def limits_from_pb(message: pb.ResourceLimits) -> ResourceLimits:
-    """Message → ResourceLimits."""
+    """Message → ResourceLimits. Raises InvalidArgumentError where the network is of a kind that is not known."""
+    if message.network not in _REACHABLE:
+        raise InvalidArgumentError(
+            f"{message.network} is no NetworkMode that this service knows", field="limits.network"
+        )
     return ResourceLimits(
         cpu=message.cpu_millis / 1000 if message.HasField("cpu_millis") else None,
         memory=message.memory_bytes if message.HasField("memory_bytes") else None,
         disk=message.disk_bytes if message.HasField("disk_bytes") else None,
         open_files=message.open_files_count if message.HasField("open_files_count") else None,
-        network={pb.NETWORK_MODE_NONE: False, pb.NETWORK_MODE_OUTBOUND: True}.get(message.network),
+        network=_REACHABLE[message.network],
     )
 
 

@@ -15,6 +15,8 @@ HERE = "HERE"
 MISSING = "ws-aaaaaaaaaaaaaaaaaaaa"
 """The id of a workspace that is not there."""
 HOUR = 3600
+UNKNOWN: Any = 99
+"""The number of no NetworkMode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ CREATE = [
     create("nul-in-secret", 'secrets["A"]', secrets={"A": "\0"}),
     create("large-secrets", "secrets", secrets={"A": "x" * (128 << 10)}),
     create("endless-disk", "limits.disk_bytes", limits=pb.ResourceLimits(disk_bytes=(1 << 62) + 1)),
+    create("unknown-network", "limits.network", "99", limits=pb.ResourceLimits(network=UNKNOWN)),
     create("few-open-files", "limits.open_files_count", limits=pb.ResourceLimits(open_files_count=3)),
 ]
 
