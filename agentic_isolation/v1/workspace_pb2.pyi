@@ -695,7 +695,9 @@ class CreateWorkspaceRequest(_message.Message):
     """Chosen by the client, 1 to 128 printable ASCII characters: a repeat returns the first call's workspace. Empty: none."""
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment of every command, beside what the image sets. Names must not be empty nor hold '=' or NUL."""
+        """Environment of every command, beside what the image sets. Names must not be empty nor hold '=' or NUL. At most
+        128 KiB in all, with a '=' and a NUL for each variable.
+        """
 
     @_builtins.property
     def security(self) -> Global___SecurityConfig:
@@ -1008,8 +1010,8 @@ class ArgumentList(_message.Message):
     ARGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At least the program. It is looked up in the command's PATH unless it holds a '/'. No NUL; with the environment at
-        most 512 KiB in all.
+        """At least the program. It is looked up in the command's PATH unless it holds a '/'. No NUL; each at most 131,071 bytes,
+        with the command's environment at most 512 KiB in all.
         """
 
     def __init__(
@@ -1061,7 +1063,7 @@ class Command(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     REDACT_SECRETS_FIELD_NUMBER: _builtins.int
     shell: _builtins.str
-    """A line for `/bin/sh -c`."""
+    """A line for `/bin/sh -c`, at most 131,071 bytes."""
     working_dir: _builtins.str
     """Absolute path. Empty: the workspace's working_dir."""
     stdin: _builtins.bytes
@@ -1078,7 +1080,7 @@ class Command(_message.Message):
 
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Laid over the workspace's environment."""
+        """Laid over the workspace's environment. Each variable has at most 131,071 bytes, with its name and a '='."""
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:

@@ -225,6 +225,22 @@ async def test_files_of_no_executable_format(ws: Workspace) -> None:
             await ws.execute(["./broken"])
 
 
+async def test_argument_and_variable_as_long_as_may_be(ws: Workspace) -> None:
+    """What is longer is refused before it comes to the kernel, which would not say which one it was."""
+    variable = {"A": "x" * 131_069}
+    assert (await ws.execute(["sh", "-c", 'echo "${#1} ${#A}"', "sh", "x" * 131_071], env=variable)).stdout == (
+        "131071 131069\n"
+    )
+    for command, env, field in (
+        ("x" * 131_072, {}, "command.shell"),
+        (["true", "x" * 131_072], {}, "command.argv.args[1]"),
+        ("true", {"A": "x" * 131_070}, "command.environment"),
+    ):
+        with pytest.raises(InvalidArgumentError, match="131071") as raised:
+            await ws.execute(command, env=env)
+        assert raised.value.field == field
+
+
 async def test_script_with_a_missing_interpreter(ws: Workspace) -> None:
     await ws.write_file("script", "#!/no/such/interpreter\n", mode=0o755)
     with pytest.raises(StartError):

@@ -33,6 +33,10 @@ MAX_STDIN = 1 << 20
 """Bytes of Command.stdin."""
 MAX_SECRETS = 128 << 10
 """Bytes of a workspace's secrets together."""
+MAX_ENVIRONMENT = 128 << 10
+"""Bytes of a workspace's environment: it goes to the guest with every command, and is in the record that it keeps."""
+MAX_WORD = (128 << 10) - 1
+"""Bytes of one argument or variable, as MAX_ARG_STRLEN of Linux, whose last one ends it."""
 MAX_COMMAND = 512 << 10
 """Bytes of a command's arguments and environment together."""
 MAX_PATH = 4096
@@ -56,6 +60,8 @@ def check_config(config: WorkspaceConfig) -> None:
     """Raises InvalidArgumentError where a workspace is asked for with a field that no provider could accept."""
     check_absolute_path(config.working_dir, "working_dir")
     check_environment(config.environment, "environment")
+    if (size := _size_of(config.environment)) > MAX_ENVIRONMENT:
+        raise refuse("environment", f"{size} bytes, more than {MAX_ENVIRONMENT}; pass the bulk as a file")
     _check_secrets(config)
     check_labels(config.labels)
     check_lease(config.lease)
@@ -73,12 +79,12 @@ def check_command(command: Command) -> None:
     if isinstance(command.program, str):
         if not command.program.strip():
             raise refuse("command.shell", "the command is empty; give a line for /bin/sh or a list of arguments")
-        _check_argument(command.program, "command.shell")
+        _check_word(command.program, "command.shell")
     else:
         if not command.program or not command.program[0]:
             raise refuse("command.argv", "the command is empty; its first argument is the program to run")
         for position, argument in enumerate(command.program):
-            _check_argument(argument, f"command.argv.args[{position}]")
+            _check_word(argument, f"command.argv.args[{position}]")
     if command.cwd is not None:
         check_absolute_path(command.cwd, "command.working_dir")
     check_environment(command.env, "command.environment")
@@ -117,6 +123,8 @@ def check_environment(environment: Mapping[str, str], field: str) -> None:
             raise refuse(field, f"{name!r} is no name for a variable: it is empty or holds '=' or NUL")
         if "\0" in check_text(value, f'{field}["{name}"]'):
             raise refuse(f'{field}["{name}"]', "the value holds NUL, which no variable can")
+        if (size := len(f"{name}={value}".encode())) > MAX_WORD:
+            raise refuse(field, f"{name[:64]!r} takes {size} bytes with its name, more than {MAX_WORD}; use a file")
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
@@ -183,10 +191,14 @@ def _check_secrets(config: WorkspaceConfig) -> None:
         raise refuse("secrets", f"{size} bytes, more than {MAX_SECRETS}; pass the bulk as a file")
 
 
+def _size_of(environment: Mapping[str, str]) -> int:
+    return sum(len((name + value).encode()) + 2 for name, value in environment.items())
+
+
 def _check_size(command: Command) -> None:
     program = [command.program] if isinstance(command.program, str) else command.program
     size = sum(len(argument.encode()) + 1 for argument in program)
-    size += sum(len((name + value).encode()) + 2 for name, value in command.env.items())
+    size += _size_of(command.env)
     if size > MAX_COMMAND:
         raise refuse("command", f"arguments and environment take {size} bytes, more than {MAX_COMMAND}; use a file")
 
@@ -214,6 +226,12 @@ def _check_user(user: str, field: str) -> None:
         raise refuse(field, f"{user!r} is not UID or UID:GID in numbers, for example 1000:1000")
     if any(int(number) > _MAX_ID for number in user.split(":")):
         raise refuse(field, f"{user!r} has a number above {_MAX_ID}, the last one that a user or group can have")
+
+
+def _check_word(text: str, field: str) -> None:
+    _check_argument(text, field)
+    if (size := len(text.encode())) > MAX_WORD:
+        raise refuse(field, f"{size} bytes, more than the {MAX_WORD} of any argument; pass it as stdin or a file")
 
 
 def _check_argument(text: str, field: str) -> None:
