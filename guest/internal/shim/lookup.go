@@ -71,7 +71,7 @@ func startFault(program string, user *User, err error) *fault.Error {
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EPERM),
 		errors.Is(err, syscall.ETXTBSY):
 		return fault.New(fault.ProgramNotExecutable, "%q: %v", program, err)
-	case errors.Is(err, syscall.E2BIG):
+	case errors.Is(err, syscall.E2BIG), errors.Is(err, syscall.ENAMETOOLONG): // gVisor's word for one that is too long
 		return fault.New(fault.BadRequest, "argv and env are too long for the kernel: %v", err)
 	case errors.Is(err, syscall.EAGAIN):
 		return fault.New(fault.ProcessLimit, "no more processes can be started: %v", err)
