@@ -128,6 +128,19 @@ async def test_answers_that_were_lost(faulty: Faulty) -> None:
     assert runs(workspace) == 2
 
 
+async def test_compressed_calls_are_repeated_by_their_metadata(faulty: Faulty) -> None:
+    """Envoy does not read them: what it goes by in others is in the metadata."""
+    workspace = await create(faulty.stub)
+    command = pb.ExecuteRequest(workspace_id=workspace.workspace_id, command=shell(RUN), linger=LINGER, request_id="x")
+    metadata = (("agentic-isolation-workspace", workspace.workspace_id), ("agentic-isolation-request", "x"))
+    executing: Any = faulty.stub.Execute(command, metadata=metadata, compression=grpc.Compression.Gzip)
+    await faulty.lose_the_answer(lambda: runs(workspace))
+    host_file(workspace, "go").touch()
+    assert (await executing).stdout.head == b"done\n"
+    assert await attempts(executing) >= 2
+    assert runs(workspace) == 1
+
+
 async def test_without_a_request_id_nothing_is_repeated(faulty: Faulty) -> None:
     """Envoy cannot know whether it ran; its client is told UNAVAILABLE, after the one try."""
     workspace = await create(faulty.stub)

@@ -14,6 +14,7 @@ import pytest
 
 from agentic_isolation import AgenticWorkspace, ServiceClient, WrongReplicaError
 from agentic_isolation.v1 import workspace_pb2 as pb
+from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from tests.integration.wire import END, Refusal, Stub, a_workspace, call, connected, host_files, refused, shell, start
 from tests.mesh.conftest import Mesh, use
 from tests.support.envoy import DEPLOY, Envoy
@@ -77,6 +78,25 @@ async def test_large_request_is_read_and_routed(stub: Stub, spread: dict[str, pb
         request.command.stdin = bytes(4_000_000)
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "command.stdin"):
             await stub.Execute(request)
+
+
+async def test_compressed_calls_go_where_their_metadata_say(mesh: Mesh, spread: dict[str, pb.Workspace]) -> None:
+    """Envoy does not read what is compressed, and lets it through. A call about a workspace then has to name it."""
+    options = [("grpc.http2.bdp_probe", 0)]
+    async with grpc.aio.insecure_channel(mesh.target, options, compression=grpc.Compression.Gzip) as channel:
+        stub: Stub = pb_grpc.WorkspaceServiceStub(channel)
+        assert (await stub.GetServerInfo(pb.GetServerInfoRequest())).replica in spread
+        for _ in range(3):
+            for workspace in spread.values():
+                metadata = (("agentic-isolation-workspace", workspace.workspace_id),)
+                header = pb.WriteFileHeader(workspace_id=workspace.workspace_id, path="file")
+                upload = iter([pb.WriteFileRequest(header=header), pb.WriteFileRequest(data=b"hi" * 512), END])
+                await stub.WriteFile(upload, metadata=metadata)
+                request = pb.ExecuteRequest(workspace_id=workspace.workspace_id, command=shell("wc -c; wc -c < file"))
+                request.command.stdin = bytes(1 << 20)
+                assert (await stub.Execute(request, metadata=metadata)).stdout.head.split() == [b"1048576", b"1024"]
+                events = [event async for event in stub.Stream(start(workspace, shell("echo hi")), metadata=metadata)]
+                assert events[1].output.data == b"hi\n"
 
 
 async def test_metadata_chooses_a_replica(mesh: Mesh, stub: Stub, spread: dict[str, pb.Workspace]) -> None:
