@@ -1698,8 +1698,8 @@ Global___EndOfInput: _TypeAlias = EndOfInput  # noqa: Y015
 
 @_typing.final
 class InputProgress(_message.Message):
-    """How far a process's standard input has been taken. Comes once after `started`, unless read_only, and again as more of it
-    is taken.
+    """How far a process's standard input has been taken. Comes once right after `started`, unless read_only, and again as more
+    of it is taken.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1707,7 +1707,7 @@ class InputProgress(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Bytes taken since the process began, whoever has written them."""
+    """Bytes taken since the process began, whoever has written them. 0 where it has ended and is not remembered."""
     ended: _builtins.bool
     """It has ended: nothing more will be taken."""
     def __init__(

@@ -145,10 +145,13 @@ async def test_a_writer_that_is_busy_is_told_that_its_place_was_taken(service: S
 
 
 async def test_commands_that_end_at_once(stub: Stub, workspace: pb.Workspace) -> None:
-    """Without a linger such a process is forgotten before its input can be opened, which is no error of the call."""
+    """Without a linger such a process is forgotten before its input can be opened, which its client is told first."""
 
     async def attach() -> bytes:
         async with attached(stub, workspace, start=pb.ProcessStart(command=shell("echo hi"))) as process:
+            await process.until("started")
+            assert (await process.until("input")).offset == 0
+            assert process.received == b"", "output came first"
             await process.until("exited")
             return process.received
 

@@ -136,6 +136,13 @@ def _explained(error: IsolationError) -> IsolationError:
     )
 
 
+def _told_by(progress: asyncio.Task[InputProgress | None]) -> InputProgress | None:
+    try:
+        return progress.result()
+    except ProcessNotFoundError:  # it has just ended, and the guest knows no more of it
+        return InputProgress(0, ended=True)
+
+
 class Attachment:
     """Events of one process, from Started to Exited, with InputProgress between where it writes. To be entered.
 
@@ -155,12 +162,14 @@ class Attachment:
         self._take_input = take_input
         self._process_id = ""
         self._input: ProcessInput | None = None
+        self._input_begun = False
+        """Whether it has been told where the input is, which comes before what the process has printed."""
         self._input_told = False
         """Whether all of the input's progress has been told."""
         self._started = asyncio.Event()
         self._ended = False
         self._output: asyncio.Task[AttachEvent | None] | None = None
-        self._progress: asyncio.Task[AttachEvent | None] | None = None
+        self._progress: asyncio.Task[InputProgress | None] | None = None
         self._acting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -195,7 +204,7 @@ class Attachment:
         if self._ended:
             return None
         while True:
-            if self._output is None:
+            if self._output is None and (self._input is None or self._input_begun):
                 self._output = asyncio.create_task(self._stream.next())
             if self._progress is None and self._input is not None and not self._input_told:
                 self._progress = asyncio.create_task(self._input.next())
@@ -206,11 +215,12 @@ class Attachment:
                 acting.result()
             elif self._progress is not None and self._progress.done():
                 progress, self._progress = self._progress, None
-                with contextlib.suppress(ProcessNotFoundError):  # it has just ended
-                    if (event := progress.result()) is not None:
-                        return event
-                self._input_told = True
-            elif self._output.done():
+                event = _told_by(progress)
+                self._input_begun = True
+                self._input_told = event is None or event.ended
+                if event is not None:
+                    return event
+            elif self._output is not None and self._output.done():
                 output, self._output = self._output, None
                 return await self._read(output.result())
             else:
