@@ -198,7 +198,7 @@ def errand_config(plan: ErrandPlan) -> dict[str, object]:
 def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: ResourceLimits, user: str) -> dict[str, object]:
     memory = _or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES)
     open_files = _or_default(limits.open_files, DEFAULT_OPEN_FILES)
-    pids = security.pids_limit + _GUEST_PIDS + _SHIM_PIDS * _max_commands(security)
+    pids = pids_limit_of(security)
     gvisor = plan.runtime == GVISOR_RUNTIME
     return {
         "AutoRemove": True,
@@ -278,6 +278,11 @@ def _guest_settings(plan: ContainerPlan, security: SecurityConfig) -> str:
 
 def _max_commands(security: SecurityConfig) -> int:
     return min(_MAX_COMMANDS, security.pids_limit)
+
+
+def pids_limit_of(security: SecurityConfig) -> int:
+    """Returns how many processes and threads there may be, with those that supervise the workload's."""
+    return security.pids_limit + _GUEST_PIDS + _SHIM_PIDS * _max_commands(security)
 
 
 def user_of(security: SecurityConfig) -> str:

@@ -49,6 +49,7 @@ from agentic_isolation_service.providers.docker.container import (
     container_config,
     container_name,
     default_cpu_millis,
+    pids_limit_of,
     shape_of,
     with_defaults,
 )
@@ -273,19 +274,19 @@ class DockerProvider:
             guest_binary("linux", facts.architecture)
         except ProviderUnavailableError as error:
             return ProviderInfo(self.name, available=False, unavailable_reason=str(error))
-        production = SecurityConfig.production()
+        runtime = GVISOR_RUNTIME if GVISOR_RUNTIME in facts.runtimes else facts.default_runtime
         isolation = Isolation(
-            runtime=GVISOR_RUNTIME if GVISOR_RUNTIME in facts.runtimes else facts.default_runtime,
+            runtime=runtime,
             user=DEFAULT_USER,
             no_new_privileges=True,
-            seccomp="filter",
+            seccomp="disabled" if runtime == GVISOR_RUNTIME else "filter",  # gVisor's kernel has none
             read_only_root=True,
             network=NetworkMode.NONE,
             cpu_millis=default_cpu_millis(facts.cpus),
             memory_bytes=DEFAULT_MEMORY_BYTES,
             disk_bytes=DEFAULT_DISK_BYTES,
             open_files=DEFAULT_OPEN_FILES,
-            pids_limit=production.pids_limit,
+            pids_limit=pids_limit_of(SecurityConfig.production()),
         )
         return ProviderInfo(self.name, available=True, isolation=isolation)
 
