@@ -2405,7 +2405,7 @@ class ListDirectoryRequest(_message.Message):
     page_size: _builtins.int
     """At most this many, 1 to 1,000. 0: 1,000."""
     page_token: _builtins.str
-    """The last page's next_page_token. Empty: the first page."""
+    """The last page's next_page_token, with the same path and depth. Empty: the first page."""
     depth: _builtins.int
     """How many levels to list, at most 1,000: 1 is the directory's own entries. Symlinks are not followed. 0: 1."""
     def __init__(

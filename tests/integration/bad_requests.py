@@ -245,6 +245,10 @@ FILES = [
     other("stat-long-path", "path", pb.StatFileRequest(workspace_id=HERE, path="x" * 4097)),
     other("directory-negative-page", "page_size", pb.ListDirectoryRequest(workspace_id=HERE, page_size=-1)),
     other("directory-large-page", "page_size", pb.ListDirectoryRequest(workspace_id=HERE, page_size=1001)),
+    *(
+        other(f"directory-{name}", "page_token", pb.ListDirectoryRequest(workspace_id=HERE, page_token=token))
+        for name, token in (("foreign-token", "x"), ("token-in-unicode", "é"), ("token-of-other-content", "YSBiIGM="))
+    ),
     other("mkdir-without-path", "path", pb.MakeDirectoryRequest(workspace_id=HERE)),
     other("mkdir-mode", "mode", pb.MakeDirectoryRequest(workspace_id=HERE, path="was-here", mode=0o2000)),
     other("list-too-deep", "depth", pb.ListDirectoryRequest(workspace_id=HERE, depth=1001)),

@@ -173,6 +173,9 @@ async def test_page_goes_on_where_the_last_one_ended_whatever_has_changed(stub: 
     (second,) = await call(stub, request)
     assert [file.name for file in second.files] == ["d", "e", "f"]
     assert second.next_page_token == ""
+    request.depth = 2
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "page_token"):
+        await call(stub, request)
 
 
 async def move(stub: Stub, workspace: pb.Workspace, source: str, destination: str, *, overwrite: bool = False) -> str:

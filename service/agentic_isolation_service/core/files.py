@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ async def stat(session: GuestSession, path: str, *, follow: bool = True) -> File
 
 
 async def list_directory(
-    session: GuestSession, path: str, limit: int, after: str, *, depth: int = 1
+    session: GuestSession, path: str, limit: int, token: str, *, depth: int = 1
 ) -> tuple[list[FileInfo], str]:
     """Returns a page of a directory's entries, sorted by name, and the token of the next page; "" on the last one.
 
@@ -40,10 +41,11 @@ async def list_directory(
         session: The tie to its guest.
         path: The directory.
         limit: How many entries at most.
-        after: The token of this page; empty: the first one.
+        token: Of this page; empty: the first one.
         depth: How many levels to list; each directory is followed by what lies in it.
 
     Raises:
+        InvalidArgumentError: A number is out of range, or the token is none that was given out for this depth.
         FileError, PathEscapesError: It is no directory, or may not be looked at.
     """
     check_path(path, "path")
@@ -52,12 +54,14 @@ async def list_directory(
     if not 1 <= depth <= MAX_DEPTH:
         raise refuse("depth", f"{depth} is not from 1 to {MAX_DEPTH}")
     operation: dict[str, object] = {"op": "list", "path": path, "limit": limit}
-    if after:
-        operation["after"] = after
+    if token:
+        operation["after"] = _parse_token(token, depth)
     with escape_named("path"):
         if depth == 1:
-            return await session.call_for(operation, _page)
-        return await session.call_for(operation | {"depth": depth}, _page, since=3)
+            entries, last = await session.call_for(operation, _page)
+        else:
+            entries, last = await session.call_for(operation | {"depth": depth}, _page, since=3)
+    return entries, _token(last, depth) if last else ""
 
 
 async def make_directory(session: GuestSession, path: str, *, mode: int = 0o755, parents: bool = False) -> FileInfo:
@@ -221,6 +225,21 @@ def _page(value: dict[str, object]) -> tuple[list[FileInfo], str]:
     if not files or not payloads.member(value, "more", bool):
         return files, ""
     return files, payloads.member(value, "next", str, files[-1].name)
+
+
+def _token(last: str, depth: int) -> str:
+    return base64.urlsafe_b64encode(f"{depth} {last}".encode()).decode()
+
+
+def _parse_token(token: str, depth: int) -> str:
+    """Returns the last entry of the page before, as the guest names it."""
+    try:
+        of_depth, _, last = base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(" ")
+    except ValueError:
+        of_depth, last = "", ""
+    if of_depth != str(depth) or not last or "\0" in last:
+        raise refuse("page_token", "not a token that this service gave out for a listing of this depth")
+    return last
 
 
 def _content(value: dict[str, object]) -> Content:
