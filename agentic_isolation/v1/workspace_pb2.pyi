@@ -2530,7 +2530,7 @@ class MoveFileRequest(_message.Message):
     destination_path: _builtins.str
     """Its new path."""
     overwrite: _builtins.bool
-    """Replace a file that is there."""
+    """Replace a file that is there; a directory replaces an empty one."""
     def __init__(
         self,
         *,

@@ -415,6 +415,8 @@ class WorkspaceServiceServicer(object):
 
         Errors: those of StatFile, and
         * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.
+        * FAILED_PRECONDITION [IS_A_DIRECTORY]: the destination is a directory, and the source is none.
+        * FAILED_PRECONDITION [DIRECTORY_NOT_EMPTY]: both are directories, and the destination has content.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -201,6 +201,8 @@ class WorkspaceServiceStub:
 
     Errors: those of StatFile, and
       * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.
+      * FAILED_PRECONDITION [IS_A_DIRECTORY]: the destination is a directory, and the source is none.
+      * FAILED_PRECONDITION [DIRECTORY_NOT_EMPTY]: both are directories, and the destination has content.
     """
     CopyFile: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.CopyFileRequest, _workspace_pb2.CopyFileResponse]
     """Copies a file, a symlink itself, or a directory. What is copied appears at its destination as a whole, or not at all.
@@ -421,6 +423,8 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
 
     Errors: those of StatFile, and
       * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.
+      * FAILED_PRECONDITION [IS_A_DIRECTORY]: the destination is a directory, and the source is none.
+      * FAILED_PRECONDITION [DIRECTORY_NOT_EMPTY]: both are directories, and the destination has content.
     """
     CopyFile: _aio.UnaryUnaryMultiCallable[_workspace_pb2.CopyFileRequest, _workspace_pb2.CopyFileResponse]  # type: ignore[assignment]
     """Copies a file, a symlink itself, or a directory. What is copied appears at its destination as a whole, or not at all.
@@ -740,6 +744,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: those of StatFile, and
           * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.
+          * FAILED_PRECONDITION [IS_A_DIRECTORY]: the destination is a directory, and the source is none.
+          * FAILED_PRECONDITION [DIRECTORY_NOT_EMPTY]: both are directories, and the destination has content.
         """
 
     @_abc_1.abstractmethod

@@ -205,6 +205,22 @@ async def test_move_onto_what_is_there(stub: Stub, workspace: pb.Workspace) -> N
     assert host_files(workspace) == ["two"]
 
 
+async def test_move_onto_a_directory(stub: Stub, workspace: pb.Workspace) -> None:
+    for name in ("empty", "moved", "full/inner"):
+        host_file(workspace, name).mkdir(parents=True)
+    host_file(workspace, "file").touch()
+    for source, destination, reason in (
+        ("file", "empty", "IS_A_DIRECTORY"),
+        ("file", "full", "IS_A_DIRECTORY"),
+        ("moved", "full", "DIRECTORY_NOT_EMPTY"),
+        ("moved", "file", "NOT_A_DIRECTORY"),
+    ):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, reason):
+            await move(stub, workspace, source, destination, overwrite=True)
+    assert await move(stub, workspace, "moved", "empty", overwrite=True) == "/workspace/empty"
+    assert host_files(workspace) == ["empty", "file", "full", "full/inner"]
+
+
 @pytest.mark.parametrize(
     ("source", "destination"), [("../x", "y"), ("file", "../y"), ("/etc/passwd", "y"), ("file", "/tmp/y")]
 )
