@@ -11,6 +11,9 @@ Conventions of the whole file:
   * Errors are google.rpc.Status with one google.rpc.ErrorInfo: `domain` is "agentic-isolation", `reason` is the
     UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path,
     and what may be tried again after a certain time google.rpc.RetryInfo.
+  * What gRPC itself refuses, before the service sees it, has a code and no details: a method that is none of this file's
+    (UNIMPLEMENTED), a message above ServerLimits.message_bytes, too much metadata (RESOURCE_EXHAUSTED). So has what a
+    proxy, or the client's own library, makes of a broken connection.
   * An error says that a request was not carried out. A command that ran and failed is a result.
 """
 

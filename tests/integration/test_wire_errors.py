@@ -124,12 +124,25 @@ async def test_workspace_that_is_not_there(
     assert await stage.holdings(stub) == before
 
 
-async def test_method_that_the_contract_does_not_have(stage: Stage) -> None:
+async def test_what_grpc_itself_refuses(stub: Stub, stage: Stage) -> None:
+    """It has a code and no details, as the contract says; the service is not asked."""
+    large = shell("touch was-here", stdin=bytes(4 << 20))
+    execute = pb.ExecuteRequest(workspace_id=stage.workspace.workspace_id, command=large)
     async with grpc.aio.insecure_channel(stage.service.target) as channel:
         method: Any = channel.unary_unary(f"{SERVICE}/NoSuchMethod")
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await method(b"")
-    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        for call, code in (
+            (method(b""), grpc.StatusCode.UNIMPLEMENTED),
+            (stub.Execute(execute), grpc.StatusCode.RESOURCE_EXHAUSTED),
+            (
+                stub.GetServerInfo(pb.GetServerInfoRequest(), metadata=(("x-note", "x" * (64 << 10)),)),
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+            ),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await call
+            assert raised.value.code() is code
+            assert "grpc-status-details-bin" not in dict(raised.value.trailing_metadata() or ())
+    assert not host_file(stage.workspace, "was-here").exists()
 
 
 @pytest.mark.parametrize(
