@@ -10,7 +10,8 @@ Conventions of the whole file:
   * Bad input is refused before anything is created.
   * Errors are google.rpc.Status with one google.rpc.ErrorInfo: `domain` is "agentic-isolation", `reason` is the
     UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path,
-    and what may be tried again after a certain time google.rpc.RetryInfo.
+    and what may be tried again after a certain time google.rpc.RetryInfo. `workspace_id`, `command`, `linger`,
+    `request_id`, `path` and `mode` are called so in every RPC, without the `start`, `open` or `header` that holds them.
   * What gRPC itself refuses, before the service sees it, has a code and no details: a method that is none of this file's
     (UNIMPLEMENTED), a message above ServerLimits.message_bytes, too much metadata (RESOURCE_EXHAUSTED). So has what a
     proxy, or the client's own library, makes of a broken connection.
