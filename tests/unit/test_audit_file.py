@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agentic_isolation_service.audit import file as audit_file
-from agentic_isolation_service.audit.file import AuditFile
+from agentic_isolation_service.audit.chain import NOTHING, VERSION, seal
+from agentic_isolation_service.audit.file import AuditFile, own_entry
 from agentic_isolation_service.audit.verifying import verify
 
 
@@ -174,3 +175,24 @@ def test_a_new_file_of_its_name_must_be_empty(path: Path, tmp_path: Path) -> Non
     file.follow()
     file.close()
     assert [entry["sequence"] for entry in entries(path)] == [3]
+
+
+def test_a_rotated_file_is_gone_on_from_after_a_restart(path: Path, tmp_path: Path) -> None:
+    """It begins where another file ends, which need not be there any more."""
+    file = written(path, 3)
+    chain = file.chain
+    old = path.rename(tmp_path / "old.jsonl")
+    file.follow()
+    file.close()
+    file = written(path)
+    assert (file.sequence, file.chain) == (6, chain)
+    file.close()
+    assert verify([old, path]).error is None
+
+
+@pytest.mark.parametrize(("previous", "sequence"), [(NOTHING, 5), ("0" * 63 + "1", 1)])
+def test_a_first_entry_that_contradicts_itself_is_not_gone_on_from(path: Path, previous: str, sequence: int) -> None:
+    line, _ = seal({"sequence": sequence, **own_entry("chain", chain="made-up", version=VERSION)}, previous)
+    path.write_bytes(line)
+    with pytest.raises(OSError, match="tampered"):
+        AuditFile.open(path)

@@ -163,7 +163,7 @@ class AuditFile:
                 os.ftruncate(self._descriptor, 0)
                 self._size = 0
             return False
-        verifier = Verifier(None if start else NOTHING)
+        verifier = Verifier(None)
         try:
             for number, line in enumerate(lines):
                 verifier.read(line, number, first=not start and number == 0)

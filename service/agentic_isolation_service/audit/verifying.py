@@ -83,6 +83,8 @@ class Verifier:
             raise TamperedError(
                 number, "the entry that a file begins with is missing" if first else "it is the beginning of a file"
             )
+        if self.head is None and (entry.previous == NOTHING) != (entry.sequence == 1):
+            raise TamperedError(number, f"its sequence is {entry.sequence}; a chain begins with 1, after nothing")
         if self.head is not None and entry.previous != self.head:
             if entry.previous == NOTHING:
                 raise TamperedError(number, "it begins another chain")
