@@ -83,6 +83,7 @@ class _Held:
     def open(cls, path: Path | None) -> _Held:
         if path is None:
             raise AssertionError("a lasting directory has a path")
+        path = path.absolute()
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o700)
         return cls(path, _lock(path))

@@ -68,6 +68,15 @@ async def test_lasting_directory_is_made_private_and_stays(directory: Path) -> N
     assert (path / "kept").exists()
 
 
+async def test_directory_of_a_relative_name_has_an_absolute_one(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guests, which are in other directories, take no other."""
+    monkeypatch.chdir(directory)
+    async with StateDirectory.open(Path("state")) as state:
+        assert state.path == directory / "state"
+
+
 async def test_permissions_of_a_directory_that_is_there_are_tightened(directory: Path) -> None:
     path = directory / "state"
     path.mkdir(mode=0o755)
