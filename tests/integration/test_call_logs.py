@@ -89,6 +89,10 @@ async def test_each_call_has_a_line(talkative: ServedProcess) -> None:
 async def test_what_a_call_has_begun_is_not_told_as_its_own_for_ever(talkative: ServedProcess) -> None:
     async with connected(talkative.target) as stub:
         workspace = (await stub.CreateWorkspace(create("local", lease_duration=seconds(1)))).workspace
+        await eventually(
+            lambda: events(talkative, event="workspace created", workspace_id=workspace.workspace_id),
+            "its making has its line",
+        )
         [made] = events(talkative, event="workspace created", workspace_id=workspace.workspace_id)
         assert (made["method"], made["identity"]) == ("CreateWorkspace", "operator")
         await eventually(

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from agentic_isolation_service.cli import logs
 
-Configure = Callable[[bool], io.StringIO]
+Configure = Callable[[bool], "Written"]
 _log = logging.getLogger("agentic_isolation_service.test")
 
 
+class Written:
+    """What was written to standard error, which is a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def getvalue(self) -> str:
+        logs.flush_logs()
+        return self._path.read_text()
+
+
 @pytest.fixture
-def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
+def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Configure]:
     """Configures the log, as JSON or not, and returns what is written to standard error from then on."""
     root = logging.getLogger()
     level = root.level
+    path = tmp_path / "stderr"
 
-    def configure(as_json: bool) -> io.StringIO:
-        written = io.StringIO()
+    def configure(as_json: bool) -> Written:
         monkeypatch.setattr(root, "handlers", [])  # pytest's own, which it adds before each test
-        monkeypatch.setattr("sys.stderr", written)
+        monkeypatch.setattr("sys.stderr", file)
         logs.configure_logs("info", as_json=as_json)
-        return written
+        return Written(path)
 
-    yield configure
+    with path.open("w") as file:
+        yield configure
+        for handler in root.handlers:
+            handler.close()
     root.setLevel(level)
 
 

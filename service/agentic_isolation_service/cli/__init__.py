@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -65,8 +66,16 @@ def _cli() -> None:
 
 def main() -> None:
     """Runs the command line and exits."""
+    _open_standard_streams()
     try:
         _cli(prog_name="agentic-isolation")
     except (IsolationError, OSError) as error:
         click.echo(f"agentic-isolation: {error}", err=True)
         sys.exit(FAILED)
+
+
+def _open_standard_streams() -> None:
+    """Opens /dev/null for each standard stream that is closed, before another file gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  it is for the whole program

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from agentic_isolation_service.cli.log_queue import LogQueue
 from agentic_isolation_service.rpc.call_logs import CallFields
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -18,10 +19,16 @@ _OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime
 
 def configure_logs(level: str, *, as_json: bool) -> None:
     """Sends the standard library's log to standard error, as lines for people or JSON for programs."""
-    handler = logging.StreamHandler()
+    formatter = _JsonFormatter() if as_json else _LineFormatter(colored=sys.stderr.isatty())
+    handler = LogQueue(sys.stderr.fileno(), formatter)
     handler.addFilter(CallFields())
-    handler.setFormatter(_JsonFormatter() if as_json else _LineFormatter(colored=sys.stderr.isatty()))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def flush_logs() -> None:
+    """Returns when all that was logged is written, or cannot be for now."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 class _JsonFormatter(logging.Formatter):

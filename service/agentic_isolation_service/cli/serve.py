@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from agentic_isolation_service.app import serve as run_service
-from agentic_isolation_service.cli.logs import LEVELS, configure_logs
+from agentic_isolation_service.cli.logs import LEVELS, configure_logs, flush_logs
 from agentic_isolation_service.config import (
     DEFAULT_ADDRESS,
     IMAGE_VARIABLE,
@@ -24,6 +27,7 @@ from agentic_isolation_service.settings.file import CONFIG_VARIABLE, FileSetting
 from agentic_isolation_service.settings.providers import PROVIDERS
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_log = logging.getLogger(__name__)
 
 
 def _mode(context: click.Context, option: click.Parameter, value: str) -> int:
@@ -183,8 +187,20 @@ async def _serve(config: ServiceConfig) -> None:
     try:
         async with run_service(config) as address:
             starting = False
-            click.echo(f"listening on {address}")
+            await asyncio.to_thread(flush_logs)  # who waits for the line below finds in the log what came before it
+            _announce(f"listening on {address}")
             await stop.wait()
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+
+
+def _announce(words: str) -> None:
+    """Prints a line, which nobody need read."""
+    try:
+        click.echo(words)
+    except OSError as error:
+        _log.warning("standard output takes nothing: %s", words, extra={"cause": error.strerror})
+        # What was not taken stays in the buffer, and would fail again at the program's end.
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
