@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import time
@@ -20,8 +21,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from agentic_isolation.v1 import workspace_pb2 as pb
+from agentic_isolation_service.rpc.health import MAX_WATCHES
 from tests.integration.cli import run
 from tests.integration.wire import EventReader, a_workspace, connected, host_file, shell, start
+from tests.support.eventually import eventually
 from tests.support.service import ServedProcess
 
 SERVICE = "agentic_isolation.v1.WorkspaceService"
@@ -46,6 +49,31 @@ async def test_watched_health_of_an_unknown_service(service: ServedProcess) -> N
         watch = health.Watch(health_pb2.HealthCheckRequest(service="unknown"))
         assert (await watch.read()).status == SERVICE_UNKNOWN
         watch.cancel()
+
+
+async def test_watches_are_bounded_and_checks_are_not(service: ServedProcess) -> None:
+    """Anybody may watch, for as long as they like, and each watch takes memory."""
+    asked = health_pb2.HealthCheckRequest()
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watches = [health.Watch(asked) for _ in range(MAX_WATCHES)]
+        assert {(await watch.read()).status for watch in watches} == {SERVING}
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await health.Watch(asked).read()
+        assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await health.Check(asked)).status == SERVING
+        watches.pop().cancel()
+
+        async def may_watch() -> bool:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                watch = health.Watch(asked)
+                watches.append(watch)
+                return bool((await watch.read()).status == SERVING)
+            return False
+
+        await eventually(may_watch, "the place of who has gone is free")
+        for watch in watches:
+            watch.cancel()
 
 
 async def test_health_while_the_service_stops(directory: Path) -> None:

@@ -20,6 +20,7 @@ from agentic_isolation_service.rpc.backlog import Backlog
 from agentic_isolation_service.rpc.calls import Layer
 from agentic_isolation_service.rpc.drain import Drain
 from agentic_isolation_service.rpc.errors import ErrorBoundary
+from agentic_isolation_service.rpc.health import HealthServicer
 from agentic_isolation_service.rpc.overload import SPARED
 from agentic_isolation_service.rpc.registration import Registration
 from agentic_isolation_service.rpc.servicer import MESSAGE_BYTES, WorkspaceServicer, is_resumable
@@ -81,7 +82,7 @@ class RpcServer:
             return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
 
         self._server = make() if backlog is None else backlog.made(make)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         # Neither what overload spares nor health checks wait behind calls that it refuses.
         ours: Any = Registration(self._server, SPARED)
         pb_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceServicer(workspaces), ours)
