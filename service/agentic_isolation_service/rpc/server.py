@@ -35,6 +35,9 @@ _LAST_WORDS = 2.0
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
+    # Of a call's metadata, a long token among them. Between the two gRPC refuses some calls and not others.
+    ("grpc.max_metadata_size", 32 << 10),
+    ("grpc.absolute_max_metadata_size", 64 << 10),
     # A second server must fail to bind a taken port instead of sharing its connections.
     ("grpc.so_reuseport", 0),
     # Of the calls that wait to be accepted gRPC refuses some from a thousand on, whosever they are, and all from three
@@ -44,6 +47,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # Clients that ask every few seconds whether the path is still there are welcome; unset, gRPC cuts them off when
     # they ask more often than every five minutes while a command is silent.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
     # A client whose machine or path has gone is noticed too: what it ran is given up, after its linger.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
