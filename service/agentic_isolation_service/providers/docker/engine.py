@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
+from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,8 @@ LOOK_TIMEOUT = 30.0
 """Seconds that it may take to say what it is or has; an engine that takes longer is stopped or stuck."""
 CONNECT_TIMEOUT = 10.0
 """Seconds."""
+FACTS_AGE = 30.0
+"""Seconds for which what an engine is counts as known: runtimes are registered and taken away while it runs."""
 _KEEPALIVE = 1.0
 """Seconds that an idle TCP connection is kept: enough for a burst of calls, and hardly one that a restart breaks."""
 _MAX_MESSAGE = 500
@@ -57,7 +61,8 @@ class Engine:
         self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
         self._client: aiodocker.Docker | None = None
         self._connector: aiohttp.BaseConnector | None = None
-        self._facts: EngineFacts | None = None
+        self._asking: asyncio.Task[EngineFacts] | None = None
+        self._asked = 0.0
         self._lock = asyncio.Lock()
 
     @contextlib.asynccontextmanager
@@ -76,41 +81,55 @@ class Engine:
             yield self._client
 
     async def facts(self) -> EngineFacts:
-        """Returns what the engine is; asked once.
+        """Returns what the engine is, asked at most FACTS_AGE ago, and once for all who want to know.
 
         Raises:
             ProviderUnavailableError: It cannot be reached.
         """
-        if self._facts is None:
-            try:
-                async with self.client() as client, asyncio.timeout(LOOK_TIMEOUT):
-                    info = await client.system.info()
-                    info["ServerVersion"]
-            except aiodocker.DockerError as error:
-                raise self._unusable(f"it answers {error.status}: {error.message[:_MAX_MESSAGE]}") from error
-            except (LookupError, TypeError, ValueError) as error:
-                raise self._unusable("what answers there is no Docker Engine") from error
-            self._facts = EngineFacts(
-                version=info.get("ServerVersion", ""),
-                operating_system=info.get("OSType", ""),
-                architecture=info.get("Architecture", ""),
-                runtimes=frozenset(info.get("Runtimes") or {}),
-                default_runtime=info.get("DefaultRuntime", ""),
-                memory_limits=bool(info.get("MemoryLimit")),
-                swap_limits=bool(info.get("SwapLimit")),
-                pids_limits=bool(info.get("PidsLimit")),
-                cpu_limits=bool(info.get("CpuCfsQuota", True)),
-                cpus=info.get("NCPU", 0),
-            )
-        return self._facts
+        asking = self._asking
+        if asking is None or (asking.done() and (asking.cancelled() or asking.exception() or self._is_outdated())):
+            # In no call's context, as it may outlive the call that has asked first.
+            asking = self._asking = asyncio.create_task(self._ask(), name="docker-facts", context=Context())
+            asking.add_done_callback(lambda task: task.cancelled() or task.exception())  # all who asked may have gone
+        return await asyncio.shield(asking)
 
     async def aclose(self) -> None:
         """Closes the connection; may be called twice."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+            await asyncio.wait([asking])
         client, self._client = self._client, None
         if client is not None:
             await client.close()
         if self._connector is not None:
             await self._connector.close()
+
+    async def _ask(self) -> EngineFacts:
+        self._asked = time.monotonic()
+        try:
+            async with self.client() as client, asyncio.timeout(LOOK_TIMEOUT):
+                info = await client.system.info()
+                info["ServerVersion"]
+        except aiodocker.DockerError as error:
+            raise self._unusable(f"it answers {error.status}: {error.message[:_MAX_MESSAGE]}") from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._unusable("what answers there is no Docker Engine") from error
+        return EngineFacts(
+            version=info.get("ServerVersion", ""),
+            operating_system=info.get("OSType", ""),
+            architecture=info.get("Architecture", ""),
+            runtimes=frozenset(info.get("Runtimes") or {}),
+            default_runtime=info.get("DefaultRuntime", ""),
+            memory_limits=bool(info.get("MemoryLimit")),
+            swap_limits=bool(info.get("SwapLimit")),
+            pids_limits=bool(info.get("PidsLimit")),
+            cpu_limits=bool(info.get("CpuCfsQuota", True)),
+            cpus=info.get("NCPU", 0),
+        )
+
+    def _is_outdated(self) -> bool:
+        return time.monotonic() - self._asked >= FACTS_AGE
 
     async def _connect(self) -> aiodocker.Docker:
         # aiohttp's default of 100 connections would stop at 100 workspaces: each holds one for its bridge.
