@@ -83,6 +83,8 @@ async def test_engine_that_fails_lists_no_places(engine: Engine, directory: Path
         ("tcp://127.0.0.1:port", "DOCKER_HOST"),
         ("tcp://nowhere.invalid:2375", "cannot be reached"),
         ("/var/run/docker.sock", "DOCKER_HOST"),
+        ("ssh://user@nowhere.invalid", r"asyncssh is required.*aiodocker\[ssh\]"),
+        ("ssh://", "DOCKER_HOST"),
         ("gopher://127.0.0.1:70", "DOCKER_HOST"),
     ],
 )

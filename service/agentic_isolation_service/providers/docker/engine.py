@@ -77,6 +77,8 @@ class Engine:
                     self._client = await self._connect()
                 except (OSError, ValueError, ImportError) as error:
                     raise self._unusable(str(error)) from error
+                except aiodocker.DockerError as error:  # such as that it lacks a package for ssh
+                    raise self._unusable(error.message) from error
         with self._translated():
             yield self._client
 
