@@ -127,6 +127,7 @@ def test_audit_log(file: Path) -> None:
         ('[metrics]\nport = "9464"', "metrics.port"),
         ('[tracing]\nendpoint = "127.0.0.1:4317"', "tracing.endpoint"),
         ('[tracing]\nendpoint = "http://"', "tracing.endpoint"),
+        ('[tracing]\nendpoint = "http://[::1"', "tracing.endpoint"),
         ('[tracing]\nservice_name = ""', "tracing.service_name"),
         ("[tracing]\nsample_ratio = 1.5", "tracing.sample_ratio"),
         ("[tracing]\nsample_ratio = nan", "tracing.sample_ratio"),

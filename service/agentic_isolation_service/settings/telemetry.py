@@ -29,14 +29,20 @@ class TracingSettings:
     """The share of traces that begin here and are recorded, 0 to 1. For others their beginning decides."""
 
     def __post_init__(self) -> None:
-        if self.endpoint is not None:
-            url = urlsplit(self.endpoint)
-            if url.scheme not in ("http", "https") or not url.netloc:
-                raise InvalidArgumentError(f"{self.endpoint!r} is no URL of http or https", field="endpoint")
+        if self.endpoint is not None and not _is_web_address(self.endpoint):
+            raise InvalidArgumentError(f"{self.endpoint!r} is no URL of http or https", field="endpoint")
         if self.service_name == "":
             raise InvalidArgumentError("give it a name, or leave it out", field="service_name")
         if self.sample_ratio is not None and not 0 <= self.sample_ratio <= 1:
             raise InvalidArgumentError(f"{self.sample_ratio:g} is not from 0 to 1", field="sample_ratio")
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and bool(url.netloc)
 
 
 def metrics_address_of(table: object) -> str:
