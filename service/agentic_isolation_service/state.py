@@ -160,11 +160,15 @@ def _identity(path: Path) -> Identity:
             ) from None
     identity = Identity.new()
     unfinished = path.with_name(f".{path.name}.{time.time_ns()}")
-    with open(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-        json.dump({"service_id": identity.service_id, "secret": identity.secret.hex()}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
+    try:
+        with open(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+            json.dump({"service_id": identity.service_id, "secret": identity.secret.hex()}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
     return identity
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,19 @@ async def test_directory_of_a_relative_name_has_an_absolute_one(
     monkeypatch.chdir(directory)
     async with StateDirectory.open(Path("state")) as state:
         assert state.path == directory / "state"
+
+
+async def test_identity_that_has_no_room_leaves_nothing(directory: Path) -> None:
+    """A service that is started again and again on a full disk must not fill it with what it could not finish."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            async with StateDirectory.open(directory / "state"):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in (directory / "state").iterdir()] == ["lock"]
 
 
 async def test_permissions_of_a_directory_that_is_there_are_tightened(directory: Path) -> None:
