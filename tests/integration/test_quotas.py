@@ -17,7 +17,7 @@ import pytest
 from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from agentic_isolation import AgenticWorkspace, QuotaError
+from agentic_isolation import AgenticWorkspace, Credentials, QuotaError
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.wire import END, EventReader, Stub, a_workspace, argv, connected, seconds, shell, start
 from tests.support.eventually import eventually
@@ -33,7 +33,7 @@ workspaces = 2
 commands = 2
 streams = 3
 output_per_second = "256K"
-message = "64K"
+message = "1M"
 
 [[tenant]]
 name = "b"
@@ -219,19 +219,30 @@ async def test_workspaces_of_a_tenant_are_bounded(a: Stub, b: Stub) -> None:
 async def test_messages_are_bounded_each(a: Stub, b: Stub) -> None:
     def upload(workspace: pb.Workspace) -> list[pb.WriteFileRequest]:
         header = pb.WriteFileHeader(workspace_id=workspace.workspace_id, path="big")
-        content = [pb.WriteFileRequest(data=b"x" * size) for size in (1 << 10, 70 << 10)]
+        content = [pb.WriteFileRequest(data=b"x" * size) for size in (1 << 10, 1100 << 10)]
         return [pb.WriteFileRequest(header=header), *content, END]
 
     async with a_workspace(a) as ours:
         with over_quota() as told:
-            await a.Execute(execute(ours, shell("cat", stdin=b"x" * (70 << 10))))
+            await a.Execute(execute(ours, shell("cat", stdin=b"x" * (1100 << 10))))
         assert told.subject == "tenant:a"
         assert told.retry_after is None, "it will never fit"
         with over_quota() as told:
             await a.WriteFile(iter(upload(ours)))
-        assert "65536 at most" in told.message
-        response = await a.Execute(execute(ours, shell("ls; wc -c", stdin=b"x" * (60 << 10))))
-        assert response.stdout.head.split() == [str(60 << 10).encode()]
+        assert "1048576 at most" in told.message
+        response = await a.Execute(execute(ours, shell("ls; wc -c", stdin=b"x" * (900 << 10))))
+        assert response.stdout.head.split() == [str(900 << 10).encode()]
+
+
+async def test_the_client_moves_files_in_messages_of_the_least_quota(served: ServedProcess, directory: Path) -> None:
+    content = b"x" * (3 << 20)
+    (directory / "there").write_bytes(content)
+    credentials = Credentials(token=token("a"))
+    async with AgenticWorkspace.create(provider="local", target=served.target, credentials=credentials) as workspace:
+        await workspace.files.write("alone", content)
+        await workspace.upload(directory, "tree")
+        told = await workspace.execute("cat alone tree/there | wc -c")
+    assert int(told.stdout) == 2 * len(content)
 
 
 async def test_output_is_held_back_and_complete(a: Stub, b: Stub) -> None:

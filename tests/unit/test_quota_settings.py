@@ -18,7 +18,7 @@ creates_per_minute = 6
 commands = 0
 streams = 7
 output_per_second = "1M"
-message = "64K"
+message = "1M"
 """
 QUOTA = Quota(
     workspaces=3,
@@ -28,7 +28,7 @@ QUOTA = Quota(
     commands=0,
     streams=7,
     output_bytes_per_second=1 << 20,
-    message_bytes=64 << 10,
+    message_bytes=1 << 20,
 )
 TENANT = '[[tenant]]\nname = "a"\nidentities = ["a"]\n'
 
@@ -63,6 +63,7 @@ def test_all_of_them(file: Path) -> None:
         ("cpu = -1", "cpu", "not 0 or more"),
         ('cpu = "many"', "cpu", "no number"),
         ("output_per_second = 1000", "output_per_second", "65536"),
+        ('message = "1000K"', "message", "1048576"),
         ('message = "8M"', "message", "4194304"),
     ],
 )

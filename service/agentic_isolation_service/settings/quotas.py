@@ -22,7 +22,8 @@ _QUOTA: dict[str, Types] = {
 }
 _LEAST_OUTPUT = 64 << 10
 """Bytes per second: less would hold one piece of output back for longer than a keepalive takes."""
-_LEAST_MESSAGE = 1 << 10
+_LEAST_MESSAGE = 1 << 20
+"""Bytes: the pieces of files that the Python client sends have up to half of that."""
 _MOST_MESSAGE = 4 << 20
 """Bytes that the service takes from anybody."""
 
