@@ -24,6 +24,7 @@ from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.rpc.health import MAX_WATCHES
 from tests.integration.cli import run
 from tests.integration.wire import EventReader, a_workspace, connected, host_file, shell, start
+from tests.support import h2
 from tests.support.eventually import eventually
 from tests.support.service import ServedProcess
 
@@ -95,6 +96,28 @@ async def test_health_while_the_service_stops(directory: Path) -> None:
                     assert (await running.to_end()).exit_code == 0
                     assert running.text() == b"ready\ndone\n"
         assert await asyncio.to_thread(service.process.wait, 20) == 0
+
+
+async def test_watcher_who_takes_nothing_holds_nobody_up(directory: Path) -> None:
+    """Its messages wait for ever; it is in the way neither of those who watch the same, nor of the end."""
+    with ServedProcess("--address", f"unix:{directory}/grpc.sock", "--grace", "30") as service:
+        reader, writer = await asyncio.open_unix_connection(service.target.removeprefix("unix:"))
+        async with grpc.aio.insecure_channel(service.target) as channel:
+            writer.write(h2.PREFACE + h2.frame(h2.SETTINGS, h2.WINDOW_OF_NOTHING))
+            writer.write(
+                h2.frame(h2.HEADERS, h2.call_headers("/grpc.health.v1.Health/Watch"), h2.END_HEADERS, stream=1)
+            )
+            writer.write(h2.frame(h2.DATA, bytes(5), h2.END_STREAM, stream=1))
+            while (await h2.kind_of_next(reader))[0] != h2.HEADERS:
+                pass
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest())
+            async with asyncio.timeout(10):
+                assert (await watch.read()).status == SERVING
+                service.process.send_signal(signal.SIGTERM)
+                assert (await watch.read()).status == NOT_SERVING
+        assert await asyncio.to_thread(service.process.wait, 10) == 0
+        writer.close()
 
 
 def test_channelz_only_where_it_is_asked_for(service: ServedProcess, directory: Path) -> None:

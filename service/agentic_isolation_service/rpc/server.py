@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from agentic_isolation._cleanup import finish
@@ -86,7 +86,7 @@ class RpcServer:
             return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
 
         self._server = make() if backlog is None else backlog.made(make)
-        self._health = HealthServicer()
+        self._health = HealthServicer(("", SERVICE_NAME))
         # Neither what overload spares nor health checks wait behind calls that it refuses.
         ours: Any = Registration(self._server, SPARED)
         pb_grpc.add_WorkspaceServiceServicer_to_server(WorkspaceServicer(workspaces), ours)
@@ -130,8 +130,6 @@ class RpcServer:
             port = bind()
         # A start that is cancelled half way leaves a server that cannot be stopped.
         await finish(self._server.start())
-        for name in ("", SERVICE_NAME):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return port
 
     async def stop(self, grace: float) -> None:
@@ -140,7 +138,7 @@ class RpcServer:
         Args:
             grace: Seconds for calls that would be lost.
         """
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
         await self._drain.run(grace)
         await self._server.stop(_LAST_WORDS)
 
