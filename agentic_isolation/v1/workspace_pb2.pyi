@@ -352,9 +352,9 @@ class ResourceLimits(_message.Message):
     OPEN_FILES_COUNT_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
     cpu_millis: _builtins.int
-    """Thousandths of a CPU, from 10. Absent: 2,000."""
+    """Thousandths of a CPU, from 10; under gVisor from 20. Absent: 2,000."""
     memory_bytes: _builtins.int
-    """Memory without swap, from 16 MiB to 2^62 bytes. Absent: 4 GiB."""
+    """Memory without swap, from 16 MiB (under gVisor from 32 MiB) to 2^62 bytes. Absent: 4 GiB."""
     disk_bytes: _builtins.int
     """Size of the working directory's volume, from 1 MiB to 2^62 bytes. Absent: 2 GiB."""
     open_files_count: _builtins.int
