@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-MAX_WATCHES = 2_000
+MAX_WATCHES = 1_000
 """Calls of Watch at a time. Each takes some 20 KiB for as long as its client likes, whoever that is."""
 _Response = health_pb2.HealthCheckResponse
 
