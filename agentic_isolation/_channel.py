@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -113,12 +113,13 @@ class ChannelConnection(Connection):
 
     async def stream(self, method: Callable[..., Any], request: Any, *, head: Any = None) -> AsyncGenerator[Any, None]:
         replica = ""
+        requests = _requests_of(request)
         while True:
             try:
-                with _Translated(self):
+                with _Translated(self, requests):
                     metadata = await self._metadata(head or request, replica)
                     async with self._channels.lease() as channel:
-                        call = method(channel, request, metadata=metadata)
+                        call = method(channel, requests or request, metadata=metadata)
                         ending = _Ending(call)
                         try:
                             async for response in call:
@@ -148,12 +149,13 @@ class ChannelConnection(Connection):
 
     async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None, head: Any) -> Any:
         replica = ""
+        requests = _requests_of(request)
         while True:
             try:
-                with _Translated(self):
+                with _Translated(self, requests):
                     metadata = await self._metadata(head or request, replica)
                     async with self._channels.lease() as channel:
-                        return await method(channel, request, timeout=timeout, metadata=metadata)
+                        return await method(channel, requests or request, timeout=timeout, metadata=metadata)
             except WrongReplicaError as error:
                 replica = self._turn_to(error, replica, request, head)
 
@@ -180,21 +182,44 @@ class ChannelConnection(Connection):
             return error_of(error, self.target)
         if isinstance(error, grpc.aio.UsageError):
             return self.closed_error()
-        if isinstance(error, asyncio.CancelledError):
-            # Closing cancels calls, whose callers nobody has cancelled.
-            task = asyncio.current_task()
-            if self._closed and task is not None and not task.cancelling():
-                return self.closed_error()
+        # Closing cancels calls, whose callers nobody has cancelled.
+        if self._closed and isinstance(error, asyncio.CancelledError) and not _is_cancelled(error):
+            return self.closed_error()
         return None
 
 
+class _Requests:
+    """The requests of one call. gRPC cancels it where one cannot be made, and tells nobody why: that is kept here."""
+
+    def __init__(self, requests: AsyncIterable[Any]) -> None:
+        self._requests = requests
+        self.failure: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        try:
+            async for request in self._requests:
+                yield request
+        except Exception as error:
+            self.failure = error
+            raise
+
+
+def _requests_of(request: Any) -> _Requests | None:
+    """Returns the requests of a call; None: it has one."""
+    return _Requests(request) if isinstance(request, AsyncIterable) else None
+
+
 class _Translated:
-    """Raises what gRPC raises within as an error of the tree. Written out, as it is on the way of every command."""
+    """Raises what gRPC raises within as an error of the tree, or what failed in making the call's requests.
 
-    __slots__ = ("_connection",)
+    Written out, as it is on the way of every command.
+    """
 
-    def __init__(self, connection: ChannelConnection) -> None:
+    __slots__ = ("_connection", "_requests")
+
+    def __init__(self, connection: ChannelConnection, requests: _Requests | None) -> None:
         self._connection = connection
+        self._requests = requests
 
     def __enter__(self) -> None:
         pass
@@ -202,12 +227,24 @@ class _Translated:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._requests is not None and self._requests.failure is not None and not _is_cancelled(error):
+            failure, self._requests.failure = self._requests.failure, None
+            try:
+                raise failure
+            finally:
+                del failure, error, traceback  # as below
         if error is not None and (translated := self._connection.translated(error)) is not None:
             try:
                 raise translated from error
             finally:
                 # An error whose traceback leads to itself would hold the call, and so its connection, for as long.
                 del translated, error, traceback
+
+
+def _is_cancelled(error: BaseException | None) -> bool:
+    """Returns whether an error is the cancellation of the task that meets it, and not of a call alone."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
 
 
 class _Ending:

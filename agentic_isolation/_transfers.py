@@ -190,21 +190,7 @@ class Transfers:
         return await persevere(attempt, self._connection.patience())
 
     async def _send(self, method: Callable[..., Any], content: AsyncIterator[Any], header: Any) -> Any:
-        """Sends a stream of requests. What fails in making them is raised, not what the service makes of that."""
-        failures: list[Exception] = []
-
-        async def requests() -> AsyncIterator[Any]:
-            try:
-                async for request in content:
-                    yield request
-            except Exception as error:  # noqa: BLE001  gRPC would swallow it
-                failures.append(error)
-
-        try:
-            return await self._connection.attempt(method, requests(), self._connection.patience(), head=header)
-        finally:
-            if failures:
-                raise failures[0]
+        return await self._connection.attempt(method, content, self._connection.patience(), head=header)
 
     @contextlib.asynccontextmanager
     async def _reading(self, method: Callable[..., Any], request: Any) -> AsyncIterator[AsyncIterator[Any]]:

@@ -16,14 +16,21 @@ def check_text(text: str, field: str) -> str:
     Raises:
         InvalidArgumentError: It holds a lone surrogate, which has no UTF-8.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(
-            f"the character at {error.start} is a lone surrogate and has no UTF-8; bytes go through stdin or a file",
-            field=field,
-        ) from None
+    _encoded(text, field)
     return text
+
+
+def check_bytes(content: str | bytes | bytearray | memoryview, field: str) -> bytes:
+    """Returns `content` as bytes, text as UTF-8.
+
+    Raises:
+        InvalidArgumentError: It is neither text nor bytes, or text that holds a lone surrogate.
+    """
+    if isinstance(content, str):
+        return _encoded(content, field)
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise InvalidArgumentError(f"give str or bytes, not {type(content).__name__}", field=field)
+    return bytes(content)
 
 
 def check_finite(seconds: float, field: str) -> float:
@@ -57,3 +64,13 @@ def check_unsigned(number: int | None, field: str, *, bits: int) -> int | None:
     if number is not None and not 0 <= number < 1 << bits:
         raise InvalidArgumentError(f"{number} is not from 0 to {(1 << bits) - 1}", field=field)
     return number
+
+
+def _encoded(text: str, field: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(
+            f"the character at {error.start} is a lone surrogate and has no UTF-8; bytes go through stdin or a file",
+            field=field,
+        ) from None

@@ -11,7 +11,7 @@ from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_files as file_convert
 from agentic_isolation._connection import Connection
 from agentic_isolation._retry import PASSING, persevere
-from agentic_isolation._wire import check_text, check_unsigned
+from agentic_isolation._wire import check_bytes, check_text, check_unsigned
 from agentic_isolation.changes import FileChange, WatchEvent, WatchOverflow, WatchStarted
 from agentic_isolation.errors import ClosedError, UnavailableError, WorkspaceFileNotFoundError
 from agentic_isolation.models import FileInfo
@@ -38,7 +38,9 @@ class Files:
         self._stub = connection.stub
         self._workspace_id = workspace_id
 
-    async def write(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo:
+    async def write(
+        self, path: str, content: str | bytes | bytearray | memoryview, *, mode: int | None = None
+    ) -> FileInfo:
         """Writes a file atomically: readers see the old content or the whole of the new. Missing parents are made.
 
         Args:
@@ -46,7 +48,7 @@ class Files:
             content: Bytes, or text that is written as UTF-8.
             mode: Permission bits; None: those of the file that is replaced, else 0o644.
         """
-        data = content.encode() if isinstance(content, str) else content
+        data = check_bytes(content, "content")
         header = pb.WriteFileHeader(
             workspace_id=self._workspace_id, path=check_text(path, "path"), mode=check_unsigned(mode, "mode", bits=32)
         )

@@ -195,7 +195,9 @@ class AgenticWorkspace(RunsCommands):
         """
         return Files(self._lifecycle.connection, self.id)
 
-    async def write_file(self, path: str, content: str | bytes, *, mode: int | None = None) -> FileInfo:
+    async def write_file(
+        self, path: str, content: str | bytes | bytearray | memoryview, *, mode: int | None = None
+    ) -> FileInfo:
         """Writes a file; as Files.write."""
         return await self.files.write(path, content, mode=mode)
 

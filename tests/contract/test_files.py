@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from array import array
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -75,6 +76,16 @@ async def test_content_comes_back_as_it_went_in(ws: Workspace) -> None:
 async def test_text_is_written_as_utf8(ws: Workspace) -> None:
     await ws.write_file("file", "grüße\n")
     assert await ws.read_file("file") == b"gr\xc3\xbc\xc3\x9fe\n"
+
+
+async def test_content_of_other_types(ws: Workspace) -> None:
+    for content in (bytearray(b"\0ab"), memoryview(b"\0-a-b")[::2], memoryview(array("H", [1, 2]))):
+        await ws.write_file("file", content)
+        assert await ws.read_file("file") == bytes(content)
+    for refused in (None, 5, ["a"], "a\udcff"):
+        with pytest.raises(InvalidArgumentError) as caught:
+            await ws.write_file("file", refused)  # type: ignore[arg-type]
+        assert caught.value.field == "content", f"{refused!r}"
 
 
 async def test_hundred_megabytes(way: Way, ws: Workspace) -> None:

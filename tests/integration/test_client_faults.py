@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from agentic_isolation import AgenticWorkspace, IsolationError, TerminationCause, UnavailableError, WorkspaceLostError
+from agentic_isolation._channel import ChannelConnection
 from agentic_isolation.models import WorkspaceState
 from agentic_isolation.service import ServiceClient
+from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.support import proc
 from tests.support.clients import ClientProgram
 from tests.support.eventually import eventually
@@ -54,6 +58,31 @@ def guest_of(ws: AgenticWorkspace) -> int:
     home = os.path.dirname(ws.info.host_path)
     (guest,) = [process for process in proc.belonging_to(Path(home)) if process.arguments.endswith(" serve")]
     return guest.pid
+
+
+async def test_requests_that_cannot_be_made_say_why(service: ServedProcess) -> None:
+    """gRPC cancels a call whose requests fail, and a cancellation that nobody has asked for tells nobody anything."""
+
+    async def failing(*first: object) -> AsyncIterator[object]:
+        for request in first:
+            yield request
+        raise KeyError("a defect")
+
+    connection = ChannelConnection(service.target)
+    async with contextlib.aclosing(connection), AgenticWorkspace.create(provider="local", target=service.target) as ws:
+        header = pb.WriteFileHeader(workspace_id=ws.id, path="file")
+        opening = pb.AttachOpen(
+            workspace_id=ws.id, start=pb.ProcessStart(command=pb.Command(shell="sleep 60")), request_id=new_mark()
+        )
+        for first in ((), (pb.WriteFileRequest(header=header),)):
+            with pytest.raises(KeyError, match="a defect"):
+                await connection.attempt(connection.stub.WriteFile, failing(*first), connection.patience(), head=header)
+        async with contextlib.aclosing(
+            connection.stream(connection.stub.Attach, failing(pb.AttachRequest(open=opening)), head=opening)
+        ) as responses:
+            with pytest.raises(KeyError, match="a defect"):
+                async for _ in responses:
+                    pass
 
 
 async def test_killed_guest(target: str) -> None:
