@@ -47,11 +47,12 @@ class Transfers:
         self, local: str | os.PathLike[str], remote: str | None, ignore: Sequence[str], progress: Progress | None
     ) -> TransferSummary:
         """Copies a file or directory into the workspace."""
+        patterns = _patterns(ignore)
         source = await in_thread(Path(local).resolve)
         target = check_text(source.name if remote is None else remote, "remote")
         if await in_thread(source.is_dir):
-            return await self._upload_directory(source, target or ".", IgnoreRules(ignore, "ignore"), progress)
-        _refuse_patterns(ignore)
+            return await self._upload_directory(source, target or ".", IgnoreRules(patterns, "ignore"), progress)
+        _refuse_patterns(patterns)
         target = target + source.name if target.endswith("/") else target
         return await self._upload_file(source, target, progress)
 
@@ -59,12 +60,13 @@ class Transfers:
         self, remote: str, local: str | os.PathLike[str] | None, ignore: Sequence[str], progress: Progress | None
     ) -> TransferSummary:
         """Copies a file or directory out of the workspace."""
+        patterns = _patterns(ignore)
         request = pb.StatFileRequest(workspace_id=self._workspace_id, path=check_text(remote, "remote"))
         file = (await self._connection.call(self._connection.stub.StatFile, request)).file
         target = Path(_name_of(remote, file.path) if local is None else local)
         if file.type == pb.FILE_TYPE_DIRECTORY:
-            return await self._download_directory(remote, target, list(ignore), progress)
-        _refuse_patterns(ignore)
+            return await self._download_directory(remote, target, patterns, progress)
+        _refuse_patterns(patterns)
         if await in_thread(target.is_dir):
             target /= _name_of(remote, file.path)
         return await self._download_file(remote, target, progress)
@@ -147,7 +149,7 @@ class Transfers:
         self, path: str, target: Path, ignore: list[str], progress: Progress | None
     ) -> TransferSummary:
         request = pb.ReadArchiveRequest(workspace_id=self._workspace_id, path=path)
-        request.ignore_patterns.extend(check_text(pattern, "ignore") for pattern in ignore)
+        request.ignore_patterns.extend(ignore)
 
         async def attempt() -> TransferSummary:
             tally, news, pipe = tar.Tally(), _News(progress, None), ThreadPipe()
@@ -262,6 +264,17 @@ def _name_of(remote: str, path: str) -> str:
         if name not in ("", ".", "..") and "\0" not in name:
             return name
     raise InvalidArgumentError(f"{remote!r} has no name of its own; say where it goes", field="local")
+
+
+def _patterns(ignore: Sequence[str]) -> list[str]:
+    """Returns the patterns of `ignore`.
+
+    Raises:
+        InvalidArgumentError: It is a single string, whose characters would be the patterns, or no text.
+    """
+    if isinstance(ignore, str | bytes):
+        raise InvalidArgumentError(f"it is a list of patterns; pass [{ignore!r:.100}]", field="ignore")
+    return [check_text(pattern, f"ignore[{position}]") for position, pattern in enumerate(ignore)]
 
 
 def _refuse_patterns(patterns: Sequence[str]) -> None:

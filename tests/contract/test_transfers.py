@@ -93,6 +93,21 @@ async def test_patterns_leave_out_what_git_would(ws: Workspace, here: Path) -> N
             await attempt
 
 
+async def test_a_pattern_is_not_taken_for_a_list_of_them(ws: Workspace, here: Path) -> None:
+    """Each character of it would be one, and its star leave out everything."""
+    for single in ("*.bin", "", b"*.bin"):
+        for attempt in (
+            ws.upload(here / "tree", ignore=single),  # type: ignore[arg-type]
+            ws.download(".", here / "x", ignore=single),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(InvalidArgumentError, match="list") as caught:
+                await attempt
+            assert caught.value.field == "ignore"
+    with pytest.raises(InvalidArgumentError) as caught:
+        await ws.upload(here / "tree", ignore=["*.bin", "\udcff"])
+    assert caught.value.field == "ignore[1]"
+
+
 async def test_single_file_there_and_back(ws: Workspace, here: Path) -> None:
     source = here / "tree/sub/data.bin"
     told: list[TransferProgress] = []
