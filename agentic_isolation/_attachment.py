@@ -11,7 +11,13 @@ from agentic_isolation import _convert_interaction as convert
 from agentic_isolation._connection import Connection
 from agentic_isolation._outbox import Outbox
 from agentic_isolation._retry import PASSING
-from agentic_isolation.errors import ClosedError, InvalidArgumentError, IsolationError, UnavailableError
+from agentic_isolation.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    IsolationError,
+    NoTerminalError,
+    UnavailableError,
+)
 from agentic_isolation.interaction import AttachEvent, InputProgress, TerminalSize
 from agentic_isolation.runs import Exited, Gap, Output, Started, Termination
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -46,6 +52,7 @@ class Attachment:
         self._current: pb.AttachOpen | None = None
         """What the call that is under way was opened with."""
         self._writes = not opening.read_only
+        self._may_have_terminal = opening.WhichOneof("target") != "start" or opening.HasField("terminal")
         self._on_end = on_end
         self._patience = connection.patience()
         self._changed = asyncio.Event()
@@ -150,8 +157,12 @@ class Attachment:
 
         Raises:
             InvalidArgumentError: No terminal can have it.
+            NoTerminalError: The process was started here, without one.
         """
-        convert.size_to_pb(size)
+        # The service ends an attachment that asks for what cannot be.
+        convert.size_to_pb(size, "resize")
+        if not self._may_have_terminal:
+            raise NoTerminalError("the process has no terminal; start it with one", field="resize")
         self._raise_failure()
         self._size = size
         self._notify()
@@ -234,7 +245,7 @@ class Attachment:
             changed = self._changed
             if self._size is not None and self._size is not size:
                 size = self._size
-                yield pb.AttachRequest(resize=convert.size_to_pb(size))
+                yield pb.AttachRequest(resize=convert.size_to_pb(size, "resize"))
             elif (piece := self._outbox.take()) is not None:
                 end = pb.AttachRequest(end_of_input=pb.EndOfInput())
                 yield pb.AttachRequest(stdin=piece) if piece else end

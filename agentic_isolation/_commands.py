@@ -97,7 +97,7 @@ class Commands:
         opening = pb.AttachOpen(
             workspace_id=self._workspace_id,
             start=pb.ProcessStart(command=run_convert.command_to_pb(command), line_mode=lines, detached=detached),
-            terminal=None if terminal is None else interaction.size_to_pb(terminal),
+            terminal=None if terminal is None else interaction.size_to_pb(terminal, "terminal"),
             linger=self._linger,
             request_id=request_id,
         )

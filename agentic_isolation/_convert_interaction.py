@@ -9,11 +9,11 @@ from agentic_isolation.interaction import AttachEvent, InputProgress, ProcessInf
 from agentic_isolation.v1 import workspace_pb2 as pb
 
 
-def size_to_pb(size: TerminalSize) -> pb.TerminalSize:
-    """TerminalSize → message. Raises InvalidArgumentError where no message can carry it."""
+def size_to_pb(size: TerminalSize, field: str) -> pb.TerminalSize:
+    """TerminalSize → message. Raises InvalidArgumentError, naming the field, where no terminal can have it."""
     return pb.TerminalSize(
-        columns=check_unsigned(size.columns, "terminal.columns", bits=16) or 0,
-        rows=check_unsigned(size.rows, "terminal.rows", bits=16) or 0,
+        columns=check_unsigned(size.columns or 0, f"{field}.columns", bits=16, least=1),
+        rows=check_unsigned(size.rows or 0, f"{field}.rows", bits=16, least=1),
     )
 
 

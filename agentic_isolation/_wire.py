@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 from agentic_isolation.errors import InvalidArgumentError
 
+_Number = TypeVar("_Number", int, int | None)
 _MAX_DURATION = 315_576_000_000
 """Seconds, as google.protobuf.Duration says."""
 
@@ -55,14 +57,14 @@ def check_seconds(seconds: float, field: str) -> float:
     return seconds
 
 
-def check_unsigned(number: int | None, field: str, *, bits: int) -> int | None:
+def check_unsigned(number: _Number, field: str, *, bits: int, least: int = 0) -> _Number:
     """Returns `number`.
 
     Raises:
-        InvalidArgumentError: It is negative or needs more bits.
+        InvalidArgumentError: It is less than `least` or needs more bits.
     """
-    if number is not None and not 0 <= number < 1 << bits:
-        raise InvalidArgumentError(f"{number} is not from 0 to {(1 << bits) - 1}", field=field)
+    if number is not None and not least <= number < 1 << bits:
+        raise InvalidArgumentError(f"{number} is not from {least} to {(1 << bits) - 1}", field=field)
     return number
 
 

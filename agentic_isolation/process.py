@@ -132,10 +132,12 @@ class Process:
         self._attachment.end_input()
 
     async def resize(self, columns: int, rows: int) -> None:
-        """Gives its terminal another size, in characters.
+        """Gives its terminal another size, in characters, each from 1 to 65,535.
 
         Raises:
             InvalidArgumentError: No terminal can have that size.
+            NoTerminalError: It was started here, without a terminal. Of one that was attached to, the service finds
+                that out, and ends the attachment.
         """
         self._attachment.resize(TerminalSize(columns, rows))
 

@@ -13,6 +13,7 @@ from agentic_isolation import (
     Gap,
     InputTakenError,
     InvalidArgumentError,
+    NoTerminalError,
     Output,
     Process,
     ProcessNotFoundError,
@@ -90,6 +91,20 @@ async def test_terminal_and_its_size(ws: Workspace) -> None:
         await process.send_eof()
         assert b"done" in await output_until(process, b"done")
         assert (await process.wait()).exit_code == 0
+
+
+async def test_a_resize_that_cannot_be_changes_nothing(ws: Workspace) -> None:
+    for terminal in (SIZE, None):
+        async with await ws.start("read line; echo got $line", terminal=terminal) as process:
+            for size in ((0, 0), (0, 24), (80, 65_536), (-1, 24)):
+                with pytest.raises(InvalidArgumentError, match=r"resize\.(columns|rows)"):
+                    await process.resize(*size)
+            if terminal is None:
+                with pytest.raises(NoTerminalError):
+                    await process.resize(80, 24)
+            await process.write("it\n")
+            assert b"got it" in await output_until(process, b"got it")
+            assert (await process.wait()).exit_code == 0
 
 
 async def test_interrupting_from_the_terminal_and_by_a_signal(ws: Workspace) -> None:
