@@ -17,7 +17,7 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation._connection import CALL_TIMEOUT, Connection
 from agentic_isolation._resume import ResumedEvents
 from agentic_isolation._retry import KILL_TIMEOUT, give_up, linger_of, persevere, run_once
-from agentic_isolation._wire import check_text, check_unsigned
+from agentic_isolation._wire import check_text, check_type, check_unsigned
 from agentic_isolation.errors import IsolationError
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.process import Process
@@ -96,7 +96,11 @@ class Commands:
         request_id = uuid.uuid4().hex
         opening = pb.AttachOpen(
             workspace_id=self._workspace_id,
-            start=pb.ProcessStart(command=run_convert.command_to_pb(command), line_mode=lines, detached=detached),
+            start=pb.ProcessStart(
+                command=run_convert.command_to_pb(command),
+                line_mode=lines,
+                detached=check_type(detached, "detached", bool),
+            ),
             terminal=None if terminal is None else interaction.size_to_pb(terminal, "terminal"),
             linger=self._linger,
             request_id=request_id,
@@ -126,10 +130,13 @@ class Commands:
         place = pb.ProcessResume(
             process_id=check_text(process_id, "process_id"),
             offset=check_unsigned(offset, "offset", bits=64) or 0,
-            observe=observe,
+            observe=check_type(observe, "observe", bool),
         )
         opening = pb.AttachOpen(
-            workspace_id=self._workspace_id, resume=place, read_only=read_only, take_input=take_input
+            workspace_id=self._workspace_id,
+            resume=place,
+            read_only=check_type(read_only, "read_only", bool),
+            take_input=check_type(take_input, "take_input", bool),
         )
         attachment = Attachment(self._connection, opening, self._attachments.discard)
         self._attachments.add(attachment)
@@ -161,7 +168,7 @@ class Commands:
             workspace_id=self._workspace_id,
             process_id=check_text(process_id, "process_id"),
             signal=check_unsigned(number, "signal", bits=31) or 0,
-            tree=tree,
+            tree=check_type(tree, "tree", bool),
             foreground=not tree,
         )
         kills = number == signal.SIGKILL and tree

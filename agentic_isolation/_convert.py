@@ -10,7 +10,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentic_isolation._wire import check_seconds, check_text, check_unsigned
+from agentic_isolation._wire import check_mapping, check_seconds, check_text, check_type, check_unsigned
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.models import (
     FileInfo,
@@ -60,6 +60,10 @@ def duration_from_pb(duration: Duration) -> float:
 
 def _optional_duration(seconds: float | None, field: str) -> Duration | None:
     return None if seconds is None else duration_to_pb(seconds, field)
+
+
+def _optional_flag(flag: bool | None, field: str) -> bool | None:
+    return None if flag is None else check_type(flag, field, bool)
 
 
 def timestamp_to_pb(time: dt.datetime) -> Timestamp:
@@ -114,14 +118,15 @@ def config_from_pb(request: pb.CreateWorkspaceRequest) -> WorkspaceConfig:
 
 def security_to_pb(security: SecurityConfig) -> pb.SecurityConfig:
     """SecurityConfig → message."""
+    security = check_type(security, "security", SecurityConfig)
     return pb.SecurityConfig(
-        cap_drop_all=security.cap_drop_all,
-        no_new_privileges=security.no_new_privileges,
-        read_only_root=security.read_only_root,
-        tmpfs_tmp=security.tmpfs_tmp,
-        tmpfs_home=security.tmpfs_home,
+        cap_drop_all=check_type(security.cap_drop_all, "security.cap_drop_all", bool),
+        no_new_privileges=check_type(security.no_new_privileges, "security.no_new_privileges", bool),
+        read_only_root=check_type(security.read_only_root, "security.read_only_root", bool),
+        tmpfs_tmp=check_type(security.tmpfs_tmp, "security.tmpfs_tmp", bool),
+        tmpfs_home=check_type(security.tmpfs_home, "security.tmpfs_home", bool),
         pids_limit=check_unsigned(security.pids_limit, "security.pids_limit", bits=32),
-        use_gvisor=security.use_gvisor,
+        use_gvisor=_optional_flag(security.use_gvisor, "security.use_gvisor"),
         user=None if security.user is None else check_text(security.user, "security.user"),
     )
 
@@ -134,7 +139,10 @@ def security_from_pb(message: pb.SecurityConfig) -> SecurityConfig:
 
 def limits_to_pb(limits: ResourceLimits) -> pb.ResourceLimits:
     """ResourceLimits → message. Raises InvalidArgumentError where a limit is no number or size."""
-    network = {None: None, False: NetworkMode.NONE, True: NetworkMode.OUTBOUND}[limits.network]
+    limits = check_type(limits, "limits", ResourceLimits)
+    network = {None: None, False: NetworkMode.NONE, True: NetworkMode.OUTBOUND}[
+        _optional_flag(limits.network, "limits.network")
+    ]
     return pb.ResourceLimits(
         cpu_millis=check_unsigned(limits.cpu_millis, "limits.cpu_millis", bits=32),
         memory_bytes=check_unsigned(limits.memory_bytes, "limits.memory_bytes", bits=64),
@@ -259,7 +267,8 @@ def isolation_from_pb(message: pb.Isolation) -> Isolation:
 
 
 def texts_to_pb(texts: Mapping[str, str], field: str) -> dict[str, str]:
-    return {check_text(name, field): check_text(value, f'{field}["{name}"]') for name, value in texts.items()}
+    named = check_mapping(texts, field).items()
+    return {check_text(name, field): check_text(value, f'{field}["{name}"]') for name, value in named}
 
 
 def file_to_pb(file: FileInfo) -> pb.FileInfo:

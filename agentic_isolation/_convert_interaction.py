@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_runs as run_convert
-from agentic_isolation._wire import check_unsigned
+from agentic_isolation._wire import check_type, check_unsigned
 from agentic_isolation.interaction import AttachEvent, InputProgress, ProcessInfo, TerminalSize
 from agentic_isolation.v1 import workspace_pb2 as pb
 
 
 def size_to_pb(size: TerminalSize, field: str) -> pb.TerminalSize:
     """TerminalSize → message. Raises InvalidArgumentError, naming the field, where no terminal can have it."""
+    size = check_type(size, field, TerminalSize)
     return pb.TerminalSize(
         columns=check_unsigned(size.columns or 0, f"{field}.columns", bits=16, least=1),
         rows=check_unsigned(size.rows or 0, f"{field}.rows", bits=16, least=1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from agentic_isolation import _convert as convert
-from agentic_isolation._wire import check_text
+from agentic_isolation._wire import check_text, check_type
 from agentic_isolation.runs import (
     CapturedOutput,
     Command,
@@ -35,7 +35,7 @@ def command_to_pb(command: Command) -> pb.Command:
         timeout=None if command.timeout is None else convert.duration_to_pb(command.timeout, "command.timeout"),
         kill_grace=convert.duration_to_pb(command.kill_grace, "command.kill_grace") if command.kill_grace else None,
         user=check_text(command.user or "", "command.user"),
-        redact_secrets=command.redact_secrets,
+        redact_secrets=check_type(command.redact_secrets, "command.redact_secrets", bool),
     )
     if isinstance(command.program, str):
         message.shell = check_text(command.program, "command.shell")

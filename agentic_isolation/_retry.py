@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from agentic_isolation._cleanup import finish
+from agentic_isolation._wire import is_finite
 from agentic_isolation.errors import (
     DeadlineError,
     InvalidArgumentError,
@@ -44,7 +44,7 @@ def check_retry_timeout(seconds: float) -> float:
     Raises:
         InvalidArgumentError: It is negative, infinite or no number.
     """
-    if not math.isfinite(seconds) or seconds < 0:
+    if not is_finite(seconds, "retry_timeout") or seconds < 0:
         raise InvalidArgumentError(f"{seconds} s is no time to try for; 0 is for not at all", field="retry_timeout")
     return seconds
 

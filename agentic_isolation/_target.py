@@ -7,6 +7,7 @@ import os
 from contextlib import AbstractAsyncContextManager
 
 from agentic_isolation._embedded import embedded_target
+from agentic_isolation._wire import check_text
 from agentic_isolation.credentials import Credentials
 
 TARGET_VARIABLE = "AGENTIC_ISOLATION_TARGET"
@@ -14,8 +15,12 @@ TARGET_VARIABLE = "AGENTIC_ISOLATION_TARGET"
 
 
 def target_or_default(target: str | None) -> str:
-    """Returns the address that was named, else the environment's; empty: use an embedded service."""
-    return os.environ.get(TARGET_VARIABLE, "") if target is None else target
+    """Returns the address that was named, else the environment's; empty: use an embedded service.
+
+    Raises:
+        InvalidArgumentError: It is no text.
+    """
+    return os.environ.get(TARGET_VARIABLE, "") if target is None else check_text(target, "target")
 
 
 def service_at(target: str) -> AbstractAsyncContextManager[str]:

@@ -18,7 +18,7 @@ from agentic_isolation._local_files import Source, Target
 from agentic_isolation._pipe import PipeAbortedError, ThreadPipe
 from agentic_isolation._retry import persevere
 from agentic_isolation._threads import in_own_thread, in_thread
-from agentic_isolation._wire import check_text
+from agentic_isolation._wire import check_series, check_text
 from agentic_isolation.errors import ContentMismatchError, InvalidArgumentError, UnavailableError
 from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -48,7 +48,7 @@ class Transfers:
     ) -> TransferSummary:
         """Copies a file or directory into the workspace."""
         patterns = _patterns(ignore)
-        source = await in_thread(Path(local).resolve)
+        source = await in_thread(_path_of(local).resolve)
         target = check_text(source.name if remote is None else remote, "remote")
         if await in_thread(source.is_dir):
             return await self._upload_directory(source, target or ".", IgnoreRules(patterns, "ignore"), progress)
@@ -63,7 +63,7 @@ class Transfers:
         patterns = _patterns(ignore)
         request = pb.StatFileRequest(workspace_id=self._workspace_id, path=check_text(remote, "remote"))
         file = (await self._connection.call(self._connection.stub.StatFile, request)).file
-        target = Path(_name_of(remote, file.path) if local is None else local)
+        target = _path_of(_name_of(remote, file.path) if local is None else local)
         if file.type == pb.FILE_TYPE_DIRECTORY:
             return await self._download_directory(remote, target, patterns, progress)
         _refuse_patterns(patterns)
@@ -249,6 +249,16 @@ def _summary(tally: tar.Tally) -> TransferSummary:
     )
 
 
+def _path_of(local: str | os.PathLike[str]) -> Path:
+    """Returns a path of this machine. Raises InvalidArgumentError where it can be none."""
+    try:
+        if b"\0" not in os.fsencode(local):
+            return Path(local)
+    except (TypeError, UnicodeEncodeError):
+        pass
+    raise InvalidArgumentError(f"{local!r:.100} is no path; give str or a pathlib.Path", field="local")
+
+
 def _name_of(remote: str, path: str) -> str:
     """Returns the name that a download has on this machine, which is never more than a name, whatever is told there.
 
@@ -272,9 +282,8 @@ def _patterns(ignore: Sequence[str]) -> list[str]:
     Raises:
         InvalidArgumentError: It is a single string, whose characters would be the patterns, or no text.
     """
-    if isinstance(ignore, str | bytes):
-        raise InvalidArgumentError(f"it is a list of patterns; pass [{ignore!r:.100}]", field="ignore")
-    return [check_text(pattern, f"ignore[{position}]") for position, pattern in enumerate(ignore)]
+    patterns = enumerate(check_series(ignore, "ignore"))
+    return [check_text(pattern, f"ignore[{position}]") for position, pattern in patterns]
 
 
 def _refuse_patterns(patterns: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_files as file_convert
 from agentic_isolation._connection import Connection
 from agentic_isolation._retry import PASSING, persevere
-from agentic_isolation._wire import check_bytes, check_text, check_unsigned
+from agentic_isolation._wire import check_bytes, check_text, check_type, check_unsigned
 from agentic_isolation.changes import FileChange, WatchEvent, WatchOverflow, WatchStarted
 from agentic_isolation.errors import ClosedError, UnavailableError, WorkspaceFileNotFoundError
 from agentic_isolation.models import FileInfo
@@ -138,7 +138,7 @@ class Files:
             workspace_id=self._workspace_id,
             path=check_text(path, "path"),
             mode=check_unsigned(mode, "mode", bits=32),
-            parents=parents,
+            parents=check_type(parents, "parents", bool),
         )
         # Without parents a repeat would find what the attempt before has made.
         call = self._connection.call if parents else self._connection.once
@@ -150,7 +150,7 @@ class Files:
             workspace_id=self._workspace_id,
             source_path=check_text(source, "source_path"),
             destination_path=check_text(destination, "destination_path"),
-            overwrite=overwrite,
+            overwrite=check_type(overwrite, "overwrite", bool),
         )
         return convert.file_from_pb((await self._connection.once(self._stub.MoveFile, request)).file)
 
@@ -169,8 +169,8 @@ class Files:
             workspace_id=self._workspace_id,
             source_path=check_text(source, "source_path"),
             destination_path=check_text(destination, "destination_path"),
-            overwrite=overwrite,
-            recursive=recursive,
+            overwrite=check_type(overwrite, "overwrite", bool),
+            recursive=check_type(recursive, "recursive", bool),
         )
         return convert.file_from_pb((await self._connection.once(self._stub.CopyFile, request)).file)
 
@@ -186,7 +186,9 @@ class Files:
     async def remove(self, path: str, *, recursive: bool = False) -> None:
         """Removes a file, a symlink itself, or a directory; `recursive` with all that it holds."""
         path = check_text(path, "path")
-        request = pb.RemoveFileRequest(workspace_id=self._workspace_id, path=path, recursive=recursive)
+        request = pb.RemoveFileRequest(
+            workspace_id=self._workspace_id, path=path, recursive=check_type(recursive, "recursive", bool)
+        )
         await self._connection.call(self._stub.RemoveFile, request, done=WorkspaceFileNotFoundError)
 
     def watch(self, path: str = ".", *, recursive: bool = True) -> FileWatch:
@@ -197,7 +199,9 @@ class Files:
             recursive: Also all directories below it, those to come included.
         """
         request = pb.WatchDirectoryRequest(
-            workspace_id=self._workspace_id, path=check_text(path, "path"), recursive=recursive
+            workspace_id=self._workspace_id,
+            path=check_text(path, "path"),
+            recursive=check_type(recursive, "recursive", bool),
         )
         return FileWatch(self._connection, request)
 

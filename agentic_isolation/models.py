@@ -43,7 +43,7 @@ def parse_size(size: int | str, *, field: str) -> int:
     """
     if isinstance(size, int):
         return size
-    match = _SIZE.fullmatch(size.strip())
+    match = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
     if match is None:
         raise InvalidArgumentError(f"{size!r} is no size; write for example 536870912 or '512M'", field=field)
     from fractions import Fraction
@@ -135,7 +135,7 @@ class ResourceLimits:
             return None
         try:
             return round(float(self.cpu) * 1000)
-        except (ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError):
             raise InvalidArgumentError(
                 f"{self.cpu!r} is no number of CPUs; write for example 2 or 0.5", field="limits.cpu"
             ) from None

@@ -11,6 +11,7 @@ from agentic_isolation._attachment import Attachment
 from agentic_isolation._cleanup import finish
 from agentic_isolation._lines import Line, LineSplitter
 from agentic_isolation._retry import give_up
+from agentic_isolation._wire import check_bytes
 from agentic_isolation.interaction import TerminalSize
 from agentic_isolation.jsonl import JsonLine, Parse, check_parse, json_line
 from agentic_isolation.runs import Exited, Gap, Output, OutputSource, Termination
@@ -121,7 +122,7 @@ class Process:
             InputTakenError: Another attachment has become the writer.
             IsolationError: The process, or its workspace, is gone.
         """
-        await self._attachment.write(data.encode() if isinstance(data, str) else data)
+        await self._attachment.write(check_bytes(data, "data"))
 
     async def send_eof(self) -> None:
         """Ends its standard input after what was written; in a terminal, types its end-of-file character (Ctrl-D).

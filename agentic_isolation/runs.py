@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
+from agentic_isolation._wire import check_bytes, check_mapping, check_series
+
 __all__ = [
     "CapturedOutput",
     "Command",
@@ -81,12 +83,16 @@ def command_of(
     stdin: str | bytes | None = None,
     redact_secrets: bool = False,
 ) -> Command:
-    """Returns a Command from the arguments that every `execute`, `stream` and `start` takes."""
+    """Returns a Command from the arguments that every `execute`, `stream` and `start` takes.
+
+    Raises:
+        InvalidArgumentError: One is of another type.
+    """
     return Command(
-        program=program if isinstance(program, str) else tuple(program),
+        program=program if isinstance(program, str) else tuple(check_series(program, "command")),
         cwd=cwd,
-        env=dict(env or {}),
-        stdin=stdin.encode() if isinstance(stdin, str) else stdin,
+        env=dict(check_mapping(env or {}, "command.environment")),
+        stdin=None if stdin is None else check_bytes(stdin, "command.stdin"),
         timeout=timeout,
         redact_secrets=redact_secrets,
     )

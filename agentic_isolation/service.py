@@ -89,7 +89,7 @@ class ServiceClient:
             UnavailableError: The service cannot be reached.
         """
         connection = self._connection
-        request = pb.ListWorkspacesRequest(labels=labels)
+        request = pb.ListWorkspacesRequest(labels=convert.texts_to_pb(labels or {}, "labels"))
         while True:
             page = await connection.call(connection.stub.ListWorkspaces, request)
             for workspace in page.workspaces:
@@ -106,7 +106,7 @@ class ServiceClient:
             UnavailableError: The service cannot be reached.
         """
         connection = self._connection
-        request = pb.DestroyWorkspaceRequest(workspace_id=workspace_id)
+        request = pb.DestroyWorkspaceRequest(workspace_id=check_text(workspace_id, "workspace_id"))
         await connection.call(connection.stub.DestroyWorkspace, request, done=WorkspaceNotFoundError)
 
     async def pull_image(

@@ -13,6 +13,7 @@ from agentic_isolation._lifecycle import Connect, Lifecycle, connected
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._running import RunsCommands
 from agentic_isolation._target import credentials_for, service_at, target_or_default
+from agentic_isolation._wire import check_mapping, check_text
 from agentic_isolation.credentials import Credentials
 from agentic_isolation.files import Files
 from agentic_isolation.models import FileInfo, ResourceLimits, SecurityConfig, WorkspaceConfig, WorkspaceInfo
@@ -106,19 +107,22 @@ class AgenticWorkspace(RunsCommands):
             target: The service's address, `host:port` or `unix:PATH`.
             credentials: For that service; None: those of the environment.
             retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
+
+        Raises:
+            InvalidArgumentError: Something is of another type; other values are checked when it is made.
         """
         config = WorkspaceConfig(
             provider=provider,
             image=image,
             working_dir=working_dir,
-            environment=dict(environment or {}),
+            environment=dict(check_mapping(environment or {}, "environment")),
             security=security,
             limits=limits,
-            labels=dict(labels or {}),
+            labels=dict(check_mapping(labels or {}, "labels")),
             lease=lease,
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
-            secrets=dict(secrets or {}),
+            secrets=dict(check_mapping(secrets or {}, "secrets")),
         )
         return cls(config, target=target, credentials=credentials, retry_timeout=retry_timeout)
 
@@ -143,10 +147,11 @@ class AgenticWorkspace(RunsCommands):
             retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
 
         Raises:
+            InvalidArgumentError: The id is no text.
             WorkspaceNotFoundError: On entering: there is none of that id.
         """
         workspace = cls(WorkspaceConfig(), target=target, credentials=credentials, retry_timeout=retry_timeout)
-        workspace._lifecycle = Lifecycle(workspace._connect, workspace_id)
+        workspace._lifecycle = Lifecycle(workspace._connect, check_text(workspace_id, "workspace_id"))
         return workspace
 
     def __await__(self) -> Generator[object, None, Self]:
