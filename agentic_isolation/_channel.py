@@ -66,6 +66,8 @@ _STREAM_RESET = "RST_STREAM with error code"
 whose own connection breaks once it has begun to pass an answer on."""
 _TOO_MANY_PENDING = "Too many pending requests for this server"
 """Details of the status, RESOURCE_EXHAUSTED, by which gRPC's core refuses a call before any service sees it."""
+_TOO_LARGE = "SERVER: Received message larger than max"
+"""In the details of the status, RESOURCE_EXHAUSTED, by which the gRPC of a service refuses a message unread."""
 _DETAILS_KEY = "grpc-status-details-bin"
 _BY_CODE: dict[grpc.StatusCode, type[IsolationError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
@@ -300,6 +302,10 @@ def error_of(error: grpc.aio.AioRpcError, target: str) -> IsolationError:
         return UnavailableError(f"the call to {target} broke in the midst of its answer: {error.details()}")
     if error.details() == _TOO_MANY_PENDING:
         return OverloadedError(f"{target} has more to do than it can; try again")
+    if _TOO_LARGE in (error.details() or ""):
+        return InvalidArgumentError(
+            "the request is larger than a message may be, which is 4 MiB; pass the bulk as a file"
+        )
     kind = _BY_CODE.get(error.code(), IsolationError)
     return kind(f"{target} answered {error.code().name}: {error.details()}")
 

@@ -187,6 +187,18 @@ async def test_commands_that_make_no_sense_are_refused_by_their_field(ws: Worksp
     assert (await ws.execute("echo still here")).stdout == "still here\n"
 
 
+async def test_what_is_larger_than_a_message_is_refused(ws: Workspace) -> None:
+    """gRPC itself refuses it, where there is gRPC."""
+    bulk = "x" * (5 << 20)
+    with pytest.raises(InvalidArgumentError, match="as a file"):
+        await ws.execute("cat", stdin=bulk)
+    with pytest.raises(InvalidArgumentError, match="file"):
+        await anext(ws.stream(["echo", bulk]))
+    with pytest.raises(InvalidArgumentError, match="file"):
+        await ws.start("true", env={"BULK": bulk})
+    assert (await ws.execute("echo still here")).stdout == "still here\n"
+
+
 async def test_output_limit_out_of_range_is_refused(ws: Workspace) -> None:
     for limit in (-1, (16 << 20) + 1, 1 << 40):
         with pytest.raises(InvalidArgumentError) as caught:
