@@ -48,7 +48,7 @@ class Transfers:
     ) -> TransferSummary:
         """Copies a file or directory into the workspace."""
         patterns = _patterns(ignore)
-        source = await in_thread(_path_of(local).resolve)
+        source = Path(await in_thread(os.path.realpath, _path_of(local)))  # Path.resolve has its own error for loops
         target = check_text(source.name if remote is None else remote, "remote")
         if await in_thread(source.is_dir):
             return await self._upload_directory(source, target or ".", IgnoreRules(patterns, "ignore"), progress)

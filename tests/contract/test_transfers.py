@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import stat
@@ -125,6 +126,11 @@ async def test_single_file_there_and_back(ws: Workspace, here: Path) -> None:
 async def test_what_is_not_there_or_leads_out_is_refused(ws: Workspace, here: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await ws.upload(here / "no such file")
+    (here / "loop").symlink_to("loop")
+    for looping in (here / "loop", here / "loop/below"):
+        with pytest.raises(OSError, match="symbolic links") as caught:
+            await ws.upload(looping)
+        assert caught.value.errno == errno.ELOOP
     for special in (here / "tree/fifo", Path("/dev/zero")):
         with pytest.raises(NotARegularFileError):
             await ws.upload(special)
