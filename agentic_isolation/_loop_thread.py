@@ -115,7 +115,10 @@ class LoopThread:
     def submit(self, call: Call[Any]) -> None:
         """Starts a call and does not wait for it."""
         if os.getpid() != self._process:
-            call.refuse("the workspace is that of the process which this one was forked from; make another one here")
+            call.refuse(
+                "the workspace is that of the process which this one was forked from, and gRPC does not work in here; "
+                "start processes by multiprocessing's 'spawn' or 'forkserver', and make workspaces there"
+            )
             return
         with self._lock:
             if self.stopped:
