@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from agentic_isolation.errors import PreconditionError
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.replicas import Replica
@@ -27,6 +29,8 @@ from agentic_isolation_service.state import StateDirectory
 
 _EMBEDDED_GRACE = 1.0
 """Seconds for calls that their own program has just cancelled to end."""
+_MAX_SOCKET_PATH = 107
+"""Bytes (unix(7))."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +72,9 @@ async def serve_embedded() -> AsyncIterator[str]:
     """Runs a service on a unix socket in a private temporary directory and yields its address.
 
     It serves no metrics and sends no spans: its program has its own telemetry, and there may be many such programs.
+
+    Raises:
+        PreconditionError: The path of the temporary directory is too long for a socket.
     """
     # Whoever may open its socket is this program itself, which has nothing to prove.
     file = replace(await asyncio.to_thread(settings_of_environment), tokens=(), jwt=None, tls=None, tenants=Tenants())
@@ -75,9 +82,20 @@ async def serve_embedded() -> AsyncIterator[str]:
     async with (
         StateDirectory.open(None) as state,
         _workspaces(state, config) as workspaces,
-        _listening(workspaces, config, f"unix:{state.path / 'grpc.sock'}", embedded=True) as address,
+        _listening(workspaces, config, _address_in(state), embedded=True) as address,
     ):
         yield address
+
+
+def _address_in(state: StateDirectory) -> str:
+    """Returns the address of an embedded service."""
+    socket = state.path / "grpc.sock"
+    if (length := len(os.fsencode(socket))) > _MAX_SOCKET_PATH:
+        raise PreconditionError(
+            f"the embedded service's socket, {socket}, would have a path of {length} bytes, and {_MAX_SOCKET_PATH} is "
+            "the most; set TMPDIR to a directory with a shorter path"
+        )
+    return f"unix:{socket}"
 
 
 @contextlib.asynccontextmanager

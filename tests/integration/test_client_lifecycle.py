@@ -19,6 +19,7 @@ from agentic_isolation import (
     ClosedError,
     InvalidArgumentError,
     IsolationError,
+    PreconditionError,
     ServiceClient,
     UnavailableError,
     WorkspaceLocalProvider,
@@ -62,6 +63,18 @@ async def test_embedded_service_is_private(others: list[Path]) -> None:
         assert stat.S_IMODE(state.stat().st_mode) == 0o700
         assert (state / "grpc.sock").is_socket()
     assert state_directories() == others
+
+
+@pytest.mark.parametrize("length", [60, 100])  # too long for the guest's socket alone, and for the service's, too
+async def test_temporary_directory_with_a_path_too_long(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    long = directory / ("x" * (length - len(f"{directory}/")))
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(PreconditionError, match="TMPDIR"):
+        await embedded()
+    assert list(long.iterdir()) == []
 
 
 async def test_workspaces_share_one_embedded_service(others: list[Path]) -> None:

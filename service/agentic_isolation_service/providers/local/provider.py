@@ -93,7 +93,7 @@ class LocalProvider:
         if (length := len(os.fsencode(self._socket(spec.workspace_id)))) > _MAX_SOCKET_PATH:
             raise PreconditionError(
                 f"the guest's socket below {self._directory} would have a path of {length} bytes, and "
-                f"{_MAX_SOCKET_PATH} is the most; give the service a shorter --state-dir"
+                f"{_MAX_SOCKET_PATH} is the most; give the service a shorter --state-dir, or TMPDIR where it has none"
             )
         self._making.add(spec.workspace_id)
         try:
