@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,13 @@ def test_every_setting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings_of_environment().pools == pools
     monkeypatch.delenv(CONFIG_VARIABLE)
     assert settings_of_environment() == FileSettings()
+
+
+def test_environment_that_names_no_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (file.with_name("nowhere.toml"), file.parent):
+        monkeypatch.setenv(CONFIG_VARIABLE, str(path))
+        with pytest.raises(InvalidArgumentError, match=re.escape(f"{CONFIG_VARIABLE}: '{path}' cannot be read")):
+            settings_of_environment()
 
 
 def test_traces_by_the_variables_of_opentelemetry_alone(file: Path) -> None:

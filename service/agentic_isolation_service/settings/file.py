@@ -113,6 +113,13 @@ def _of(name: str, content: Mapping[str, object], make: Callable[[object], _T]) 
 
 
 def settings_of_environment() -> FileSettings:
-    """Returns what the file says that CONFIG_VARIABLE names, or the defaults. Raises what read_settings does."""
+    """Returns what the file says that CONFIG_VARIABLE names, or the defaults.
+
+    Raises:
+        InvalidArgumentError: The file cannot be read, is no TOML, or a setting makes no sense.
+    """
     path = os.environ.get(CONFIG_VARIABLE)
-    return read_settings(Path(path)) if path else FileSettings()
+    try:
+        return read_settings(Path(path)) if path else FileSettings()
+    except OSError as error:
+        raise InvalidArgumentError(f"{path!r} cannot be read: {error.strerror}", field=CONFIG_VARIABLE) from error
