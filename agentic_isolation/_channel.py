@@ -21,6 +21,7 @@ from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT
 from agentic_isolation._routing import REPLICA_KEY, Routing
 from agentic_isolation._security import Channels, Methods, Token
 from agentic_isolation._tracing import trace_metadata
+from agentic_isolation._wire import check_text
 from agentic_isolation.credentials import Credentials
 from agentic_isolation.errors import (
     DeadlineError,
@@ -92,7 +93,8 @@ class ChannelConnection(Connection):
         replica: Behind a proxy, the one that takes calls which are about no workspace; None: any.
 
     Raises:
-        InvalidArgumentError: The retry_timeout makes no sense, or a token would leave this machine in plaintext.
+        InvalidArgumentError: The target is no text, the retry_timeout makes no sense, or a token would leave this
+            machine in plaintext.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class ChannelConnection(Connection):
         replica: str | None = None,
     ) -> None:
         # A refused retry_timeout must not leave a channel.
-        super().__init__(target, retry_timeout)
+        super().__init__(check_text(target, "target"), retry_timeout)
         self._closed = False
         credentials = Credentials.from_environment() if credentials is None else credentials
         self._token = Token(credentials)

@@ -20,7 +20,9 @@ def target_or_default(target: str | None) -> str:
     Raises:
         InvalidArgumentError: It is no text.
     """
-    return os.environ.get(TARGET_VARIABLE, "") if target is None else check_text(target, "target")
+    if target is None:
+        return check_text(os.environ.get(TARGET_VARIABLE, ""), TARGET_VARIABLE)
+    return check_text(target, "target")
 
 
 def service_at(target: str) -> AbstractAsyncContextManager[str]:

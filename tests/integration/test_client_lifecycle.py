@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import stat
 import subprocess
@@ -308,6 +309,18 @@ async def test_target_from_the_environment(service: ServedProcess, monkeypatch: 
     monkeypatch.setenv("AGENTIC_ISOLATION_TARGET", "")
     async with AgenticWorkspace.create(provider="local") as ws, ServiceClient(service.target) as client:
         assert ws.id not in [workspace.id async for workspace in client.list_workspaces()]
+
+
+async def test_targets_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environb, b"AGENTIC_ISOLATION_TARGET", b"host\xff:1")
+    for use in (AgenticWorkspace.create, AgenticWorkspace.list):
+        with pytest.raises(InvalidArgumentError) as raised:
+            await use()
+        assert raised.value.field == "AGENTIC_ISOLATION_TARGET"
+    for target in ("host\udcff:1", 50051):
+        with pytest.raises(InvalidArgumentError) as raised:
+            ServiceClient(target)  # type: ignore[arg-type]
+        assert raised.value.field == "target"
 
 
 async def test_service_that_is_not_there(directory: Path) -> None:
