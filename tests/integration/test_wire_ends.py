@@ -11,7 +11,7 @@ import pytest
 
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.counting import LINES, count, counted
-from tests.integration.wire import EventReader, Stub, host_file, resume, seconds, shell, start
+from tests.integration.wire import EventReader, Refusal, Stub, call, host_file, resume, seconds, shell, start
 from tests.support.eventually import eventually
 from tests.support.jobs import TREE_SIZE, new_mark, tree
 from tests.support.proc import mentioning
@@ -68,6 +68,25 @@ async def test_detached_process_ends_with_its_workspace(stub: Stub, workspace: p
     assert len(mentioning(mark)) == TREE_SIZE
     await stub.DestroyWorkspace(pb.DestroyWorkspaceRequest(workspace_id=workspace.workspace_id))
     assert not mentioning(mark)
+
+
+async def test_calls_under_way_when_their_workspace_is_destroyed(stub: Stub, workspace: pb.Workspace) -> None:
+    """They are told how their command has ended, or the same as all calls after them: there is nothing to try again."""
+    workspace_id, marks = workspace.workspace_id, [new_mark(), new_mark()]
+    execute, streamed = (start(workspace, tree(mark)) for mark in marks)
+    calls = [
+        asyncio.create_task(call(stub, request))
+        for request in (
+            pb.ExecuteRequest(workspace_id=workspace_id, command=execute.start.command),
+            streamed,
+            pb.WatchDirectoryRequest(workspace_id=workspace_id),
+        )
+    ]
+    await eventually(lambda: all(len(mentioning(mark)) >= TREE_SIZE for mark in marks), "the trees have grown")
+    await stub.DestroyWorkspace(pb.DestroyWorkspaceRequest(workspace_id=workspace_id))
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    refusals = {Refusal.of(ended) for ended in ends if isinstance(ended, grpc.aio.AioRpcError)}
+    assert refusals == {Refusal(grpc.StatusCode.NOT_FOUND, "WORKSPACE_NOT_FOUND")}
 
 
 @pytest.mark.parametrize("rpc", ["execute", "stream"])

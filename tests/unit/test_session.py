@@ -7,7 +7,13 @@ import traceback
 
 import pytest
 
-from agentic_isolation import ProcessLimitError, ProviderUnavailableError, UnavailableError, WorkspaceLostError
+from agentic_isolation import (
+    ProcessLimitError,
+    ProviderUnavailableError,
+    UnavailableError,
+    WorkspaceLostError,
+    WorkspaceNotFoundError,
+)
 from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.guest.session import GuestSession
 from tests.unit.fake_guest import (
@@ -78,7 +84,7 @@ async def test_guest_is_told_to_end_on_the_link_that_there_is() -> None:
         assert await session.shut_down()
         async with asyncio.timeout(PATIENCE):
             await told.wait()
-        with pytest.raises(UnavailableError):
+        with pytest.raises(WorkspaceNotFoundError, match="destroyed"):
             await session.call({"op": "info"})
 
 

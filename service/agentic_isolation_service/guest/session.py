@@ -22,6 +22,7 @@ from agentic_isolation.errors import (
     UnavailableError,
     UnsupportedError,
     WorkspaceLostError,
+    WorkspaceNotFoundError,
     error_classes,
 )
 from agentic_isolation.runs import Termination
@@ -108,6 +109,7 @@ class GuestSession:
         self._ending = ""
         self._counted: dict[str, None] = {}
         self._closed = False
+        self._destroyed = False
 
     @property
     def lost(self) -> WorkspaceLostError | None:
@@ -143,6 +145,7 @@ class GuestSession:
 
         Raises:
             UnsupportedError: The guest, which an earlier version of the service has started, speaks none so high.
+            WorkspaceNotFoundError: It was shut down.
             WorkspaceLostError: The guest is gone, or broke the protocol.
             UnavailableError: The guest could not be reached in time.
             InvalidArgumentError: The operation is too large.
@@ -250,6 +253,7 @@ class GuestSession:
         Returns:
             Whether the guest is ending: it was told so, or has come to one of its ends.
         """
+        self._destroyed = True
         link = self._link
         ending = self.ended
         if link is not None and link.lost is None:
@@ -360,6 +364,8 @@ class GuestSession:
         return error
 
     def _refuse_when_closed(self) -> None:
+        if self._destroyed:
+            raise WorkspaceNotFoundError(f"workspace {self._workspace_id} was destroyed meanwhile")
         if self._closed:
             raise UnavailableError(f"the connection into workspace {self._workspace_id} is closed")
 
