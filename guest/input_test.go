@@ -84,6 +84,19 @@ func TestInputOfManyWriters(t *testing.T) {
 	}
 }
 
+func TestInputIsFreeOnceItsWriterWasClosed(t *testing.T) {
+	c := guesttest.Start(t, nil).Connect()
+	ch := c.Open("run", runOf(withInput(nil), "cat"))
+	ch.AwaitEvent()
+	before, _ := writer(t, c, map[string]any{"process_id": "p"})
+	for range 300 {
+		before.Close()
+		before, _ = writer(t, c, map[string]any{"process_id": "p"})
+	}
+	before.End()
+	wantExit(t, ch.Finish(), 0, "exited")
+}
+
 func TestInputIsGrantedAsItIsTaken(t *testing.T) {
 	g := guesttest.Start(t, nil)
 	c := g.Connect()

@@ -45,15 +45,21 @@ type Writer struct {
 	file  *os.File
 	raw   syscall.RawConn
 	over  chan struct{}
+	// gone is closed when nobody writes by it any more, which it may not have noticed yet; nil: it does not tell.
+	gone <-chan struct{}
 	// err is why it is over; input.mu guards it.
 	err error
 }
 
-// open makes a writer, in place of another one where take allows it, after which the other one writes nothing more.
-func (in *input) open(take bool) (*Writer, error) {
+// open makes a writer, in place of another one where take allows it, after which the other one writes nothing more. One
+// by which nobody writes any more is in nobody's way.
+func (in *input) open(take bool, gone <-chan struct{}) (*Writer, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	w := &Writer{input: in, over: make(chan struct{})}
+	if in.writer != nil && in.writer.isLeft() {
+		in.writer.finish(errWriterClose)
+	}
+	w := &Writer{input: in, over: make(chan struct{}), gone: gone}
 	if in.ended {
 		w.finish(ErrInputOver)
 		return w, nil
@@ -122,6 +128,15 @@ func (w *Writer) finish(err error) {
 	}
 	if w.input.writer == w {
 		w.input.writer = nil
+	}
+}
+
+func (w *Writer) isLeft() bool {
+	select {
+	case <-w.gone:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -282,12 +297,13 @@ func duplicateFD(f *os.File) (fd int, err error) {
 	return fd, err
 }
 
-// OpenInput makes a writer of a process whose run asked for an input, in place of another one where take allows it.
-func (p *Process) OpenInput(take bool) (*Writer, error) {
+// OpenInput makes a writer of a process whose run asked for an input, in place of another one where take allows it. gone
+// is closed when nobody writes by it any more.
+func (p *Process) OpenInput(take bool, gone <-chan struct{}) (*Writer, error) {
 	if !p.Input {
 		return nil, fault.New(fault.BadRequest, "process_id: the run of process %q has asked for no input", p.ID)
 	}
-	return p.input.open(take)
+	return p.input.open(take, gone)
 }
 
 // Feeder is the writer of a process whose run has brought a standard input.

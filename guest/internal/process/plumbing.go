@@ -40,7 +40,7 @@ func (p *Process) plumbPipes(ends *stdio) (err error) {
 			p.input = newInput(ours, false)
 		}
 		if err == nil && p.Stdin {
-			p.stdin, err = p.input.open(false)
+			p.stdin, err = p.input.open(false, nil)
 		}
 	} else {
 		ends[0], err = null()

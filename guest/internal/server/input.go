@@ -43,7 +43,7 @@ func (g *Guest) input(ch *link.Channel, r *inputRequest) {
 		ch.Fail(err)
 		return
 	}
-	w, err := p.OpenInput(r.Take)
+	w, err := p.OpenInput(r.Take, ch.Closed())
 	if err != nil {
 		ch.Fail(err)
 		return
