@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from agentic_isolation import IsolationError, UnavailableError, WorkspaceLostError, WorkspaceNotFoundError
+from agentic_isolation import IsolationError, WorkspaceLostError, WorkspaceNotFoundError
 from agentic_isolation.models import WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation.runs import Command
 from agentic_isolation_service.core import files
@@ -120,7 +120,7 @@ async def test_flood_in_one_workspace_leaves_room_for_the_other() -> None:
             assert await echo(workspaces, honest, str(number)) == f"echo {number}"
         assert not flooded.done()
         await workspaces.destroy(OPERATOR, hostile.id)
-        with pytest.raises(UnavailableError):
+        with pytest.raises(WorkspaceNotFoundError):
             await flooded
 
 

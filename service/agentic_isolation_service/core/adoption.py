@@ -19,6 +19,7 @@ from agentic_isolation_service.core.counts import Counts
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import Place, Provider
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
+from agentic_isolation_service.core.validation import MAX_LEASE
 from agentic_isolation_service.core.workspace import HeldWorkspace
 from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
@@ -72,8 +73,8 @@ class Adoption:
         if record is None or (record.info.id, record.info.provider) != (workspace_id, provider.name):
             _log.warning("a place is left to its lease: nobody knows whose it is", extra={"workspace_id": workspace_id})
             return None
-        if left is not None:  # the record is as old as the workspace
-            expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=min(left, record.config.lease))
+        if left is not None:  # the record is as old as the workspace, and knows of no renewal
+            expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=min(left, MAX_LEASE))
             record = replace(record, info=replace(record.info, lease_expires_at=expires_at))
         await self._registry.put(record)
         self._counts.of(provider.name).adopted += 1
