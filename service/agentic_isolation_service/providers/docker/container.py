@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import secrets
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from agentic_isolation.errors import IsolationUnavailableError
+from agentic_isolation.errors import InvalidArgumentError, IsolationUnavailableError
 from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.guest.settings import times
@@ -28,6 +29,8 @@ ERRAND = "errand"
 """Value of LABEL on the containers of errands."""
 GVISOR_RUNTIME = "runsc"
 
+_RESERVED = ("/", "/proc", "/sys", "/dev", "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/tmp", HOME)
+_KERNELS = ("/proc/", "/sys/", "/dev/")
 DEFAULT_USER = "1000:1000"
 DEFAULT_CPU_MILLIS = 2000
 DEFAULT_MEMORY_BYTES = 4 << 30
@@ -118,6 +121,16 @@ def with_defaults(config: WorkspaceConfig) -> WorkspaceConfig:
             network=bool(limits.network),
         ),
     )
+
+
+def check_working_dir(path: str) -> None:
+    """Raises InvalidArgumentError where a working directory would hide what the container needs."""
+    # As the engine reads it; normpath alone keeps two slashes at the beginning.
+    normal = "/" + posixpath.normpath(path).lstrip("/")
+    if normal in _RESERVED or normal.startswith(_KERNELS):
+        raise InvalidArgumentError(
+            f"{path!r} is the system's; use a directory of its own such as /workspace", field="working_dir"
+        )
 
 
 def check_sandbox(limits: ResourceLimits) -> None:

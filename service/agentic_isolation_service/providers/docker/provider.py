@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import posixpath
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +14,6 @@ from aiodocker.containers import DockerContainer
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import (
-    InvalidArgumentError,
     IsolationUnavailableError,
     ProviderUnavailableError,
     WorkspaceLostError,
@@ -39,13 +37,13 @@ from agentic_isolation_service.providers.docker.container import (
     DEFAULT_USER,
     GUEST_PATH,
     GVISOR_RUNTIME,
-    HOME,
     LABEL,
     SERVICE_LABEL,
     WORKSPACE_LABEL,
     ContainerPlan,
     ErrandPlan,
     check_sandbox,
+    check_working_dir,
     container_config,
     container_name,
     default_cpu_millis,
@@ -71,22 +69,6 @@ _TURNS_PER_CPU = 4
 _FEWEST_TURNS = 8
 """Containers that are made at a time, by the engine's CPUs; more wait for their turn."""
 _RUNC = "runc"
-_RESERVED = (
-    "/",
-    "/proc",
-    "/sys",
-    "/dev",
-    "/etc",
-    "/usr",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib64",
-    "/tmp",
-    HOME,
-)
-
-
 _EXHAUSTED = "it was out of memory, which under gVisor ends the whole workspace; give it more by limits.memory"
 _GONE = "gone"
 _STARTED = ("running", "paused", "restarting")
@@ -136,14 +118,7 @@ class DockerProvider:
         """Refuses a malformed image name, and a working directory that would hide what the container needs."""
         if config.image:
             check_image(config.image)
-        working_dir = "/" + posixpath.normpath(config.working_dir).lstrip(
-            "/"
-        )  # which keeps two slashes at the beginning
-        if working_dir in _RESERVED or working_dir.startswith(("/proc/", "/sys/", "/dev/")):
-            raise InvalidArgumentError(
-                f"{config.working_dir!r} is the system's; use a directory of its own such as /workspace",
-                field="working_dir",
-            )
+        check_working_dir(config.working_dir)
 
     def with_defaults(self, config: WorkspaceConfig) -> WorkspaceConfig:
         """Returns what the container would have."""
