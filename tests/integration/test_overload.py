@@ -24,6 +24,8 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from agentic_isolation import AgenticWorkspace
+from agentic_isolation.credentials import Credentials
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from tests.integration.wire import seconds
@@ -97,6 +99,7 @@ class Tenant:
     """Calls of one tenant."""
 
     def __init__(self, channel: grpc.aio.Channel, name: str) -> None:
+        self.name = name
         self.stub: Any = pb_grpc.WorkspaceServiceStub(channel)
         self.metadata = (("authorization", f"Bearer {token(name)}"),)
         self.workspace = ""
@@ -110,6 +113,11 @@ class Tenant:
         await self.stub.DestroyWorkspace(
             pb.DestroyWorkspaceRequest(workspace_id=self.workspace), metadata=self.metadata
         )
+
+    def client(self, target: str) -> AgenticWorkspace:
+        """Returns the workspace as the Python client has it."""
+        credentials = Credentials(token=token(self.name))
+        return AgenticWorkspace.connect(self.workspace, target=target, credentials=credentials)
 
     async def execute(self) -> float:
         """Runs a command and returns the seconds that it took."""
@@ -130,7 +138,7 @@ class Watch:
         self.late: list[float] = []
         """Seconds from when each line was printed to when it came."""
         self.few: list[float] = []
-        self.refused: Counter[str] = Counter()
+        """Seconds that each of a few commands took."""
 
     async def ask_for_health(self) -> None:
         while True:
@@ -155,12 +163,13 @@ class Watch:
                 self.late.append(now - float(printed))
         raise AssertionError("the stream has ended")
 
-    async def run_a_few_commands(self) -> None:
+    async def run_a_few_commands(self, workspace: AgenticWorkspace) -> None:
+        """Runs them by the Python client. The core cannot tell tenants apart; whoever meets that repeats the call."""
         while True:
-            try:
-                self.few.append(await self._tenant.execute())
-            except grpc.aio.AioRpcError as error:
-                self.refused[f"{error.code().name}: {error.details()}"] += 1
+            began = time.monotonic()
+            result = await workspace.execute(["true"])
+            assert result.success
+            self.few.append(time.monotonic() - began)
             await asyncio.sleep(0.1)
 
 
@@ -203,7 +212,7 @@ def p99(values: list[float]) -> float:
 async def test_ten_times_what_it_can_do(served: ServedProcess) -> None:
     async with grpc.aio.insecure_channel(served.target) as channel:
         many, few = Tenant(channel, "many"), Tenant(channel, "few")
-        async with many.having_a_workspace(), few.having_a_workspace():
+        async with many.having_a_workspace(), few.having_a_workspace(), few.client(served.target) as client:
             usual = sorted([await few.execute() for _ in range(20)])[10]
             capacity = await measured_capacity(served.target, many.workspace)
             watch = Watch(channel, few)
@@ -211,7 +220,10 @@ async def test_ten_times_what_it_can_do(served: ServedProcess) -> None:
             memory = Memory(served.pid)
             before = processor_time(served.pid)
             async with asyncio.TaskGroup() as group:
-                watchers = [group.create_task(watch.ask_for_health()), group.create_task(watch.run_a_few_commands())]
+                watchers = [
+                    group.create_task(watch.ask_for_health()),
+                    group.create_task(watch.run_a_few_commands(client)),
+                ]
                 watchers += [group.create_task(watch.read_lines()) for _ in range(STREAMS)]
                 watchers.append(group.create_task(memory.take_peaks()))
                 figures |= await overload(served.target, many.workspace, capacity)
@@ -229,7 +241,6 @@ async def test_ten_times_what_it_can_do(served: ServedProcess) -> None:
                 "lines": len(watch.late),
                 "few_done": len(watch.few),
                 "few_p99_ms": p99(watch.few) * 1e3,
-                "few_refused": watch.refused,
             }
             figures["recovery_s"] = await recovery(many, few, usual)
             if "OVERLOAD_FIGURES" in os.environ:
@@ -285,7 +296,5 @@ def check(figures: dict[str, Any]) -> None:
     assert figures["lines"] > STREAMS * SECONDS * 5
     assert figures["growth_mib"] < GROWTH / (1 << 20)
     assert figures["later_growth_mib"] < LATER_GROWTH / (1 << 20)
-    # The core cannot tell tenants apart; whoever meets that repeats the call.
-    assert set(figures["few_refused"]) <= BY_THE_CORE, "who asks for little is not refused for what others ask for"
-    assert figures["few_done"] > max(SECONDS / 3, figures["few_refused"].total())
+    assert figures["few_done"] > SECONDS / 3, "who asks for little is not refused for what others ask for"
     assert figures["recovery_s"] < RECOVERY
