@@ -88,6 +88,20 @@ async def test_guest_is_told_to_end_on_the_link_that_there_is() -> None:
             await session.call({"op": "info"})
 
 
+async def test_what_a_killed_command_came_to_is_not_told_once_its_guest_was_told_to_end() -> None:
+    async def script(end: GuestEnd) -> None:
+        running, _ = await end.operation()
+        await end.operation()  # to shut down
+        await end.send_json(FrameType.RESULT, running, {"signal": 9})
+
+    async with session_with(script) as session:
+        running = asyncio.create_task(session.call({"op": "run"}))
+        await let_tasks_run()
+        assert await session.shut_down()
+        with pytest.raises(WorkspaceNotFoundError, match="destroyed"):
+            await running
+
+
 async def test_concurrent_calls_share_one_new_link() -> None:
     async def script(end: GuestEnd) -> None:
         while True:

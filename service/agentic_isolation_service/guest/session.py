@@ -266,6 +266,8 @@ class GuestSession:
     async def aclose(self) -> None:
         """Closes the link and opens no other. Processes with a linger go on in the guest."""
         self._closed = True
+        if self._link is not None:
+            self._link.end(LinkLostError("the link was closed"))  # at once: nothing that comes later is told
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
