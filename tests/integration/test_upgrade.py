@@ -24,6 +24,7 @@ from agentic_isolation_service.registry import SqliteRegistry
 from hatch_build import ENVIRONMENT, find_go
 from tests.integration.lasting import LINGER, LastingService, destroy, execute, lasting, listed, output
 from tests.integration.wire import EventReader, call, refused, resume, seconds, shell, start
+from tests.support.eventually import eventually
 from tests.support.proc import belonging_to
 
 SOURCES = Path(__file__).parents[1] / "support" / "guest-protocol-1.tar.gz"
@@ -147,7 +148,7 @@ async def test_workspace_of_an_older_guest(mine: LastingService) -> None:
         await destroy(stub, WORKSPACE)
         assert not await listed(stub)
     assert not await asyncio.to_thread(list, (mine.state / "w").iterdir())
-    assert not _guests(mine)
+    await eventually(lambda: not _guests(mine), "its guest has ended")
 
 
 async def test_older_guest_whose_registry_was_lost_is_left_to_its_lease(mine: LastingService) -> None:
