@@ -8,6 +8,7 @@ import traceback
 import pytest
 
 from agentic_isolation import (
+    IsolationError,
     ProcessLimitError,
     ProviderUnavailableError,
     UnavailableError,
@@ -100,6 +101,41 @@ async def test_what_a_killed_command_came_to_is_not_told_once_its_guest_was_told
         assert await session.shut_down()
         with pytest.raises(WorkspaceNotFoundError, match="destroyed"):
             await running
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("lifetime", WorkspaceNotFoundError), ("signal", WorkspaceLostError)], ids=["end", "signal"]
+)
+async def test_what_is_at_its_end_is_not_found_and_what_is_ended_otherwise_is_lost(
+    reason: str, kind: type[IsolationError]
+) -> None:
+    async def script(end: GuestEnd) -> None:
+        running, _ = await end.operation()
+        await end.send_json(FrameType.EVENT, 0, {"event": "ending", "reason": reason})
+        asked, _ = await end.operation()
+        await end.send_json(FrameType.ERROR, asked, {"reason": "SHUTTING_DOWN", "message": "the guest is ending"})
+        assert running != asked
+        await end.hang_up()
+
+    async with FakeGuest(script) as guest:
+
+        async def connect() -> ServiceStream:
+            if guest.streams:
+                raise ConnectionRefusedError("nothing listens any more")
+            return await guest.connect()
+
+        session = GuestSession(WORKSPACE_ID, KEY, connect)
+        running = asyncio.create_task(session.call({"op": "run"}))
+        watching = asyncio.create_task(session.wait_lost())
+        await let_tasks_run()
+        with pytest.raises(kind, match="ending"):
+            await session.call({"op": "info"})
+        for call in (running, session.call({"op": "info"})):
+            with pytest.raises(kind, match="gone"):
+                await call
+        assert await watching is session.lost
+        assert session.ended == (kind is WorkspaceNotFoundError)
+        await session.aclose()
 
 
 async def test_concurrent_calls_share_one_new_link() -> None:

@@ -18,7 +18,7 @@ from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.channel import Channel
 from agentic_isolation_service.guest.frames import FrameType, ProtocolError
 from agentic_isolation_service.guest.link import LinkLostError
-from agentic_isolation_service.guest.session import GuestSession, guest_error
+from agentic_isolation_service.guest.session import GuestSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class ProcessInput:
                 return InputProgress(self._base + self._told, ended=False)
         kind, _, value, _ = await channel.receive()
         if kind is FrameType.ERROR:
-            raise _explained(guest_error(value))
+            raise _explained(self._session.error(value))
         if kind is not (FrameType.EVENT if self._base is None else FrameType.RESULT):
             raise ProtocolError(f"{kind.name} frame about the input of a process")
         told = payloads.input_progress(value)

@@ -41,7 +41,6 @@ from agentic_isolation_service.guest.session import (
     GuestSession,
     ProcessExistsError,
     RequestConflictError,
-    guest_error,
 )
 
 _SOURCES = {FrameType.STDOUT: OutputSource.STDOUT, FrameType.STDERR: OutputSource.STDERR}
@@ -262,8 +261,8 @@ class ProcessStream:
                 termination = payloads.termination(value)
                 self._session.count_end(self._process_id, termination)
                 return Exited(termination)
-            if kind is FrameType.ERROR and not await self._reopened(guest_error(value)):
-                raise self._refusal(guest_error(value))
+            if kind is FrameType.ERROR and not await self._reopened(self._session.error(value)):
+                raise self._refusal(self._session.error(value))
 
     def _advance(self, length: int) -> None:
         self._offset += length

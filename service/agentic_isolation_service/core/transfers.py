@@ -12,7 +12,7 @@ from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.channel import Channel
 from agentic_isolation_service.guest.frames import FrameType, ProtocolError
 from agentic_isolation_service.guest.link import LinkLostError
-from agentic_isolation_service.guest.session import GuestSession, guest_error
+from agentic_isolation_service.guest.session import GuestSession
 
 _T = TypeVar("_T")
 Explain = Callable[[IsolationError], IsolationError]
@@ -61,7 +61,7 @@ class Download(_Transfer[_T]):
         try:
             kind, _, value, _ = await self._channel.receive()
             if kind is FrameType.ERROR:
-                raise self._explain(guest_error(value))
+                raise self._explain(self._session.error(value))
             if kind is not FrameType.EVENT:
                 raise ProtocolError("content that does not begin with its entry")
             return payloads.file_info(value)
@@ -81,7 +81,7 @@ class Download(_Transfer[_T]):
                     self._session.counts.traffic["download"] += len(data)
                     yield data
                 elif kind is FrameType.ERROR:
-                    raise self._explain(guest_error(value))
+                    raise self._explain(self._session.error(value))
                 elif kind is FrameType.RESULT:
                     self.result = self._parse(value)
                     return
@@ -122,6 +122,6 @@ class Upload(_Transfer[_T]):
                 if kind is FrameType.RESULT:
                     return self._parse(value)
                 if kind is FrameType.ERROR:
-                    raise self._explain(guest_error(value))
+                    raise self._explain(self._session.error(value))
         except (LinkLostError, ProtocolError) as error:
             await self._session.raise_lost(error)

@@ -15,7 +15,7 @@ from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.channel import Channel
 from agentic_isolation_service.guest.frames import FrameType, ProtocolError, decode_json
 from agentic_isolation_service.guest.link import LinkLostError
-from agentic_isolation_service.guest.session import GuestSession, guest_error
+from agentic_isolation_service.guest.session import GuestSession
 
 _MAX_LINE = 64 << 10
 """Bytes of one change, more than the longest paths take."""
@@ -88,4 +88,4 @@ class Watch:
             case FrameType.RESULT:
                 self._ended = True
             case FrameType.ERROR:
-                raise escape_of("path")(guest_error(value))
+                raise escape_of("path")(self._session.error(value))

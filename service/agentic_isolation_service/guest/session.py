@@ -136,6 +136,17 @@ class GuestSession:
             del self._counted[next(iter(self._counted))]
         self.counts.commands[termination.cause].add(termination.duration_ms / 1000)
 
+    def error(self, value: dict[str, object]) -> IsolationError:
+        """Returns the error that an ERROR payload of the guest stands for."""
+        # Only text: the words of anything else could be endless, or nested too deeply to be put into words.
+        reason, message = (found if isinstance(found := value.get(name), str) else "" for name in ("reason", "message"))
+        kind, message = _GUEST_ERRORS.get(reason), message[:_MAX_GUEST_MESSAGE]
+        if kind is None:
+            return IsolationError(f"the guest answered {reason[:64]}: {message}")
+        if kind is WorkspaceLostError:
+            return self._over(f"workspace {self._workspace_id} is ending: {_ENDINGS.get(self.ending, message)}")
+        return kind(message)
+
     async def open(self, operation: dict[str, object], *, since: int = 1) -> Channel:
         """Opens a channel for an operation, on a new link where the last one has ended.
 
@@ -145,7 +156,7 @@ class GuestSession:
 
         Raises:
             UnsupportedError: The guest, which an earlier version of the service has started, speaks none so high.
-            WorkspaceNotFoundError: It was shut down.
+            WorkspaceNotFoundError: It was shut down, or has come to one of its ends.
             WorkspaceLostError: The guest is gone, or broke the protocol.
             UnavailableError: The guest could not be reached in time.
             InvalidArgumentError: The operation is too large.
@@ -185,7 +196,7 @@ class GuestSession:
                 if kind is FrameType.RESULT:
                     return value
                 if kind is FrameType.ERROR:
-                    raise guest_error(value)
+                    raise self.error(value)
         except LinkLostError as error:
             await self.raise_lost(error)
         finally:
@@ -220,14 +231,14 @@ class GuestSession:
                 raise self._lost_link(loss)
             except UnavailableError:
                 await asyncio.sleep(next_link - loop.time())
-            except WorkspaceLostError:
+            except (WorkspaceLostError, WorkspaceNotFoundError):
                 break
         if self._lost is None:
             raise AssertionError("wait_lost ends with a reason")
         return self._lost
 
     async def raise_lost(self, error: LinkLostError | ProtocolError) -> NoReturn:
-        """Raises what a failure of a channel means to its user: WorkspaceLostError or UnavailableError.
+        """Raises what a failure of a channel means to its user: the workspace is lost or over, or it is unavailable.
 
         Where a link broke, it looks whether the guest still answers: that is the difference.
         """
@@ -278,18 +289,21 @@ class GuestSession:
         if error.protocol_error:
             self._lose(f"workspace {self._workspace_id} is lost: {error}")
         if self._lost is not None:
-            return self._lost_again(self._lost)
+            return self._over(self._lost.message)
         return UnavailableError(f"the connection into workspace {self._workspace_id} ended: {error}")
 
-    @staticmethod
-    def _lost_again(lost: WorkspaceLostError) -> WorkspaceLostError:
-        """Returns the error to raise: raised itself, one for all would collect every caller's frames."""
-        return WorkspaceLostError(lost.message)
+    def _over(self, why: str) -> WorkspaceLostError | WorkspaceNotFoundError:
+        """Returns the error of a workspace that is gone: lost, or at the end that was set for it.
+
+        A new one for each that is raised: one for all would collect every caller's frames.
+        """
+        at_its_end = self.ending if self._lost is None else self.ended
+        return WorkspaceNotFoundError(why) if at_its_end else WorkspaceLostError(why)
 
     async def _reconnect(self) -> GuestLink:
         """Returns the link that is up, or a new one. All who want one meanwhile share the attempt, and its failure."""
         if self._lost is not None:
-            raise self._lost_again(self._lost)
+            raise self._over(self._lost.message)
         self._refuse_when_closed()
         if self._link is not None and self._link.lost is None:
             return self._link
@@ -300,6 +314,8 @@ class GuestSession:
         if connecting.cancelled():
             self._refuse_when_closed()
         result = connecting.result()
+        if isinstance(result, WorkspaceLostError):
+            raise self._over(result.message) from result.__cause__
         if isinstance(result, IsolationError):
             raise type(result)(result.message) from result.__cause__
         return result
@@ -370,13 +386,3 @@ class GuestSession:
             raise WorkspaceNotFoundError(f"workspace {self._workspace_id} was destroyed meanwhile")
         if self._closed:
             raise UnavailableError(f"the connection into workspace {self._workspace_id} is closed")
-
-
-def guest_error(value: dict[str, object]) -> IsolationError:
-    """Returns the error that a guest's ERROR payload stands for."""
-    # Only text: the words of anything else could be endless, or nested too deeply to be put into words.
-    reason, message = (found if isinstance(found := value.get(name), str) else "" for name in ("reason", "message"))
-    kind, message = _GUEST_ERRORS.get(reason), message[:_MAX_GUEST_MESSAGE]
-    if kind is None:
-        return IsolationError(f"the guest answered {reason[:64]}: {message}")
-    return kind(message)
