@@ -18,7 +18,7 @@ from agentic_isolation._local_files import Source, Target
 from agentic_isolation._pipe import PipeAbortedError, ThreadPipe
 from agentic_isolation._retry import persevere
 from agentic_isolation._threads import in_own_thread, in_thread
-from agentic_isolation._wire import check_series, check_text
+from agentic_isolation._wire import check_series, check_text, wrong_type
 from agentic_isolation.errors import ContentMismatchError, InvalidArgumentError, UnavailableError
 from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -47,6 +47,7 @@ class Transfers:
         self, local: str | os.PathLike[str], remote: str | None, ignore: Sequence[str], progress: Progress | None
     ) -> TransferSummary:
         """Copies a file or directory into the workspace."""
+        _check_progress(progress)
         patterns = _patterns(ignore)
         source = Path(await in_thread(os.path.realpath, _path_of(local)))  # Path.resolve has its own error for loops
         target = check_text(source.name if remote is None else remote, "remote")
@@ -60,6 +61,7 @@ class Transfers:
         self, remote: str, local: str | os.PathLike[str] | None, ignore: Sequence[str], progress: Progress | None
     ) -> TransferSummary:
         """Copies a file or directory out of the workspace."""
+        _check_progress(progress)
         patterns = _patterns(ignore)
         request = pb.StatFileRequest(workspace_id=self._workspace_id, path=check_text(remote, "remote"))
         file = (await self._connection.call(self._connection.stub.StatFile, request)).file
@@ -274,6 +276,11 @@ def _name_of(remote: str, path: str) -> str:
         if name not in ("", ".", "..") and "\0" not in name:
             return name
     raise InvalidArgumentError(f"{remote!r} has no name of its own; say where it goes", field="local")
+
+
+def _check_progress(progress: Progress | None) -> None:
+    if progress is not None and not callable(progress):
+        raise wrong_type(progress, "progress", "a function of a TransferProgress")
 
 
 def _patterns(ignore: Sequence[str]) -> list[str]:

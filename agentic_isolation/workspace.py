@@ -13,7 +13,7 @@ from agentic_isolation._lifecycle import Connect, Lifecycle, connected
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._running import RunsCommands
 from agentic_isolation._target import credentials_for, service_at, target_or_default
-from agentic_isolation._wire import check_mapping, check_text
+from agentic_isolation._wire import check_mapping, check_text, check_type
 from agentic_isolation.credentials import Credentials
 from agentic_isolation.files import Files
 from agentic_isolation.models import FileInfo, ResourceLimits, SecurityConfig, WorkspaceConfig, WorkspaceInfo
@@ -51,7 +51,7 @@ class AgenticWorkspace(RunsCommands):
         connect: Reaches a service that has no address, in place of one at `target`.
 
     Raises:
-        InvalidArgumentError: The retry_timeout is negative, infinite or no number.
+        InvalidArgumentError: The retry_timeout is negative, infinite or no number, or the config is none.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AgenticWorkspace(RunsCommands):
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
         connect: Connect | None = None,
     ) -> None:
-        self.config = config
+        self.config = check_type(config, "config", WorkspaceConfig)
         self._connect = connect or partial(
             connected, target_or_default(target), check_retry_timeout(retry_timeout), credentials
         )

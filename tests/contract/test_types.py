@@ -48,7 +48,9 @@ OTHERS: list[tuple[Callable[[Any], Awaitable[object]], str]] = [
     (lambda ws: ws.upload(5), "local"),
     (lambda ws: ws.upload("no\0path"), "local"),
     (lambda ws: ws.upload("/", ignore=None), "ignore"),
+    (lambda ws: ws.upload("/", progress=5), "progress"),
     (lambda ws: ws.download(Path("file")), "remote"),
+    (lambda ws: ws.download("file", progress="bar"), "progress"),
     (lambda ws: ws.download(".", 5), "local"),
 ]
 CONFIGS: list[tuple[dict[str, Any], str]] = [
@@ -123,3 +125,9 @@ def test_ways_to_a_service() -> None:
         with pytest.raises(InvalidArgumentError) as caught:
             AgenticWorkspace.create(**settings)
         assert caught.value.field == field
+
+
+def test_config() -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        AgenticWorkspace("docker")  # type: ignore[arg-type]
+    assert caught.value.field == "config"
