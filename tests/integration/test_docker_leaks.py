@@ -11,6 +11,7 @@ import pytest
 
 from agentic_isolation import (
     AgenticWorkspace,
+    InvalidArgumentError,
     IsolationUnavailableError,
     ResourceLimits,
     SecurityConfig,
@@ -26,6 +27,7 @@ from tests.support.service import ServedProcess
 
 pytestmark = pytest.mark.docker
 RUNC = SecurityConfig(use_gvisor=False)
+GVISOR = SecurityConfig(use_gvisor=True)
 AT_A_TIME = 4
 LONGEST = 0.6
 """Seconds after which most creations are done."""
@@ -35,7 +37,7 @@ LONGEST = 0.6
     ("security", "step"),
     [
         pytest.param(RUNC, 0.01, id="runc"),
-        pytest.param(SecurityConfig(use_gvisor=True), 0.04, id="runsc", marks=pytest.mark.gvisor),
+        pytest.param(GVISOR, 0.04, id="runsc", marks=pytest.mark.gvisor),
     ],
 )
 async def test_creation_that_is_cancelled_at_any_moment(engine: Engine, security: SecurityConfig, step: float) -> None:
@@ -108,10 +110,14 @@ async def test_limit_that_the_engine_refuses(service: ServedProcess) -> None:
         await AgenticWorkspace.create(security=RUNC, limits=limits, lease=60, target=service.target)
 
 
-async def test_container_that_cannot_start(service: ServedProcess) -> None:
+@pytest.mark.parametrize("security", [RUNC, pytest.param(GVISOR, marks=pytest.mark.gvisor)], ids=["runc", "gvisor"])
+@pytest.mark.parametrize("working_dir", ["/usr/bin/env", "/etc/passwd/below"])
+async def test_container_that_cannot_start(service: ServedProcess, security: SecurityConfig, working_dir: str) -> None:
     """It was created, and then its runtime finds that a file is in the way of the working directory."""
-    with pytest.raises(IsolationUnavailableError, match="refused"):
-        await AgenticWorkspace.create(security=RUNC, working_dir="/usr/bin/env", lease=60, target=service.target)
+    with pytest.raises(InvalidArgumentError, match="on a file of the image") as caught:
+        await AgenticWorkspace.create(security=security, working_dir=working_dir, lease=60, target=service.target)
+    assert caught.value.field == "working_dir"
+    assert "/overlay2/" not in str(caught.value), "it tells of the host"
 
 
 async def test_container_that_was_never_started_is_swept(engine: Engine) -> None:

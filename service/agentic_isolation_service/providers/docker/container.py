@@ -208,6 +208,18 @@ def errand_config(plan: ErrandPlan) -> dict[str, object]:
     }
 
 
+def never_started_config(plan: ContainerPlan) -> dict[str, object]:
+    """Returns the body of the engine's `POST /containers/create` for one that only has a workspace's volume mounted."""
+    size = _or_default((plan.spec.config.limits or ResourceLimits()).disk_bytes, DEFAULT_DISK_BYTES)
+    volume = _working_volume(plan, user_of(plan.spec.config.security or SecurityConfig.production()), size)
+    return {
+        "Image": plan.image,
+        "Entrypoint": [plan.guest_path],
+        "Labels": plan.labels | {LABEL: ERRAND},
+        "HostConfig": {"Mounts": [volume], "NetworkMode": "none"},
+    }
+
+
 def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: ResourceLimits, user: str) -> dict[str, object]:
     memory = _or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES)
     open_files = _or_default(limits.open_files, DEFAULT_OPEN_FILES)

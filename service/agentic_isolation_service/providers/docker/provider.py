@@ -59,6 +59,7 @@ from agentic_isolation_service.providers.docker.guest_volume import ensure_guest
 from agentic_isolation_service.providers.docker.images import Images, check_image
 from agentic_isolation_service.providers.docker.isolation import read_back, shortfalls
 from agentic_isolation_service.providers.docker.memory import MemoryWatch
+from agentic_isolation_service.providers.docker.mounting import check_mounting
 from agentic_isolation_service.providers.docker.network import Networks
 
 _REMOVAL_TIMEOUT = 30.0
@@ -335,7 +336,11 @@ class DockerProvider:
             network = await self._networks.ensure(client, errand)
             plan = replace(plan, network_id=network.id, resolvers=network.resolvers)
         container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
-        await container.start()
+        try:
+            await container.start()
+        except aiodocker.DockerError:
+            await check_mounting(client, plan)
+            raise
 
     async def _discard(self, client: aiodocker.Docker, workspace_id: str) -> None:
         """Removes what a creation that has failed may have left; that failure is what its caller is told."""
