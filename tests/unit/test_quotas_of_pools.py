@@ -38,3 +38,14 @@ async def test_a_place_goes_where_a_workspace_needs_its_room_and_is_not_made_wit
         await eventually(lambda: pool_of(workspaces).last_error, "the pool says that it has no room")
         assert len(provider.guests) == 2
     assert not provider.guests
+
+
+async def test_a_pool_whose_places_have_no_room_keeps_no_other_pool_from_its_own() -> None:
+    provider = FakeProvider(Guests(accept))
+    large = PoolTemplate(name="large", config=replace(OTHER, limits=ResourceLimits(memory="8G")), min=1, max=1)
+    bound = Quota(memory_bytes=4 << 30)
+    async with holding({"fake": lambda: provider}, [large, TEMPLATE], quotas=Quotas(service=bound)) as workspaces:
+        await eventually(lambda: [pool.ready for pool in workspaces.describe_pools(OPERATOR)] == [0, 1], "there is one")
+        told = [bool(pool.last_error) for pool in workspaces.describe_pools(OPERATOR)]
+        assert told == [True, False]
+    assert not provider.guests

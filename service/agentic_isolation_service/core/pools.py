@@ -45,7 +45,7 @@ class Pools:
         creations: What makes and claims places.
         adoption: What asks places of earlier processes whose they are.
         removals: What removes places.
-        room: Whether there may be one more place.
+        room: Whether there may be one more place, that so much is promised to.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Pools:
         creations: Creations,
         adoption: Adoption,
         removals: Removals,
-        room: Callable[[], bool],
+        room: Callable[[Commitment], bool],
     ) -> None:
         self._pools = [Pool(template) for template in templates]
         self._provider = provider
@@ -64,8 +64,9 @@ class Pools:
         self._adoption = adoption
         self._removals = removals
         self._places: dict[str, PooledPlace] = {}
+        self._room = room
         self._refiller = Refiller(
-            self._pools, refill=self._refill, renovate=self._renovate, trim=self._trim, room=room
+            self._pools, refill=self._refill, renovate=self._renovate, trim=self._trim, room=self._has_room
         )  # fmt: skip
         self._refilling: asyncio.Task[None] | None = None
         self._stopped = False
@@ -75,17 +76,6 @@ class Pools:
     def kept(self) -> Commitment:
         """What is promised to the places that are there."""
         return sum((place.held.commitment for place in self._places.values()), Commitment())
-
-    @property
-    def next(self) -> Commitment:
-        """What may be promised to one more place, of the largest."""
-        configs = [pool.template.config for pool in self._pools]
-        each = [commitment_of(self._provider(config.provider).with_defaults(config)) for config in configs]
-        return Commitment(
-            workspaces=1,
-            memory_bytes=max((commitment.memory_bytes for commitment in each), default=0),
-            cpu_millis=max((commitment.cpu_millis for commitment in each), default=0),
-        )
 
     @property
     def ids(self) -> AbstractSet[str]:
@@ -206,6 +196,10 @@ class Pools:
                 return False
             del self._places[place.id]
             return True
+
+    def _has_room(self, pool: Pool) -> bool:
+        config = pool.template.config
+        return self._room(commitment_of(self._provider(config.provider).with_defaults(config)))
 
     def _keep(self, pool: Pool, place: PooledPlace) -> None:
         self._places[place.id] = place

@@ -28,7 +28,7 @@ class Refiller:
         refill: Makes one place for a pool. Raises nothing.
         renovate: Removes a pool's places that are out of date. Raises nothing.
         trim: Removes so many of a pool's places.
-        room: Whether there may be one more place.
+        room: Whether a pool may have one more place.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Refiller:
         refill: Callable[[Pool], Awaitable[None]],
         renovate: Callable[[Pool], Awaitable[None]],
         trim: Callable[[Pool, int], None],
-        room: Callable[[], bool],
+        room: Callable[[Pool], bool],
     ) -> None:
         self.current: Pool | None = None
         """The pool that a place is being made for."""
@@ -102,12 +102,14 @@ class Refiller:
         self._resting_until = self._cold_since + rest_after(self._cold_since - began)
 
     def _neediest(self, now: float) -> Pool | None:
-        lacking = [pool for pool in self._pools if pool.lacking(now) > 0]
-        if lacking and not self._room():
-            for pool in lacking:
-                if pool.not_before <= now:
-                    pool.failed("the service has as many workspaces as it may", now)
-            return None
+        lacking = []
+        for pool in self._pools:
+            if pool.lacking(now) <= 0:
+                continue
+            if self._room(pool):
+                lacking.append(pool)
+            elif pool.not_before <= now:
+                pool.failed("the service has as many workspaces as it may", now)
 
         def patience(pool: Pool) -> tuple[float, bool, int]:
             return max(pool.not_before - now, 0.0), not pool.starved, len(pool.ready)

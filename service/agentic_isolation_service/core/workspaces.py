@@ -27,7 +27,7 @@ from agentic_isolation_service.core.pages import last_of, page_of
 from agentic_isolation_service.core.pools import Pools
 from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.providers import Providers
-from agentic_isolation_service.core.quotas import UNBOUND, Quotas, commitment_of
+from agentic_isolation_service.core.quotas import UNBOUND, Commitment, Quotas, commitment_of
 from agentic_isolation_service.core.reconciliation import Reconciliation
 from agentic_isolation_service.core.records import Registry
 from agentic_isolation_service.core.removal import Removals
@@ -293,11 +293,11 @@ class Workspaces:
         while not self._admission.has_room(kept) and (place := self._pools.evict()) is not None:
             kept -= place.held.commitment
 
-    def _has_room(self) -> bool:
-        """Returns whether a pool may have one more place."""
+    def _has_room(self, wanted: Commitment) -> bool:
+        """Returns whether a pool may have one more place, that so much is promised to."""
         if self._count() >= self.max_workspaces:
             return False
-        return self._admission.has_room(self._pools.kept + self._pools.next)
+        return self._admission.has_room(self._pools.kept + wanted)
 
     def _count(self) -> int:
         """Returns how many places there are, those of the pools included."""
