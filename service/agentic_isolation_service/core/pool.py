@@ -78,15 +78,20 @@ class PooledPlace:
         on_lost()
 
     async def _is_ours(self) -> bool:
-        while self._is_unclaimed is not None:
-            try:
-                async with asyncio.timeout(_ANSWER_TIMEOUT):
-                    return await self._is_unclaimed()
-            except (UnavailableError, TimeoutError):
-                await asyncio.sleep(_ASK_AGAIN)
-            except IsolationError:
-                return False
-        return True
+        """Returns whether it is nobody's. One that has not said so when its lease must be over is not waited for."""
+        if self._is_unclaimed is None:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POOL_LEASE):
+                while True:
+                    try:
+                        async with asyncio.timeout(_ANSWER_TIMEOUT):
+                            return await self._is_unclaimed()
+                    except (UnavailableError, TimeoutError):
+                        await asyncio.sleep(_ASK_AGAIN)
+                    except IsolationError:
+                        return False
+        return False
 
     async def _lost(self) -> None:
         """Returns when the guest is gone; renews its lease meanwhile."""
