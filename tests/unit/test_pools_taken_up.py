@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from agentic_isolation_service.core import pool
 from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.templates import PoolTemplate
+from agentic_isolation_service.core.workspace import HeldWorkspace
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.registry import SqliteRegistry
@@ -81,3 +83,12 @@ async def test_place_that_does_not_say_whose_it_is_makes_way_when_its_lease_is_o
             await filled(workspaces)
             await eventually(lambda: silent not in provider.guests, "the silent place is removed")
             assert len(provider.guests) == 1
+
+
+def test_place_that_answers_just_when_it_was_dropped_is_not_ready() -> None:
+    """What removes it has not begun yet, and so has not stopped whoever asks its guest."""
+    taken_up, place = pool.Pool(TEMPLATE), pool.PooledPlace(cast("HeldWorkspace", object()), "sha256:old")
+    taken_up.entering.add(place)
+    taken_up.drop(place)
+    taken_up.enter(place)
+    assert taken_up.take() is None

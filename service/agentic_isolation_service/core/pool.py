@@ -135,9 +135,10 @@ class Pool:
         return self.demand.wanted(now) - len(self.ready) - len(self.entering)
 
     def enter(self, place: PooledPlace) -> None:
-        """Takes note of a place that may be claimed."""
-        self.entering.discard(place)
-        self.ready.append(place)
+        """Takes note of a place that may be claimed, unless it was dropped while its guest was asked."""
+        if place in self.entering:
+            self.entering.discard(place)
+            self.ready.append(place)
 
     def take(self) -> PooledPlace | None:
         """Returns the oldest place, which is nobody else's from now on; None: there is none."""
