@@ -149,3 +149,26 @@ async def test_places_of_an_image_that_has_moved(provider: FakeProvider, monkeyp
         await eventually(lambda: old not in provider.guests, "the place of the older image is removed", within=15)
         await filled(workspaces)
         assert (await workspaces.create(OPERATOR, CONFIG)).id != old
+
+
+async def test_a_look_for_moved_images_that_meets_a_defect_is_not_the_last_thing_that_is_done_for_pools(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(refilling, "LOOK_INTERVAL", 0.05)
+    met = asyncio.Event()
+
+    class OddProvider(FakeProvider):
+        async def image_id(self, config: WorkspaceConfig) -> str:
+            if self.guests and not met.is_set():
+                met.set()
+                raise KeyError("Id")
+            return self.image
+
+    provider = OddProvider(Guests(accept))
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}, [TEMPLATE]) as workspaces:
+        await filled(workspaces)
+        await met.wait()
+        await workspaces.create(OPERATOR, CONFIG)
+        await eventually(lambda: len(provider.guests) > 1, "the pool is filled again")
+    assert not provider.guests
+    assert "pool fakes" in caplog.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -249,9 +248,14 @@ class Pools:
 
     async def _renovate(self, pool: Pool) -> None:
         """Removes places whose image has come to be another one. A reaper: what cannot be told is asked again."""
-        if pool.ready or pool.entering:
-            with contextlib.suppress(IsolationError, TimeoutError):
-                await self._image_id(pool)
+        if not pool.ready and not pool.entering:
+            return
+        try:
+            await self._image_id(pool)
+        except (IsolationError, TimeoutError):
+            pass
+        except Exception:  # noqa: BLE001  a reaper
+            _log.exception("it cannot be told whether the image of pool %s has moved", pool.template.name)
 
     async def _image_id(self, pool: Pool) -> str:
         """Returns what a pool's image stands for now, and has the places removed that were made of another one."""
