@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 
 from agentic_isolation.images import PullEvent
 from agentic_isolation.models import Isolation, ProviderInfo, ResourceUsage, WorkspaceConfig
+from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec, Provider
 from agentic_isolation_service.core.quotas import UNBOUND, Quotas
@@ -100,6 +102,12 @@ async def serve_honestly(end: GuestEnd) -> None:
                 await end.send_json(FrameType.RESULT, channel, INFO)
             case other:
                 await end.send_json(FrameType.ERROR, channel, {"reason": "BAD_REQUEST", "message": f"no {other!r}"})
+
+
+async def just_made(workspaces: Workspaces) -> None:
+    """Returns as soon as there is a workspace, before whoever waits for it is woken."""
+    while not workspaces.page(OPERATOR, {}, 1, "")[0]:  # noqa: ASYNC110  nothing tells within the same turn
+        await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager

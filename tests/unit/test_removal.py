@@ -14,7 +14,7 @@ from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.ports import Place
 from tests.support.eventually import eventually
 from tests.unit.fake_guest import PATIENCE, let_tasks_run
-from tests.unit.fake_provider import FakeProvider, holding, serve_honestly
+from tests.unit.fake_provider import FakeProvider, holding, just_made, serve_honestly
 
 
 class AwayProvider(FakeProvider):
@@ -93,3 +93,16 @@ async def test_service_that_ends_while_the_engine_is_away() -> None:
     assert provider.closed
     for guest in provider.guests.values():
         await guest.__aexit__(None, None, None)
+
+
+async def test_creation_that_is_cancelled_when_it_is_done_does_not_wait_for_an_engine_that_is_away() -> None:
+    provider = AwayProvider(failures=10**9)
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
+        creating = asyncio.create_task(workspaces.create(OPERATOR, WorkspaceConfig(provider="fake")))
+        await just_made(workspaces)
+        creating.cancel()
+        await asyncio.wait([creating], timeout=5)
+        provider.failures = 0
+        assert creating.done()
+        assert creating.cancelled()
+        await eventually(lambda: not provider.guests, "it is removed for all that")

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from agentic_isolation import InvalidArgumentError, UnavailableError
-from agentic_isolation.models import WorkspaceConfig
+from agentic_isolation.models import WorkspaceConfig, WorkspaceState
 from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.ports import Place, PlaceSpec
 from agentic_isolation_service.core.requests import SharedCall, SharedCalls
 from tests.unit.fake_guest import PATIENCE, let_tasks_run
-from tests.unit.fake_provider import FakeProvider, holding, serve_honestly
+from tests.unit.fake_provider import FakeProvider, holding, just_made, serve_honestly
 
 
 class Run:
@@ -182,3 +182,28 @@ async def test_creation_that_is_cancelled_at_any_turn_of_the_loop_leaves_nothing
         else:
             raise AssertionError("a creation takes fewer turns")
         assert list(provider.guests) == [creating.result().id]
+
+
+async def test_repeat_of_a_creation_that_is_just_being_taken_back_makes_another_workspace() -> None:
+    """A connection that breaks just when a creation is done looks as if it were cancelled, and is repeated."""
+    removing = asyncio.Event()
+
+    class SlowProvider(FakeProvider):
+        async def destroy(self, place: Place, *, ending: bool = False) -> None:
+            await removing.wait()
+            await super().destroy(place, ending=ending)
+
+    provider = SlowProvider(serve_honestly)
+    config = WorkspaceConfig(provider="fake")
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
+        creating = asyncio.create_task(workspaces.create(OPERATOR, config, "request-1"))
+        await just_made(workspaces)
+        creating.cancel()
+        await let_tasks_run()
+        made = await workspaces.create(OPERATOR, config, "request-1")
+        removing.set()
+        with pytest.raises(asyncio.CancelledError):
+            await creating
+        assert made.state is WorkspaceState.READY
+        assert list(provider.guests) == [made.id]
+        assert await workspaces.create(OPERATOR, config, "request-1") == made

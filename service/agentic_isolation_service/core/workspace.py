@@ -55,6 +55,8 @@ class HeldWorkspace:
         self._over_at = _end_of_life(record)
         self._watchers: list[asyncio.Task[object]] = []
         self._ending = record.info.state is not WorkspaceState.READY
+        self.disowned = False
+        """Whether nobody was told of it, nor will be."""
         self._destroying: asyncio.Task[None] | None = None
 
     @property
@@ -114,10 +116,14 @@ class HeldWorkspace:
         try:
             await self._registry.put(self._record)
         except BaseException:
-            # It may have been written all the same, and a repeat of the request must not find it.
-            unmade = replace(self._record, info=replace(self._record.info, state=WorkspaceState.CREATING))
-            await finish(self._written(self._registry.put(unmade)))
+            await finish(self.disown())  # it may have been written all the same
             raise
+
+    async def disown(self) -> None:
+        """Sees to it that no repeat of its request finds it: each makes another one. It has to be destroyed then."""
+        self.disowned = True
+        unmade = replace(self._record, info=replace(self._record.info, state=WorkspaceState.CREATING))
+        await self._written(self._registry.put(unmade))
 
     def watch(self, on_ended: Callable[[], None]) -> None:
         """Begins to watch the guest and the lease, and calls `on_ended` when the workspace's time is over."""

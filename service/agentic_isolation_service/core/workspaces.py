@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation.errors import CapacityError, UnavailableError
+from agentic_isolation.errors import CapacityError, IsolationError, UnavailableError
 from agentic_isolation.images import PullEvent
 from agentic_isolation.models import PoolInfo, ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import validation
@@ -268,7 +268,9 @@ class Workspaces:
     ) -> WorkspaceInfo:
         owner = caller.tenant
         if request_id and (workspace_id := await self._creations.find(config, request_id, owner)):
-            return self.get(caller, workspace_id).info
+            held = self._holdings.get(workspace_id)
+            if held is None or not held.disowned:
+                return self.get(caller, workspace_id).info
         self._refuse_when_closing()
         if len(self._holdings) + self._creations.asked_count >= self.max_workspaces:
             raise self._is_full(caller)
@@ -318,7 +320,12 @@ class Workspaces:
         await self._registry.prune(self.request_window)
 
     async def _take_back(self, info: WorkspaceInfo) -> None:
+        """Removes a workspace that nobody was told of; in the background, where it cannot be removed for now."""
         held = self._holdings.get(info.id)
-        if held is not None:
-            await asyncio.wait([self._holdings.reap(held)])
-            await self._registry.remove(info.id, keep_request=False)
+        if held is None:
+            return
+        await held.disown()
+        try:
+            await self._holdings.destroy(held)
+        except IsolationError:
+            self._holdings.reap(held)
