@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,14 @@ from agentic_isolation import ProviderUnavailableError, WorkspaceConfig, Workspa
 from agentic_isolation.models import WorkspaceState
 from agentic_isolation_service.core import removal
 from agentic_isolation_service.core.caller import OPERATOR
+from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import Place
+from agentic_isolation_service.core.records import WorkspaceRecord
+from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.guest.frames import FrameType
+from agentic_isolation_service.registry import SqliteRegistry
 from tests.support.eventually import eventually
-from tests.unit.fake_guest import PATIENCE, let_tasks_run
+from tests.unit.fake_guest import INFO, PATIENCE, GuestEnd, let_tasks_run
 from tests.unit.fake_provider import FakeProvider, holding, just_made, serve_honestly
 
 
@@ -106,3 +112,45 @@ async def test_creation_that_is_cancelled_when_it_is_done_does_not_wait_for_an_e
         assert creating.done()
         assert creating.cancelled()
         await eventually(lambda: not provider.guests, "it is removed for all that")
+
+
+class SlowRegistry(SqliteRegistry):
+    """Takes its time for the answer that a workspace's end is written down."""
+
+    def __init__(self, *about: Any) -> None:
+        super().__init__(*about)
+        self.written, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def put(self, record: WorkspaceRecord) -> None:
+        await super().put(record)
+        if record.info.state is WorkspaceState.DESTROYING:
+            self.written.set()
+            await self.answer.wait()
+
+
+async def test_renewal_does_not_write_down_as_ready_what_is_being_destroyed() -> None:
+    """The service's next process would take it up as if nobody had wanted it to go."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(end: GuestEnd) -> None:
+        while True:
+            channel, operation = await end.operation()
+            if operation["op"] == "lease":
+                asked.set()
+                await answer.wait()
+            await end.send_json(FrameType.RESULT, channel, INFO)
+
+    provider = FakeProvider(slow)
+    async with asyncio.timeout(PATIENCE), SlowRegistry.open(None) as registry:
+        assert isinstance(registry, SlowRegistry)
+        async with Workspaces({"fake": lambda: provider}, registry, Identity.new()) as workspaces:
+            info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake"))
+            renewing = asyncio.create_task(workspaces.renew(OPERATOR, info.id))
+            await asked.wait()
+            destroying = asyncio.create_task(workspaces.destroy(OPERATOR, info.id))
+            await registry.written.wait()
+            answer.set()
+            await renewing
+            assert [record.info.state for record in await registry.load()] == [WorkspaceState.DESTROYING]
+            registry.answer.set()
+            await destroying

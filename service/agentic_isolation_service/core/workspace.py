@@ -147,6 +147,8 @@ class HeldWorkspace:
         left = await self.session.call_for({"op": "lease", "ttl_ms": round(lease * 1000)}, payloads.lease_left)
         self._record = replace(self._record, config=replace(self.config, lease=lease))
         self._note(lease if left is None else left)
+        if self._ending:  # and that is written down
+            return self._record.info.lease_expires_at
         try:
             await self._registry.renew(self._record)
         except UnavailableError as error:
