@@ -44,3 +44,18 @@ async def test_lifetime_ends_whatever_the_guest_says(left: int) -> None:
         info = await workspaces.create(OPERATOR, config)
         assert info.id in provider.guests
         await eventually(lambda: not provider.guests, "it was removed", within=10)
+
+
+async def test_lease_that_was_shortened_is_over_when_it_is_to_be_now() -> None:
+    """Also where the guest does not end with it, though it says that it is over."""
+
+    async def undying(end: GuestEnd) -> None:
+        while True:
+            channel, operation = await end.operation()
+            await end.send_json(FrameType.RESULT, channel, INFO | {"lease_left_ms": operation.get("ttl_ms", 0)})
+
+    provider = FakeProvider(undying)
+    async with holding({"fake": lambda: provider}) as workspaces:
+        info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake", lease=600))
+        await workspaces.renew(OPERATOR, info.id, 1)
+        await eventually(lambda: not provider.guests, "it was removed", within=10)

@@ -52,6 +52,8 @@ class HeldWorkspace:
         self._record = record
         self._registry = registry
         self._ends_at = _loop_time(record.info.lease_expires_at)
+        self._ends_earlier = asyncio.Event()
+        """Whether that has come nearer since it was last looked at."""
         self._over_at = _end_of_life(record)
         self._watchers: list[asyncio.Task[object]] = []
         self._ending = record.info.state is not WorkspaceState.READY
@@ -210,8 +212,11 @@ class HeldWorkspace:
     async def _watch_lease(self, on_ended: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while (left := self._ends_at - loop.time()) > 0:  # noqa: ASYNC110  renewals move the end meanwhile
-                await asyncio.sleep(left)
+            while (left := self._ends_at - loop.time()) > 0:  # renewals move the end meanwhile
+                self._ends_earlier.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._ends_earlier.wait()
             if not await self._has_time():
                 on_ended()
                 return
@@ -240,6 +245,8 @@ class HeldWorkspace:
         """
         now = asyncio.get_running_loop().time()
         left = max(min(left, self.config.lease, self._over_at - now), 0.0)
+        if now + left < self._ends_at:
+            self._ends_earlier.set()
         self._ends_at = now + left
         expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=left)
         self._record = replace(self._record, info=replace(self._record.info, lease_expires_at=expires_at))
