@@ -295,7 +295,9 @@ class DockerProvider:
     async def _turn(self) -> asyncio.Semaphore:
         """Returns what bounds the containers in the making: more at a time would only take longer, all of them."""
         if self._turns is None:
-            self._turns = asyncio.Semaphore(max(_FEWEST_TURNS, _TURNS_PER_CPU * (await self._engine.facts()).cpus))
+            cpus = (await self._engine.facts()).cpus
+            # The first ones may all have asked at a time, and have to wait for each other.
+            self._turns = self._turns or asyncio.Semaphore(max(_FEWEST_TURNS, _TURNS_PER_CPU * cpus))
         return self._turns
 
     async def _volume(self, client: aiodocker.Docker, *, known: str | None = None) -> str:
