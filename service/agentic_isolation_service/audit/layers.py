@@ -25,7 +25,7 @@ from agentic_isolation_service.rpc.calls import Call
 
 _LONG = 1.0
 """Seconds after which it is written down that a call is under way."""
-_STREAMS = frozenset({"Stream", "Attach", "ReadFile", "ReadArchive", "WatchDirectory"})
+_STREAMS = frozenset({"Stream", "Attach", "ReadFile", "ReadArchive", "WatchDirectory", "PullImage"})
 """Methods whose answers leave before they end."""
 
 
