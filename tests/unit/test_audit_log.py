@@ -142,3 +142,14 @@ async def test_it_does_not_open_what_it_cannot_use(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         async with opened(path.parent / "missing" / "audit.jsonl"):
             pass
+
+
+async def test_an_end_names_no_beginning_that_is_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(path, fail_closed=False) as log:
+        began = Entry("began", {"method": "Execute"})
+        with monkeypatch.context() as full:
+            full.setattr(audit_log, "MAX_QUEUED", 0)
+            assert not log.note(began)
+        await log.write(Entry("call", {"method": "Execute"}, began))
+    [ended] = [entry for entry in entries(path) if entry["event"] == "call"]
+    assert "began" not in ended

@@ -43,7 +43,7 @@ class Entry:
 
     def as_dict(self) -> dict[str, object]:
         """Returns it as it is written, without its number."""
-        began = {"began": self.began.sequence} if self.began else {}
+        began = {"began": self.began.sequence} if self.began and self.began.sequence else {}  # else that one is lost
         return {"time": timestamp(self.time_ns), "event": self.event, **self.content, **began}
 
 
