@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentic_isolation import WorkspaceConfig
+from agentic_isolation_service.core import workspace
 from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.guest.frames import FrameType
 from tests.support.eventually import eventually
@@ -59,3 +60,23 @@ async def test_lease_that_was_shortened_is_over_when_it_is_to_be_now() -> None:
         info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake", lease=600))
         await workspaces.renew(OPERATOR, info.id, 1)
         await eventually(lambda: not provider.guests, "it was removed", within=10)
+
+
+async def test_guest_that_does_not_answer_is_waited_for_only_a_while_after_its_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workspace, "_OVERDUE", 1.0)
+    asked: list[str] = []
+
+    async def hanging(end: GuestEnd) -> None:
+        while True:
+            channel, operation = await end.operation()
+            asked.append(operation["op"])
+            if asked.count("info") == 1:
+                await end.send_json(FrameType.RESULT, channel, INFO)
+
+    provider = FakeProvider(hanging)
+    async with holding({"fake": lambda: provider}) as workspaces:
+        await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake", lease=1))
+        await eventually(lambda: not provider.guests, "it was removed", within=10)
+    assert asked.count("info") > 1
