@@ -6,17 +6,24 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+import pytest
 from textual.coordinate import Coordinate
 from textual.pilot import Pilot
 from textual.widgets import Label, Log, OptionList
 
 from agentic_isolation import AgenticWorkspace, WorkspaceInfo
+from agentic_isolation import _convert as convert
+from agentic_isolation.v1 import workspace_pb2 as pb
+from agentic_isolation_service.cli.top import watching
 from agentic_isolation_service.cli.top.listing import Listing
 from agentic_isolation_service.cli.top.printable import PrintableText
 from agentic_isolation_service.cli.top.view import TopView
+from agentic_isolation_service.cli.top.watching import Watcher
 from tests.integration.cli import run
 from tests.support.eventually import eventually
+from tests.support.scripted_service import SILENCE, WORKSPACE, ScriptedService
 from tests.support.service import ServedProcess
 from tests.support.terminal import Terminal
 
@@ -145,3 +152,17 @@ def test_what_is_printed_becomes_plain_text() -> None:
     bytewise = PrintableText()
     assert "".join(bytewise.feed(bytes([byte])) for byte in printed) == whole
     assert PrintableText().feed(b"\xff10%\r20%\r\n") == "\ufffd10%\n20%\n"
+
+
+async def test_workspaces_that_do_not_answer_keep_no_other_from_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_CALL_TIMEOUT", 0.5)
+    monkeypatch.setattr(watching, "_LOOK_TIMEOUT", 1.2)
+    infos = [replace(WORKSPACE, id=f"ws-{number:020}") for number in range(60)]
+    async with ScriptedService() as service:
+        listed = pb.ListWorkspacesResponse(workspaces=map(convert.workspace_to_pb, infos))
+        service.will_answer("ListWorkspaces", listed)
+        service.will_answer("GetWorkspace", *[SILENCE] * len(infos))
+        async with Watcher(service.target, {}) as watcher:
+            rows = await watcher.workspaces()
+    assert [row.info.id for row in rows] == [info.id for info in infos]
+    assert {row.memory_bytes for row in rows} == {None}

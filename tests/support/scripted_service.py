@@ -92,8 +92,8 @@ class _Servicer(pb_grpc.WorkspaceServiceServicer):
         await _refuse(answer, context)
         return answer
 
-    CreateWorkspace = GetWorkspace = RenewWorkspace = DestroyWorkspace = Execute = SignalProcess = _answer
-    StatFile = MakeDirectory = RemoveFile = ListDirectory = MoveFile = _answer
+    CreateWorkspace = GetWorkspace = ListWorkspaces = RenewWorkspace = DestroyWorkspace = _answer
+    Execute = SignalProcess = StatFile = MakeDirectory = RemoveFile = ListDirectory = MoveFile = _answer
 
     async def Stream(self, request: pb.StreamRequest, context: Any) -> AsyncIterator[pb.StreamResponse]:
         self._service.asked.append(request)

@@ -100,7 +100,8 @@ class Watcher:
                 found.append(info)
                 if len(found) >= MOST_WORKSPACES:
                     break
-            usages = await asyncio.gather(*(self._usage(info.id) for info in found))
+        until = asyncio.get_running_loop().time() + _LOOK_TIMEOUT
+        usages = await asyncio.gather(*(self._usage(info.id, until) for info in found))
         times = {info.id: usage.cpu_seconds for info, usage in zip(found, usages, strict=True)}
         shares = self._shares.note(times, asyncio.get_running_loop().time())
         return [
@@ -121,10 +122,13 @@ class Watcher:
         shares = self._process_shares.note(times, asyncio.get_running_loop().time())
         return [ProcessRow(process, shares[f"{workspace_id} {process.id}"]) for process in found]
 
-    async def _usage(self, workspace_id: str) -> _Usage:
-        """Returns what a workspace uses: by its control group, else as the sum of its processes."""
+    async def _usage(self, workspace_id: str, until: float) -> _Usage:
+        """Returns what a workspace uses: by its control group, else as the sum of its processes; nothing after `until`.
+
+        That is a time of the event loop: others that do not answer may be in its way.
+        """
         try:
-            async with self._calls, asyncio.timeout(_CALL_TIMEOUT):
+            async with asyncio.timeout_at(until), self._calls, asyncio.timeout(_CALL_TIMEOUT):
                 usage = (await self._service.describe_workspace(workspace_id)).usage
                 if usage is not None and usage.cpu_seconds is not None:
                     return _Usage(usage.cpu_seconds, usage.memory_bytes, usage.pids)
