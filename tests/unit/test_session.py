@@ -15,6 +15,7 @@ from agentic_isolation import (
     WorkspaceLostError,
     WorkspaceNotFoundError,
 )
+from agentic_isolation_service.guest import session as guest_session
 from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.guest.session import GuestSession
 from tests.unit.fake_guest import (
@@ -198,6 +199,25 @@ async def test_guest_that_hangs_up_again_and_again_is_not_called_back_without_a_
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         await session.aclose()
+
+
+async def test_guest_that_cannot_be_reached_is_tried_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an engine is away there may be a thousand such, and what else the service does must not suffer from it."""
+    monkeypatch.setattr(guest_session, "_RECONNECT_PAUSE", 0.01)
+    monkeypatch.setattr(guest_session, "_SECOND_TRY", 0)
+    attempts = 0
+
+    async def connect() -> ServiceStream:
+        nonlocal attempts
+        attempts += 1
+        raise ProviderUnavailableError("the engine is away")
+
+    session = GuestSession(WORKSPACE_ID, KEY, connect)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await session.wait_lost()
+    await session.aclose()
+    assert 5 < attempts < 40
 
 
 async def test_lost_workspace_does_not_collect_its_callers_frames() -> None:

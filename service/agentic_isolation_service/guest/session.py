@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar
 
@@ -72,6 +73,8 @@ _ENDINGS = {
 _MAX_GUEST_MESSAGE = 1000
 _RECONNECT_PAUSE = 1.0
 """Seconds between two links that nobody asked for, so that a guest that hangs up keeps nobody busy."""
+_MOST_DOUBLINGS = 3
+"""How often that is doubled while there can be none: with an engine a thousand guests may be away."""
 _MAX_COUNTED = 256
 """Ends of processes that are remembered for not being counted twice."""
 _SECOND_TRY = 0.3
@@ -219,12 +222,17 @@ class GuestSession:
     async def wait_lost(self) -> WorkspaceLostError:
         """Waits until the workspace is lost and returns why. Reconnects meanwhile, so that it notices."""
         loop = asyncio.get_running_loop()
+        failures = 0
         while self._lost is None:
-            next_link = loop.time() + _RECONNECT_PAUSE
+            # At random, so that they do not come as one.
+            pause = _RECONNECT_PAUSE * 2 ** min(failures, _MOST_DOUBLINGS) * random.uniform(0.5, 1)
+            next_link = loop.time() + pause
             try:
                 link = self._link
                 if link is None or link.lost is not None:
+                    failures += 1
                     link = await self._reconnect()
+                failures = 0
                 loss = await link.wait_lost()
                 if loss.protocol_error:
                     await self._reconnect()
