@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,22 @@ async def test_an_end_names_no_beginning_that_is_lost(path: Path, monkeypatch: p
         await log.write(Entry("call", {"method": "Execute"}, began))
     [ended] = [entry for entry in entries(path) if entry["event"] == "call"]
     assert "began" not in ended
+
+
+async def test_log_whose_opening_is_cancelled_at_any_moment_can_be_opened_again(path: Path) -> None:
+    """Neither its file stays locked nor its threads stay."""
+    turns = 0
+    while True:
+        log = opened(path)
+        opening = asyncio.create_task(log.__aenter__())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        if not opening.cancelled():
+            break
+        turns += 1 + turns // 10
+    assert opening.exception() is None
+    await log.__aexit__(None, None, None)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not {"audit", "audit-sync"} & set(names)

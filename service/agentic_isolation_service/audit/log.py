@@ -85,11 +85,15 @@ class AuditLog:
         Raises:
             OSError: Its file cannot be used, see AuditFile.open.
         """
-        file = await asyncio.to_thread(AuditFile.open, settings.path)
-        log = cls(file, settings)
+        opened: list[AuditFile] = []
+        threads: list[threading.Thread] = []
         try:
-            await asyncio.to_thread(log._start)
+            await finish(asyncio.to_thread(lambda: opened.append(AuditFile.open(settings.path))))
+            [file] = opened
+            log = cls(file, settings)
+            threads = log._threads
             try:
+                await finish(asyncio.to_thread(log._start))
                 if not await log._is_written(Entry("start", dict(about))):
                     raise OSError(f"cannot write {settings.path}: {log.trouble}")
                 _log.info("the audit log is open", extra={"path": str(settings.path), "head": file.head})
@@ -99,8 +103,8 @@ class AuditLog:
                 await finish(log._stop())
         finally:
             # A thread that hangs in a write goes on with the descriptor, which must not become another file's.
-            if not any(thread.is_alive() for thread in log._threads):
-                await finish(asyncio.to_thread(file.close))
+            if opened and not any(thread.is_alive() for thread in threads):
+                await finish(asyncio.to_thread(opened[0].close))
 
     @property
     def trouble(self) -> str | None:
