@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import json
 import re
 import sqlite3
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -238,3 +241,20 @@ async def test_renewed_workspace_is_found_by_its_first_request(registry: SqliteR
     await registry.renew(renewed)
     await registry.put(renewed)
     assert await registry.find_request("owner", "request", RECORD.config) == "ws-a"
+
+
+async def test_opening_that_is_cancelled_while_the_database_is_locked_holds_up_nobody(directory: Path) -> None:
+    path = directory / "registry.db"
+    async with SqliteRegistry.open(path):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        opening = asyncio.create_task(SqliteRegistry.open(path).__aenter__())
+        await asyncio.sleep(0.1)
+        opening.cancel()
+        began = time.monotonic()
+        await asyncio.sleep(0.1)
+        assert time.monotonic() - began < 1
+    with pytest.raises(asyncio.CancelledError):
+        await opening

@@ -43,14 +43,16 @@ class SqliteRegistry:
         Raises:
             OSError: It is a newer version's, locked by somebody else, or cannot be opened. Nothing was changed.
         """
-        loop = asyncio.get_running_loop()
         thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
+        opened: list[sqlite3.Connection] = []
         try:
-            connection = await loop.run_in_executor(thread, open_database, path)
             try:
-                yield cls(connection, thread, str(path or "in memory"))
+                # To its end, as to wait for the thread below would hold up the loop.
+                await finish(_run_in(thread, lambda: opened.append(open_database(path))))
+                yield cls(opened[0], thread, str(path or "in memory"))
             finally:
-                await finish(_run_in(thread, connection.close))
+                for connection in opened:
+                    await finish(_run_in(thread, connection.close))
         finally:
             thread.shutdown(wait=True)
 
