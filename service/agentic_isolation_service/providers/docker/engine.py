@@ -37,16 +37,10 @@ NOT_CONNECTED = 900
 class EngineFacts:
     """What an engine is."""
 
-    version: str
-    operating_system: str
     architecture: str
     """As `uname -m`."""
     runtimes: frozenset[str]
     default_runtime: str
-    memory_limits: bool
-    swap_limits: bool
-    pids_limits: bool
-    cpu_limits: bool
     cpus: int
     """How many it has; it refuses a limit beyond them."""
 
@@ -118,15 +112,9 @@ class Engine:
         except (LookupError, TypeError, ValueError) as error:
             raise self._unusable("what answers there is no Docker Engine") from error
         return EngineFacts(
-            version=info.get("ServerVersion", ""),
-            operating_system=info.get("OSType", ""),
             architecture=info.get("Architecture", ""),
             runtimes=frozenset(info.get("Runtimes") or {}),
             default_runtime=info.get("DefaultRuntime", ""),
-            memory_limits=bool(info.get("MemoryLimit")),
-            swap_limits=bool(info.get("SwapLimit")),
-            pids_limits=bool(info.get("PidsLimit")),
-            cpu_limits=bool(info.get("CpuCfsQuota", True)),
             cpus=info.get("NCPU", 0),
         )
 
