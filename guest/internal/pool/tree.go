@@ -143,14 +143,17 @@ func (t *Tree) Signal(signal int, whole bool) error {
 
 // Kill begins to end the tree: SIGTERM, and SIGKILL after the grace. The observer learns the outcome.
 func (t *Tree) Kill(grace time.Duration) {
-	if _, err := t.ask(&shim.Request{Op: shim.OpKill, GraceMS: grace.Milliseconds()}); err != nil {
+	w := t.worker
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.tree != t {
 		return
 	}
-	t.worker.mu.Lock()
-	defer t.worker.mu.Unlock()
-	t.calm()
+	// Noted in the same breath: a shim that has a kill before it must run no other command, though this one ends by itself.
 	t.killed = true
+	t.calm()
 	t.watchdog = time.AfterFunc(grace+exitWait, t.onSilence)
+	_, _ = w.send(&shim.Request{Op: shim.OpKill, GraceMS: grace.Milliseconds()}, nil)
 }
 
 // onSilence ends a shim that has told neither that the tree is empty nor that it is stuck.

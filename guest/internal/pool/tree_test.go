@@ -1,0 +1,86 @@
+//go:build linux
+
+package pool
+
+import (
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"agentic-isolation/guest/internal/frame"
+	"agentic-isolation/guest/internal/shim"
+)
+
+// told is an observer that passes on when the tree's end was told.
+type told chan Event
+
+func (t told) Observe(e Event) { t <- e }
+func (t told) Lost(int)        {}
+
+// connected returns both ends of a connection to a shim.
+func connected(t *testing.T) (guest, shim *net.UnixConn) {
+	t.Helper()
+	pair, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := make([]*net.UnixConn, 2)
+	for i, fd := range pair {
+		file := os.NewFile(uintptr(fd), "pair")
+		conn, err := net.FileConn(file)
+		file.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		ends[i] = conn.(*net.UnixConn)
+	}
+	return ends[0], ends[1]
+}
+
+// A command that ends by itself just when it is killed leaves a shim with a kill before it, which would be the next
+// command's.
+func TestShimWithAKillBeforeItRunsNoOtherCommand(t *testing.T) {
+	ours, theirs := connected(t)
+	p := &Pool{
+		limit: 4, shims: map[int]*worker{}, bound: map[*worker]struct{}{},
+		low: make(chan struct{}, 1), strays: make(chan struct{}, 1), freed: make(chan struct{}, 1), quit: make(chan struct{}),
+	}
+	w := newWorker(p, os.Getpid(), ours)
+	p.bind(w)
+	over := make(told, 1)
+	tree := &Tree{worker: w, channel: 1, observer: over, over: make(chan struct{})}
+	w.tree, w.last = tree, 1
+	listening := make(chan struct{})
+	go func() { w.listen(); close(listening) }()
+
+	end, err := frame.AppendJSON(nil, frame.Event, 1, &shim.Event{Event: shim.EventExited, Empty: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The end is told between the kill's first and second turn with the lock, if it takes several: who has waited for
+	// one in vain for long gets it next.
+	w.mu.Lock()
+	killed := make(chan struct{})
+	go func() { tree.Kill(0); close(killed) }()
+	time.Sleep(5 * time.Millisecond)
+	if _, err := theirs.Write(end); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(5 * time.Millisecond)
+	w.mu.Unlock()
+	w.mu.Lock()
+	time.Sleep(5 * time.Millisecond)
+	w.mu.Unlock()
+	<-over
+	<-killed
+	p.mu.Lock()
+	idle := len(p.idle)
+	p.mu.Unlock()
+	if idle != 0 {
+		t.Error("the shim is ready for another command")
+	}
+	ours.Close()
+	<-listening
+}
