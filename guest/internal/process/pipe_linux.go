@@ -10,6 +10,8 @@ const (
 	fGetPipeSize = 1032
 	// outputPipe lets a command that writes much do so in few turns. Its memory is only taken while it is filled.
 	outputPipe = 256 << 10
+	// terminalCapacity is more than the kernel keeps of what is printed in a terminal.
+	terminalCapacity = 1 << 20
 )
 
 // newPipe makes a pipe whose end for the guest is waited for by the runtime's poller, and whose other end, a bare
@@ -36,14 +38,14 @@ func newPipe(guestReads bool) (ours *os.File, theirs int, err error) {
 	return os.NewFile(uintptr(fds[0]), "|guest"), fds[1], nil
 }
 
-// pipeCapacity is how many bytes can be in the pipe at most.
+// pipeCapacity is how many bytes can be in the pipe at most, or in a terminal, which does not tell.
 func pipeCapacity(raw syscall.RawConn) int {
-	size := 0
+	size := terminalCapacity
 	_ = raw.Control(func(fd uintptr) {
 		n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, fd, fGetPipeSize, 0)
 		if errno == 0 {
 			size = int(n)
 		}
 	})
-	return max(size, 64<<10)
+	return size
 }

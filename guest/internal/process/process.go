@@ -191,7 +191,7 @@ func (p *Process) endOutput() {
 		p.log.Release(releaseCommand)
 	}
 	for _, pump := range p.pumps {
-		pump.end()
+		pump.end(p.treeOver)
 	}
 }
 

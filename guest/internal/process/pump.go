@@ -39,6 +39,8 @@ type pump struct {
 	partial []byte
 	total   atomic.Uint64
 	ending  atomic.Bool
+	// alone: nobody of the tree is left, and whoever writes into the pipe is none of it.
+	alone atomic.Bool
 }
 
 // newPump also replaces secrets, unless there are none.
@@ -73,8 +75,11 @@ func (p *pump) run(done func()) {
 	}
 }
 
-// end makes the pump finish: the command has ended.
-func (p *pump) end() {
+// end makes the pump finish: the command has ended, and where it was the last of it, so has its tree.
+func (p *pump) end(isTree bool) {
+	if isTree {
+		p.alone.Store(true)
+	}
 	if p.ending.CompareAndSwap(false, true) {
 		_ = p.pipe.SetReadDeadline(time.Now())
 	}
@@ -93,20 +98,14 @@ func (p *pump) follow() bool {
 	}
 }
 
-// finish reads what the command left in the pipe, then what others write until they have lingered long enough.
+// finish reads what the command left in the pipe, then what others of its tree write until they have lingered long enough.
 func (p *pump) finish() bool {
 	_ = p.pipe.SetReadDeadline(time.Time{})
-	for left := pipeCapacity(p.raw); left > 0; {
-		n, _, err := p.read(false, false)
-		if err == errEmpty {
-			break
-		}
-		if err != nil {
-			return false
-		}
-		left -= n
+	isAlone := p.alone.Load()
+	if !p.drain() {
+		return false
 	}
-	for left := lingering; left > 0; {
+	for left := lingering; left > 0 && !p.alone.Load(); {
 		since := time.Now()
 		_ = p.pipe.SetReadDeadline(since.Add(left))
 		_, blocked, err := p.read(true, true)
@@ -117,6 +116,21 @@ func (p *pump) finish() bool {
 			return false
 		}
 		left -= time.Since(since) - blocked
+	}
+	return isAlone || !p.alone.Load() || p.drain()
+}
+
+// drain reads what is in the pipe by now. It reports whether the pipe is still open.
+func (p *pump) drain() bool {
+	for left := pipeCapacity(p.raw); left > 0; {
+		n, _, err := p.read(false, false)
+		if err == errEmpty {
+			break
+		}
+		if err != nil {
+			return false
+		}
+		left -= n
 	}
 	return true
 }
