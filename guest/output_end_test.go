@@ -45,3 +45,17 @@ func TestWriterFromOutsideOfTheTree(t *testing.T) {
 	}
 	flood.Close()
 }
+
+// A command's last line has no end. It is the command's, whatever it has left in the background.
+func TestUnreadOutputThatEndsWithinALine(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	ch := unread(c, "half", `sleep 60 >/dev/null 2>&1 & head -c 1200000 /dev/zero | tr '\0' '\n'; printf end`)
+	ch.AwaitEvent()
+	wantExit(t, c.Do("wait", map[string]any{"process_id": "half"}), 0, "exited")
+	ch.Manual = false
+	ch.Grant(2 << 20)
+	if o := ch.Finish(); len(o.Stdout) != 1_200_003 || string(o.Stdout[1_200_000:]) != "end" {
+		t.Errorf("%d bytes", len(o.Stdout))
+	}
+}

@@ -63,11 +63,12 @@ func (p *pump) run(done func()) {
 	if open {
 		open = p.finish()
 	}
+	// What was held back is little, and mostly the command's own: nobody waits for room for it.
 	if p.redact != nil {
-		p.pass(p.redact.Flush, true)
+		p.pass(p.redact.Flush, false)
 		p.redact = nil
 	}
-	p.emit(p.partial, true)
+	p.emit(p.partial, false)
 	p.partial = nil
 	done()
 	if open {
