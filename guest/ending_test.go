@@ -184,3 +184,27 @@ func TestGuestOutlivesItsParent(t *testing.T) {
 	}
 	eventually(t, "the guest ends", func() bool { return !alive(pid) && gone(socket) })
 }
+
+// The service sends an upload's content without waiting for the guest's word: that it comes too late is no offence.
+func TestContentThatCrossesARefusal(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	late := c.Open("write", map[string]any{"path": "late"}) // the guest waits for it a while before it ends
+	late.Send([]byte("x"))
+	c.Open("shutdown", nil)
+	eventually(t, "the guest ends", func() bool { return c.Announced() != nil })
+	for id := uint32(1000); id < 1010; id++ {
+		c.Expect(id)
+		upload := frame.Append(nil, frame.Open, id, []byte(`{"op":"write","path":"f","digest":true}`))
+		upload = frame.Append(upload, frame.Data, id, []byte("content"))
+		upload = frame.Append(upload, frame.End, id, []byte(`{"bytes":7}`))
+		_, err := c.Conn.Write(upload)
+		must(t, err)
+	}
+	c.Ping("still here")
+	late.End()
+	if o := late.Finish(); o.Err != nil {
+		t.Error(o.Err)
+	}
+	g.AwaitExit()
+}

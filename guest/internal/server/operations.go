@@ -94,6 +94,9 @@ func (g *Guest) open(ch *link.Channel, op string, request []byte) func() {
 		perform, err = open(g, ch, known(op, ch.Version(), request))
 	}
 	if err != nil {
+		// What the service has sent before it heard of this is no offence.
+		ch.AcceptData()
+		ch.AcceptClaim()
 		return func() { ch.Fail(err) }
 	}
 	return perform
