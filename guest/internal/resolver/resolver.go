@@ -3,6 +3,7 @@
 package resolver
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -16,9 +17,10 @@ const Address = "127.0.0.11:53"
 const Port = 53
 
 const (
-	patience   = 2 * time.Second
-	quiet      = 10 * time.Second
-	maxMessage = 1 << 16
+	patience    = 2 * time.Second
+	quiet       = 10 * time.Second
+	maxMessage  = 1 << 16
+	acceptPause = 20 * time.Millisecond
 	// maxPending bounds the queries and the connections under way. Those beyond it are dropped: clients ask again.
 	maxPending = 64
 )
@@ -122,8 +124,13 @@ func (r *Relay) serveStreams() {
 	pending := make(chan struct{}, maxPending)
 	for {
 		client, err := r.streams.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			// Out of descriptors, most likely; that passes.
+			time.Sleep(acceptPause)
+			continue
 		}
 		select {
 		case pending <- struct{}{}:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -120,6 +121,42 @@ func TestPassesStreamsOn(t *testing.T) {
 func TestStreamEndsWhereNobodyAnswers(t *testing.T) {
 	conn := dial(t, "tcp4", relay(t, nobody(t)).Address())
 	if answer, err := io.ReadAll(conn); len(answer) > 0 {
+		t.Fatalf("%q %v", answer, err)
+	}
+}
+
+// A guest without a free descriptor for a moment takes streams again afterwards.
+func TestStreamsAfterDescriptorsHaveRunOut(t *testing.T) {
+	r := relay(t, upstream(t, " from afar"))
+	address, err := net.ResolveTCPAddr("tcp4", r.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 3, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = syscall.Connect(fd, &syscall.SockaddrInet4{Port: address.Port, Addr: [4]byte(address.IP.To4())})
+	time.Sleep(100 * time.Millisecond) // so long it cannot be accepted
+	if failed := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+	conn := dial(t, "tcp4", r.Address())
+	if _, err := conn.Write([]byte("query")); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(conn); err != nil || string(answer) != "query from afar" {
 		t.Fatalf("%q %v", answer, err)
 	}
 }
