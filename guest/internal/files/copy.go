@@ -54,7 +54,7 @@ func (s *Space) Copy(from, to string, overwrite, recursive bool, stop <-chan str
 	}
 	defer s.acquire()()
 	if err := rename(targetDir, temp, targetDir, targetBase, overwrite && !info.IsDir()); err != nil {
-		erase(targetDir, temp)
+		_ = RemoveAll(targetDir, temp)
 		return Entry{}, problem(target, err)
 	}
 	made, err := targetDir.Lstat(targetBase)
@@ -270,13 +270,5 @@ func (c *copying) intoItself() error {
 // discard removes what has been copied.
 func (c *copying) discard(dir *os.Root, temp string) {
 	defer c.space.acquire()()
-	erase(dir, temp)
-}
-
-// erase removes an entry of ours and all that it holds, whatever the modes are that it has been given.
-func erase(dir *os.Root, name string) {
-	if dir.RemoveAll(name) != nil {
-		unlock(dir, name, deepestUnlock)
-		_ = dir.RemoveAll(name)
-	}
+	_ = RemoveAll(dir, temp)
 }

@@ -1,16 +1,15 @@
 package files
 
 import (
+	"cmp"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 
 	"agentic-isolation/guest/internal/fault"
 )
-
-// deepestUnlock bounds the directories that are open at a time.
-const deepestUnlock = 512
 
 // Remove removes a file or an empty directory, or with recursive a directory and all that it holds.
 func (s *Space) Remove(p string, recursive bool) error {
@@ -27,16 +26,12 @@ func (s *Space) Remove(p string, recursive bool) error {
 	if info.IsDir() && s.holdsWorking(info) {
 		return fault.New(fault.BadRequest, "%q holds the working directory, which stays; remove what is in it", at.shown)
 	}
-	if !recursive {
+	if recursive {
+		err = RemoveAll(dir, base)
+	} else {
 		err = dir.Remove(base)
-	} else if err = dir.RemoveAll(base); errors.Is(err, fs.ErrPermission) {
-		unlock(dir, base, deepestUnlock)
-		err = dir.RemoveAll(base)
 	}
-	if err != nil {
-		return problem(at, err)
-	}
-	return nil
+	return problem(at, err)
 }
 
 // holdsWorking tells whether a directory is the working directory or one above it.
@@ -51,27 +46,78 @@ func (s *Space) holdsWorking(directory os.FileInfo) bool {
 	}
 }
 
-// unlock gives the owner access to a directory and to those below it, which their modes lock even their owner out of.
-func unlock(dir *os.Root, base string, depth int) {
-	info, err := dir.Lstat(base)
-	if err != nil || !info.IsDir() || depth == 0 {
-		return
+const (
+	// deepestRemoval bounds how many directories within each other a removal has open.
+	deepestRemoval = 8
+	namesToRemove  = 1024
+)
+
+// RemoveAll removes an entry of a directory and all that it holds: of any depth, with few descriptors, and whatever
+// the modes are that lock even their owner out of directories. It removes all that it can, whatever fails.
+func RemoveAll(dir *os.Root, name string) error {
+	return (&removal{}).entry(dir, name, 0)
+}
+
+// removal is one under way. What lies too deep is moved up into its outermost directory, and removed from there.
+type removal struct{ outermost *os.Root }
+
+func (r *removal) entry(dir *os.Root, name string, depth int) error {
+	err := dir.Remove(name)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	_ = dir.Chmod(base, 0o700)
-	inner, err := dir.OpenRoot(base + within)
+	info, failed := dir.Lstat(name)
+	if failed != nil || !info.IsDir() {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&access != access {
+		_ = dir.Chmod(name, mode|access)
+	}
+	if depth == deepestRemoval {
+		return rename(dir, name, r.outermost, temporaryName(), false)
+	}
+	inner, err := openInner(dir, name, info)
 	if err != nil {
-		return
+		return err
 	}
 	defer inner.Close()
-	self, err := openSelf(inner)
-	if err != nil {
-		return
+	if depth == 0 {
+		r.outermost = inner
 	}
-	entries, _ := self.ReadDir(-1)
-	self.Close()
-	for _, entry := range entries {
-		if entry.IsDir() {
-			unlock(inner, entry.Name(), depth-1)
+	for {
+		count, err := r.pass(inner, depth+1)
+		failed := dir.Remove(name)
+		if failed == nil || errors.Is(failed, fs.ErrNotExist) {
+			return nil
+		}
+		if count == 0 {
+			return cmp.Or(err, failed)
+		}
+	}
+}
+
+// pass removes what it finds in a directory, and returns how much that was. What is removed meanwhile may make it
+// miss some, and what is moved up may come too late for it.
+func (r *removal) pass(dir *os.Root, depth int) (count int, err error) {
+	self, err := openSelf(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer self.Close()
+	for {
+		names, failed := self.Readdirnames(namesToRemove)
+		for _, name := range names {
+			if failed := r.entry(dir, name, depth); failed != nil {
+				err = cmp.Or(err, failed)
+			} else {
+				count++
+			}
+		}
+		if failed != nil {
+			if failed != io.EOF {
+				err = cmp.Or(err, failed)
+			}
+			return count, err
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,6 +111,26 @@ func deep(t *testing.T, root string, levels int) {
 		dir = inner
 	}
 	dir.Close()
+}
+
+// A tree that is deeper than files may be open is removed, and leaves descriptors for everybody else meanwhile.
+func TestRemovalOfADeepTree(t *testing.T) {
+	const levels = 300
+	s, root := space(t)
+	must(t, os.Mkdir(filepath.Join(root, "t"), 0o755))
+	deep(t, filepath.Join(root, "t"), levels)
+	for i := range levels {
+		must(t, os.WriteFile(filepath.Join(root, "t/d", strconv.Itoa(i)), nil, 0o644))
+	}
+	var before syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
+	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: before.Max}))
+	err := s.Remove("t", true)
+	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before))
+	must(t, err)
+	if left, err := os.ReadDir(root); err != nil || len(left) != 0 {
+		t.Error(left, err)
+	}
 }
 
 func TestTreesOfAnyDepth(t *testing.T) {

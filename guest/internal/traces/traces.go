@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"agentic-isolation/guest/internal/config"
+	"agentic-isolation/guest/internal/files"
 )
 
 const (
@@ -57,26 +58,16 @@ func WatchMain(dir string) int {
 	}
 }
 
-// removeAll also removes directories that a workload has locked itself out of.
 func removeAll(dir string) error {
-	err := os.RemoveAll(dir)
-	if !errors.Is(err, fs.ErrPermission) {
+	around, err := os.OpenRoot(filepath.Dir(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	unlock(dir)
-	return os.RemoveAll(dir)
-}
-
-// unlock gives the owner access to a directory and to those below it. Every process that could put a symlink in the
-// way is dead by now.
-func unlock(dir string) {
-	_ = os.Chmod(dir, 0o700)
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		if e.IsDir() {
-			unlock(filepath.Join(dir, e.Name()))
-		}
-	}
+	defer around.Close()
+	return files.RemoveAll(around, filepath.Base(dir))
 }
 
 var errHeld = errors.New("another process holds the directory")
