@@ -123,8 +123,9 @@ class Lifecycle:
         response = await connection.call(connection.stub.GetWorkspace, request)
         self._info = convert.workspace_from_pb(response.workspace)
         self._commands = Commands(connection, workspace_id)
-        self._resources.push_async_callback(self._commands.kill_all)
         self._resources.push_async_callback(self._commands.aclose)
+        # First of all: who has let go of a process knows nothing more of it.
+        self._resources.push_async_callback(self._commands.kill_all)
 
     async def _make(self, connection: Connection, config: WorkspaceConfig) -> None:
         request = convert.config_to_pb(config)

@@ -318,10 +318,13 @@ async def test_closing_what_was_connected_to_kills_its_commands(service: ServedP
         ws = await AgenticWorkspace.connect(maker.id, target=service.target)
         running = [asyncio.create_task(ws.execute(sleep_for_ever(mark))) for _ in range(3)]
         others = asyncio.create_task(maker.execute(sleep_for_ever(other)))
-        await eventually(lambda: len(mentioning(mark)) == 3 and mentioning(other), "all run")
+        await ws.start(sleep_for_ever(mark))
+        let_go = await ws.start(sleep_for_ever(other))
+        await let_go.detach()
+        await eventually(lambda: len(mentioning(mark)) == 4 and len(mentioning(other)) == 2, "all run")
         await ws.close()
         assert not mentioning(mark)
-        assert mentioning(other)
+        assert len(mentioning(other)) == 2
         await asyncio.gather(*running, return_exceptions=True)
         others.cancel()
         await asyncio.gather(others, return_exceptions=True)
