@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import NamedTuple
+
+_Decoder = codecs.getincrementaldecoder("utf-8")
 
 MAX_LINE = 16 << 20
 """Bytes after which a line without an end is given out in pieces."""
@@ -32,7 +35,7 @@ class LineSplitter:
             lines.append(self._take(ended=True))
         self._partial += rest
         if len(self._partial) >= MAX_LINE:
-            lines.append(self._take(ended=False))
+            lines.append(self._piece())
         return lines
 
     def cut(self) -> list[Line]:
@@ -44,6 +47,14 @@ class LineSplitter:
     def rest(self) -> list[Line]:
         """Returns the last line where it has no newline."""
         return [self._take(ended=True)] if self._partial else []
+
+    def _piece(self) -> Line:
+        """Takes what there is of a line, but for a character of which the rest is to come."""
+        decoder = _Decoder("replace")
+        piece = Line(decoder.decode(self._partial), whole=False)
+        self._partial[:] = decoder.getstate()[0]
+        self._cut = True
+        return piece
 
     def _take(self, *, ended: bool) -> Line:
         line = Line(self._partial.decode("utf-8", "replace"), whole=ended and not self._cut)

@@ -112,6 +112,21 @@ async def test_lines_that_are_too_long_are_pieces_and_not_json() -> None:
     assert [line.value for line in lines if line.is_json] == [{"a": 1}, [3]]
 
 
+@pytest.mark.parametrize("character", ["é", "€", "\U0001f600"])
+async def test_pieces_of_a_long_line_hold_whole_characters(character: str) -> None:
+    text = "x" + character * (MAX_LINE // len(character.encode()) + 10)
+    data = text.encode() + b"\n"
+    lines = await lines_of(*(data[start : start + (1 << 16)] for start in range(0, len(data), 1 << 16)))
+    assert len(lines) == 2
+    assert "".join(line.raw for line in lines) == text
+
+
+async def test_a_long_line_that_is_no_utf8_comes_in_pieces_too() -> None:
+    lines = await lines_of(*[b"\x80" * (1 << 20)] * (2 * MAX_LINE >> 20))
+    assert len(lines) >= 2
+    assert sum(len(line.raw) for line in lines) == 2 * MAX_LINE
+
+
 async def test_lines_of_which_output_is_lost_are_pieces_and_not_json() -> None:
     lines = await lines_of(b"[1]\n[2", Gap(5), b"3]\n[4]\n", Gap(5), b"5\n6\n7", Gap(5))
     assert [(line.raw, line.is_json) for line in lines] == [
