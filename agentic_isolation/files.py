@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
@@ -216,6 +217,8 @@ class FileWatch:
             async for change in changes:
                 print(change)
 
+    A wait for the next change that is cancelled misses nothing: the next one takes it up.
+
     Args:
         connection: To the service.
         request: What to watch.
@@ -226,6 +229,9 @@ class FileWatch:
         self._request = request
         self._patience = connection.patience()
         self._call: AsyncGenerator[pb.WatchDirectoryResponse, None] | None = None
+        self._reading: asyncio.Task[pb.WatchDirectoryResponse | None] | None = None
+        """Waits for the next response, whoever has given up waiting for it."""
+        self._entered = False
         self._ended = False
 
     async def __aenter__(self) -> Self:
@@ -241,6 +247,7 @@ class FileWatch:
         except BaseException:
             await self.aclose()
             raise
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -252,7 +259,7 @@ class FileWatch:
         return self
 
     async def __anext__(self) -> FileChange | WatchOverflow:
-        if self._call is None and not self._ended:
+        if not self._entered and not self._ended:
             raise ClosedError("the watch is not open; use `async with`")
         while (event := await self._next()) is not None:
             if isinstance(event, WatchStarted):
@@ -263,16 +270,17 @@ class FileWatch:
     async def aclose(self) -> None:
         """Ends the watch. May be called twice."""
         self._ended = True
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         if self._call is not None:
             await self._call.aclose()
 
     async def _next(self) -> WatchEvent | None:
         """Waits for the next event, of as many calls as it takes; None when the watch is over."""
         while not self._ended:
-            if self._call is None:
-                self._call = self._connection.stream(self._connection.stub.WatchDirectory, self._request)
             try:
-                response = await anext(self._call, None)
+                response = await self._read()
             except PASSING as error:
                 self._call = None
                 await self._patience.wait(error)
@@ -283,3 +291,20 @@ class FileWatch:
             elif (event := file_convert.watch_event_from_pb(response)) is not None:
                 return event
         return None
+
+    async def _read(self) -> pb.WatchDirectoryResponse | None:
+        """Waits for the next response; None at the end of the call, or of the watch."""
+        if self._call is None:
+            self._call = self._connection.stream(self._connection.stub.WatchDirectory, self._request)
+        if self._reading is None:
+            self._reading = asyncio.create_task(_next_of(self._call), name="file-watch")
+        reading = self._reading
+        await asyncio.wait([reading])
+        self._reading = None
+        return None if self._ended else reading.result()
+
+
+async def _next_of(
+    responses: AsyncGenerator[pb.WatchDirectoryResponse, None],
+) -> pb.WatchDirectoryResponse | None:
+    return await anext(responses, None)

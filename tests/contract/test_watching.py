@@ -60,6 +60,20 @@ async def test_watching_one_level_and_its_end(ws: Workspace) -> None:
         assert (last.type, last.path, last.is_directory) == (REMOVED, "/workspace/w", True)
 
 
+async def test_a_wait_that_is_given_up_is_taken_up_by_the_next_one(ws: Workspace) -> None:
+    await ws.execute("mkdir w")
+    async with ws.files.watch("w") as watch:
+        for number in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(watch), 0.05)
+            await ws.execute(f"mkdir w/{number}")
+            assert await changes_until(watch, str(number)) == []
+        waiting = asyncio.create_task(anext(watch, None))
+        await asyncio.sleep(0)
+        await watch.aclose()
+        assert await waiting is None
+
+
 async def test_what_cannot_be_watched_is_refused(ws: Workspace) -> None:
     await ws.write_file("file", "")
     for path, error in (("nowhere", WorkspaceFileNotFoundError), ("file", WorkspaceNotADirectoryError)):
