@@ -39,7 +39,7 @@ class AtomicFile:
     def __init__(self, directory: int, name: str) -> None:
         self._directory = directory
         self._name = name
-        self._temporary = f".{name[:100]}.{secrets.token_hex(6)}.part"
+        self._temporary = _temporary_name()
         self._named = False
         try:
             if _NAMELESS is None:
@@ -255,7 +255,7 @@ class _Tree:
     def link(self, parts: tuple[str, ...], target: str) -> None:
         """Makes a symlink, in place of a file or symlink that is there."""
         directory = self.open(parts[:-1])
-        temporary = f".{secrets.token_hex(8)}.part"
+        temporary = _temporary_name()
         os.symlink(target, temporary, dir_fd=directory)
         try:
             os.rename(temporary, parts[-1], src_dir_fd=directory, dst_dir_fd=directory)
@@ -272,6 +272,11 @@ class _Tree:
         if self._descriptor != self._root:
             os.close(self._descriptor)
             self._descriptor = self._root
+
+
+def _temporary_name() -> str:
+    """Returns a name for what is not complete. It holds nothing of the final one, which may be as long as names get."""
+    return f".{secrets.token_hex(8)}.part"
 
 
 def _parts(name: str) -> tuple[str, ...]:
