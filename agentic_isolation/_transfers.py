@@ -17,7 +17,7 @@ from agentic_isolation._ignore import IgnoreRules
 from agentic_isolation._local_files import Source, Target
 from agentic_isolation._pipe import PipeAbortedError, ThreadPipe
 from agentic_isolation._retry import persevere
-from agentic_isolation._threads import in_own_thread, in_thread
+from agentic_isolation._threads import in_own_thread, in_thread, opened_in_thread
 from agentic_isolation._wire import check_series, check_text, wrong_type
 from agentic_isolation.errors import ContentMismatchError, InvalidArgumentError, UnavailableError
 from agentic_isolation.transfer import TransferProgress, TransferSummary
@@ -77,7 +77,7 @@ class Transfers:
         header = pb.WriteFileHeader(workspace_id=self._workspace_id, path=path, digest=True)
 
         async def attempt() -> TransferSummary:
-            file = await in_thread(Source, source)
+            file = await opened_in_thread(Source, source)
             header.mode = file.mode
             news = _News(progress, file.size)
 
@@ -230,7 +230,7 @@ class _News:
 
 @contextlib.asynccontextmanager
 async def _writing(target: Path) -> AsyncIterator[Target]:
-    file = await in_thread(Target, target)
+    file = await opened_in_thread(Target, target)
     try:
         yield file
     finally:
