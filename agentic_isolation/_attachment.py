@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from agentic_isolation import _convert_interaction as convert
 from agentic_isolation._connection import Connection
@@ -26,6 +26,8 @@ MAX_UNREAD = 256 << 10
 """Bytes of output that wait to be read here; then nothing more is taken from the service."""
 MAX_UNTAKEN = 256 << 10
 """Bytes of input that are kept, to be sent again, until the process has taken them."""
+IDLE_READER = 10.0
+"""Seconds for which a reader may take nothing, though as much waits as may, until it does not count as one any more."""
 
 Event = Output | Gap | Exited
 
@@ -59,6 +61,10 @@ class Attachment:
         self._events: deque[Event] = deque()
         self._unread = 0
         self._readers = 0
+        """Who waits for an event, or is to take the next ones."""
+        self._steps = 0
+        """How many events readers have taken."""
+        self._latest_reader: asyncio.Task[object] | None = None
         self._received = self.offset
         self._outbox = Outbox()
         self._size: TerminalSize | None = None
@@ -68,11 +74,6 @@ class Attachment:
         self._error: Exception | None = None
         self._closed = False
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def is_read(self) -> bool:
-        """Whether somebody waits for its next event."""
-        return self._readers > 0
 
     @property
     def _is_open(self) -> bool:
@@ -100,28 +101,52 @@ class Attachment:
             ClosedError: It was closed before the process ended.
             IsolationError: Why nothing more can be read.
         """
-        self._readers += 1
-        try:
+        self._latest_reader = asyncio.current_task()
+        with self.reading():
             await self._until(lambda: bool(self._events) or self._over)
-        finally:
-            self._readers -= 1
         if not self._events:
             if self.termination is None:
                 self._raise_failure()
             return None
-        event = self._events.popleft()
-        self._unread -= _size_of(event)
-        self.offset += _length_of(event)
-        self._notify()
-        return event
+        self._steps += 1
+        return self._next_event()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Says that somebody is to take the events that come meanwhile."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            self._notify()
 
     async def wait(self) -> Termination:
-        """Waits until the process has ended, which needs somebody who takes its events.
+        """Waits until the process has ended. Events that nobody is to take, or nobody takes any more, are dropped.
 
         Raises:
             ClosedError, IsolationError: As `next`.
         """
-        await self._until(lambda: self._over)
+        await asyncio.sleep(0)  # who was told to read just before has begun then
+        # Whoever waits here does not read meanwhile, though it may have left an iteration unfinished.
+        idle_since = self._steps if self._latest_reader is asyncio.current_task() else -1
+        while self._events or not self._over:
+            steps = self._steps
+            if not self._readers or idle_since == steps:
+                if self._events:
+                    self._next_event()
+                else:
+                    await self._changed.wait()
+            elif self._over:
+                break
+            elif self._unread < MAX_UNREAD:
+                await self._changed.wait()
+            else:
+                try:
+                    async with asyncio.timeout(IDLE_READER):
+                        await self._until(lambda: self._over or not self._readers or self._steps != steps)  # noqa: B023
+                except TimeoutError:
+                    idle_since = steps
         if self.termination is None:
             self._raise_failure()
             raise AssertionError("what is over has ended, failed or was closed")
@@ -251,6 +276,13 @@ class Attachment:
                 yield pb.AttachRequest(stdin=piece) if piece else end
             else:
                 await changed.wait()
+
+    def _next_event(self) -> Event:
+        event = self._events.popleft()
+        self._unread -= _size_of(event)
+        self.offset += _length_of(event)
+        self._notify()
+        return event
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

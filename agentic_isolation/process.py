@@ -75,7 +75,7 @@ class Process:
         """0 to 255, 128+n for signal n, 124 after a timeout; None while it has not ended."""
         return None if self.termination is None else self.termination.returncode
 
-    def __aiter__(self) -> Self:
+    def __aiter__(self) -> AsyncGenerator[Output | Gap | Exited, None]:  # noqa: PYI058  it can be closed
         """Yields its events from where it was started or attached: Output, Gap where some was lost, Exited at the end.
 
         Raises:
@@ -83,7 +83,7 @@ class Process:
             InputTakenError: Another attachment has become the writer of its input.
             IsolationError: The process, or its workspace, is gone.
         """
-        return self
+        return self._each_event()
 
     async def __anext__(self) -> Output | Gap | Exited:
         event = await self._attachment.next()
@@ -162,12 +162,11 @@ class Process:
     async def wait(self) -> Termination:
         """Waits for its end and returns how it ended. Output is dropped meanwhile unless somebody iterates over it.
 
+        An iteration that takes nothing for ten seconds, though 256 KiB wait for it, counts as left.
+
         Raises:
             IsolationError: As iteration.
         """
-        if not self._attachment.is_read:
-            async for _ in self:
-                pass
         return await self._attachment.wait()
 
     async def detach(self) -> None:
@@ -196,9 +195,15 @@ class Process:
         if kill:
             await give_up(lambda: self._kill(self.id))
 
+    async def _each_event(self) -> AsyncGenerator[Output | Gap | Exited, None]:
+        with self._attachment.reading():
+            while (event := await self._attachment.next()) is not None:
+                yield event
+
     async def _each_line(self, make: Callable[[Line], _T]) -> AsyncGenerator[_T, None]:
-        while self._lines or await self._read_lines():
-            yield make(self._lines.popleft())
+        with self._attachment.reading():
+            while self._lines or await self._read_lines():
+                yield make(self._lines.popleft())
 
     async def _read_lines(self) -> bool:
         """Waits for lines; returns whether there are any more."""

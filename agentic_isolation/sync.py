@@ -98,8 +98,8 @@ class Process(Facade[process.Process]):
     neither detached nor started detached.
     """
 
-    def __iter__(self) -> Self:
-        return self
+    def __iter__(self) -> Steps[Output | Gap | Exited]:
+        return Steps(aiter(self._wrapped), self._loop, self)
 
     def __next__(self) -> Output | Gap | Exited:
         try:

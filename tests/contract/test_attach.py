@@ -191,6 +191,54 @@ async def read_to_the_end(process: Process) -> int:
     return count
 
 
+MANY_LINES = 200_000
+"""More than is ever kept of what nobody reads."""
+
+
+async def count_lines(process: Process, pause_every: int = MANY_LINES) -> int:
+    """Counts lines, and has something else to do now and then."""
+    count = 0
+    async for _ in process.lines():
+        count += 1
+        if count % pause_every == 0:
+            await asyncio.sleep(0.01)
+    return count
+
+
+async def test_waiting_takes_nothing_from_who_reads(ws: Workspace) -> None:
+    for pause in (MANY_LINES, 5_000):
+        async with await ws.start(f"seq {MANY_LINES}") as process:
+            counting = asyncio.create_task(count_lines(process, pause))
+            assert (await process.wait()).exit_code == 0
+            assert await counting == MANY_LINES
+    async with await ws.start("for i in 1 2 3; do read line; echo $line; done") as process:
+        waiting = asyncio.create_task(process.wait())
+        events = aiter(process)
+        for word in (b"one\n", b"two\n", b"three\n"):
+            await process.write(word)
+            event = await anext(events)
+            assert isinstance(event, Output)
+            assert event.data == word
+            await asyncio.sleep(0.05)
+        assert (await waiting).exit_code == 0
+        assert isinstance(await anext(events), Exited)
+
+
+async def test_waiting_takes_what_nobody_reads_any_more(ws: Workspace) -> None:
+    async with await ws.start(f"echo begun; seq {MANY_LINES}; echo end >&2") as process:
+        lines = process.lines()
+        assert await anext(lines) == "begun"
+        async with asyncio.timeout(8):  # less than is borne with an iteration that somebody else might go on with
+            assert (await process.wait()).exit_code == 0
+    async with await ws.start(f"read go; seq {MANY_LINES}") as process:
+        waiting = asyncio.create_task(process.wait())
+        await process.write("go\n")
+        async for _ in process.lines():
+            break
+        async with asyncio.timeout(8):
+            assert (await waiting).exit_code == 0
+
+
 async def test_what_makes_no_sense_is_refused(ws: Workspace) -> None:
     with pytest.raises(ProgramNotFoundError):
         await ws.start(["no-such-program"])

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -145,6 +146,16 @@ def test_processes(ws: Workspace) -> None:
         assert next(lines) == "ready"
         process.resize(100, 30)
         assert next(lines) == "30 100"
+
+
+def test_waiting_for_a_process_that_another_thread_reads(ws: Workspace) -> None:
+    with ws.start("for i in 1 2 3; do echo $i; sleep 0.1; done") as process, ThreadPoolExecutor(1) as thread:
+        events = iter(process)
+        assert isinstance(next(events), Output)
+        waiting = thread.submit(process.wait)
+        time.sleep(0.05)
+        assert b"".join(event.data for event in events if isinstance(event, Output)) == b"2\n3\n"
+        assert waiting.result().exit_code == 0
 
 
 def test_processes_end_with_their_block_or_go_on(ws: Workspace) -> None:
