@@ -66,8 +66,11 @@ func TestKillWithGrace(t *testing.T) {
 
 	start := time.Now()
 	ch = c.Open("run", sh(map[string]any{"process_id": "stubborn", "kill_grace_ms": 300}, daemon+"sleep 60"))
+	ch.AwaitEvent()
 	pid := daemonPID(t, g)
-	c.Do("kill", map[string]any{"process_id": "stubborn"})
+	if o := c.Do("kill", map[string]any{"process_id": "stubborn"}); o.Err != nil {
+		t.Fatal(o.Err)
+	}
 	o = ch.Finish()
 	wantSignal(t, o, syscall.SIGTERM, "killed")
 	if time.Since(start) < 300*time.Millisecond {
