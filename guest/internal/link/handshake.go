@@ -53,42 +53,44 @@ type guestProof struct {
 	Proof       string `json:"proof"`
 }
 
-// shake performs the handshake and returns the version that the service has chosen. The decoder may have read frames
-// beyond it.
-func shake(conn net.Conn, decoder *frame.Decoder, id *Identity) (version int, err error) {
+// shake performs the handshake as far as the peer's proof. It returns the version that the service has chosen and
+// what is left: our proof. The decoder may have read frames beyond it.
+func shake(conn net.Conn, decoder *frame.Decoder, id *Identity) (version int, conclude func() error, err error) {
 	if err := conn.SetDeadline(time.Now().Add(handshakeLimit)); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	decoder.SetLimit(handshakePayload)
 	nonce := RandomHex(nonceSize)
 	hello := guestHello{Versions: [2]int{LowestVersion, HighestVersion}, Guest: id.Version, Nonce: nonce}
 	if err := send(conn, hello); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	f, err := decoder.Next()
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	var peer serviceHello
 	if f.Type != frame.Hello || json.Unmarshal(f.Payload, &peer) != nil {
-		return 0, errors.New("the peer's first frame is not a HELLO")
+		return 0, nil, errors.New("the peer's first frame is not a HELLO")
 	}
 	if peer.Version < LowestVersion || peer.Version > HighestVersion {
-		return 0, fmt.Errorf("the peer speaks version %d, this guest %d to %d", peer.Version, LowestVersion, HighestVersion)
+		return 0, nil, fmt.Errorf("the peer speaks version %d, this guest %d to %d", peer.Version, LowestVersion, HighestVersion)
 	}
 	if raw, err := hex.DecodeString(peer.Nonce); err != nil || len(raw) != nonceSize {
-		return 0, fmt.Errorf("the peer's nonce is not %d bytes in hex", nonceSize)
+		return 0, nil, fmt.Errorf("the peer's nonce is not %d bytes in hex", nonceSize)
 	}
 	theirs, err := hex.DecodeString(peer.Proof)
 	if err != nil || !hmac.Equal(theirs, proof(id.Key, "service", nonce, peer.Nonce)) {
-		return 0, errors.New("the peer does not know the key")
+		return 0, nil, errors.New("the peer does not know the key")
 	}
 	ours := proof(id.Key, "guest", nonce, peer.Nonce)
-	if err := send(conn, guestProof{WorkspaceID: id.WorkspaceID, BootID: id.BootID, Proof: hex.EncodeToString(ours)}); err != nil {
-		return 0, err
-	}
-	decoder.SetLimit(frame.MaxPayload)
-	return peer.Version, conn.SetDeadline(time.Time{})
+	return peer.Version, func() error {
+		if err := send(conn, guestProof{WorkspaceID: id.WorkspaceID, BootID: id.BootID, Proof: hex.EncodeToString(ours)}); err != nil {
+			return err
+		}
+		decoder.SetLimit(frame.MaxPayload)
+		return conn.SetDeadline(time.Time{})
+	}, nil
 }
 
 func send(conn net.Conn, hello any) error {

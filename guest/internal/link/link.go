@@ -52,10 +52,15 @@ func (l *Link) Serve(id *Identity, admitted func()) (err error) {
 	defer l.tasks.Wait()
 	defer l.end()
 	decoder := frame.NewDecoder(l.conn)
-	if l.version, err = shake(l.conn, decoder, id); err != nil {
+	var conclude func() error
+	if l.version, conclude, err = shake(l.conn, decoder, id); err != nil {
 		return fmt.Errorf("handshake: %w", err)
 	}
+	// Before the peer is told: what it takes for its link must not have to make room for strangers any more.
 	admitted()
+	if err = conclude(); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
 	l.tasks.Go(func() {
 		defer l.end()
 		_ = l.out.run() // the reader learns the same

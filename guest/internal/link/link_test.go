@@ -30,7 +30,8 @@ func connect(t *testing.T, s service) *peer {
 	ours, theirs := net.Pipe()
 	id := &Identity{WorkspaceID: "w", BootID: "b", Version: "v", Key: make([]byte, 32)}
 	p := &peer{t: t, conn: ours, decoder: frame.NewDecoder(ours), served: make(chan error, 1)}
-	go func() { p.served <- New(theirs, s).Serve(id, func() {}) }()
+	admitted := make(chan struct{})
+	go func() { p.served <- New(theirs, s).Serve(id, func() { close(admitted) }) }()
 	var hello guestHello
 	if err := json.Unmarshal(p.next(frame.Hello).Payload, &hello); err != nil {
 		t.Fatal(err)
@@ -39,6 +40,11 @@ func connect(t *testing.T, s service) *peer {
 	answer := serviceHello{Version: 1, Nonce: nonce, Proof: hex.EncodeToString(proof(id.Key, "service", hello.Nonce, nonce))}
 	if err := send(ours, answer); err != nil {
 		t.Fatal(err)
+	}
+	select {
+	case <-admitted: // before the peer is told
+	case <-time.After(10 * time.Second):
+		t.Fatal("who has proved itself is not admitted")
 	}
 	p.next(frame.Hello)
 	t.Cleanup(func() { ours.Close() })
