@@ -39,3 +39,37 @@ func TestForkBombAtTheLimitOfProcesses(t *testing.T) {
 	wantExit(t, c.Do("run", runOf(nil, "true")), 0, "exited")
 	awaitOnly(t, g, 4)
 }
+
+// limitFiles bounds how many files a process may have open, and returns what undoes that.
+func limitFiles(t *testing.T, pid int, most uint64) (undo func()) {
+	t.Helper()
+	var before syscall.Rlimit
+	set := func(limit, old *syscall.Rlimit) {
+		_, _, errno := syscall.Syscall6(syscall.SYS_PRLIMIT64, uintptr(pid), syscall.RLIMIT_NOFILE,
+			uintptr(unsafe.Pointer(limit)), uintptr(unsafe.Pointer(old)), 0, 0)
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	set(nil, &before)
+	set(&syscall.Rlimit{Cur: most, Max: before.Max}, nil)
+	return func() { set(&before, nil) }
+}
+
+// The first command of a guest may find no descriptor for its input. The next one does.
+func TestCommandsAfterDescriptorsHaveRunOut(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	refused := 0
+	for extra := range 8 {
+		undo := limitFiles(t, g.PID(), uint64(descriptors(t, g.PID())+extra))
+		if o := c.Do("run", runOf(nil, "true")); o.Err != nil {
+			refused++
+		}
+		undo()
+	}
+	if refused == 0 {
+		t.Error("there were descriptors enough")
+	}
+	wantExit(t, c.Do("run", runOf(nil, "true")), 0, "exited")
+}

@@ -12,10 +12,28 @@ import (
 // stdio is the descriptors of a command's standard input, output and error; -1 is none.
 type stdio [3]int
 
-// null is the input of commands that have none. It is opened once.
-var null = sync.OnceValues(func() (int, error) {
-	return syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-})
+// null is the input of commands that have none. It stays open once it could be opened.
+var null = nullDevice{fd: -1}
+
+type nullDevice struct {
+	mu sync.Mutex
+	fd int
+}
+
+func (n *nullDevice) open() (fd int, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fd < 0 {
+		n.fd, err = syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	}
+	return n.fd, err
+}
+
+func (n *nullDevice) is(fd int) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return fd == n.fd
+}
 
 // plumb makes the process's pipes or terminal, and returns the command's ends of them, which the caller closes.
 func (p *Process) plumb() (ends stdio, err error) {
@@ -43,7 +61,7 @@ func (p *Process) plumbPipes(ends *stdio) (err error) {
 			p.stdin, err = p.input.open(false, nil)
 		}
 	} else {
-		ends[0], err = null()
+		ends[0], err = null.open()
 	}
 	for source := range sources {
 		if err != nil {
@@ -105,7 +123,7 @@ func (p *Process) endInput() {
 
 // close closes what was made for one command.
 func (s stdio) close() {
-	if shared, err := null(); err == nil && s[0] == shared {
+	if null.is(s[0]) {
 		s[0] = -1
 	}
 	for _, fd := range s {
