@@ -4,6 +4,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"agentic-isolation/guest/internal/guesttest"
@@ -54,6 +55,31 @@ func limitFiles(t *testing.T, pid int, most uint64) (undo func()) {
 	set(nil, &before)
 	set(&syscall.Rlimit{Cur: most, Max: before.Max}, nil)
 	return func() { set(&before, nil) }
+}
+
+// What a shim that was killed has left is found and killed as soon as there are descriptors again.
+func TestOrphansOfATimeWithoutDescriptors(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	ch := c.Open("run", sh(nil, daemon+"sleep 60"))
+	ch.AwaitEvent()
+	pid := daemonPID(t, g)
+	undo := limitFiles(t, g.PID(), 3)
+	shims, _ := tree(t, g)
+	for _, shim := range shims {
+		must(t, syscall.Kill(shim, syscall.SIGKILL))
+	}
+	eventually(t, "the shims are reaped", func() bool {
+		left, _ := tree(t, g)
+		return len(left) == 0
+	})
+	time.Sleep(100 * time.Millisecond)
+	undo()
+	o := ch.Finish()
+	wantSignal(t, o, syscall.SIGKILL, "killed")
+	if alive(pid) || o.Result["survivors"] != 0.0 {
+		t.Errorf("the daemon lives: %v; the guest says %v", alive(pid), o.Result)
+	}
 }
 
 // The first command of a guest may find no descriptor for its input. The next one does.

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -79,7 +80,7 @@ func (p *Pool) killStrays() int {
 	defer p.forks.Unlock()
 	all, err := proctree.Snapshot()
 	if err != nil {
-		return 0
+		return uncounted(err)
 	}
 	self := os.Getpid()
 	left := 0
@@ -90,4 +91,13 @@ func (p *Pool) killStrays() int {
 		}
 	}
 	return left
+}
+
+// uncounted is how many processes are taken to be left where they cannot be looked at: none where they never can, and
+// one where that may pass, as a want of descriptors does.
+func uncounted(err error) int {
+	if errors.Is(err, errors.ErrUnsupported) {
+		return 0
+	}
+	return 1
 }

@@ -199,7 +199,7 @@ func (t *Tree) Survivors() int {
 	}
 	all, err := proctree.Snapshot()
 	if err != nil {
-		return 0
+		return uncounted(err)
 	}
 	return proctree.Living(t.Select(all))
 }
