@@ -57,6 +57,18 @@ func limitFiles(t *testing.T, pid int, most uint64) (undo func()) {
 	return func() { set(&before, nil) }
 }
 
+// A workload that opens sockets to the guest leaves descriptors for everybody else, however few there are.
+func TestStrangersLeaveDescriptors(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	limitFiles(t, g.PID(), 64)
+	for range 300 {
+		g.Raw()
+	}
+	wantExit(t, c.Do("run", sh(nil, "echo x")), 0, "exited")
+	g.Connect().Ping("in")
+}
+
 // What a shim that was killed has left is found and killed as soon as there are descriptors again.
 func TestOrphansOfATimeWithoutDescriptors(t *testing.T) {
 	g := guesttest.Start(t, nil)

@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"agentic-isolation/guest/internal/kernel"
 )
 
 // Address is where the engine tells workspaces on its own networks to ask.
@@ -21,8 +23,10 @@ const (
 	quiet       = 10 * time.Second
 	maxMessage  = 1 << 16
 	acceptPause = 20 * time.Millisecond
-	// maxPending bounds the queries and the connections under way. Those beyond it are dropped: clients ask again.
-	maxPending = 64
+	// maxPending bounds the queries and the connections under way, as does a share of the descriptors, of which a
+	// connection takes two. Those beyond it are dropped: clients ask again.
+	maxPending   = 64
+	pendingShare = 16
 )
 
 // Relay is a name server that asks others.
@@ -64,7 +68,7 @@ func (r *Relay) Serve() {
 }
 
 func (r *Relay) servePackets() {
-	pending := make(chan struct{}, maxPending)
+	pending := make(chan struct{}, kernel.ShareOfFiles(pendingShare, maxPending))
 	buffer := make([]byte, maxMessage)
 	for {
 		n, client, err := r.packets.ReadFrom(buffer)
@@ -121,7 +125,7 @@ func askOne(upstream string, query []byte) []byte {
 }
 
 func (r *Relay) serveStreams() {
-	pending := make(chan struct{}, maxPending)
+	pending := make(chan struct{}, kernel.ShareOfFiles(pendingShare, maxPending))
 	for {
 		client, err := r.streams.Accept()
 		if errors.Is(err, net.ErrClosed) {

@@ -128,6 +128,7 @@ func TestStreamEndsWhereNobodyAnswers(t *testing.T) {
 // A guest without a free descriptor for a moment takes streams again afterwards.
 func TestStreamsAfterDescriptorsHaveRunOut(t *testing.T) {
 	r := relay(t, upstream(t, " from afar"))
+	askByStream(t, r)
 	address, err := net.ResolveTCPAddr("tcp4", r.Address())
 	if err != nil {
 		t.Fatal(err)
@@ -149,6 +150,11 @@ func TestStreamsAfterDescriptorsHaveRunOut(t *testing.T) {
 	if failed := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil || failed != nil {
 		t.Fatal(err, failed)
 	}
+	askByStream(t, r)
+}
+
+func askByStream(t *testing.T, r *Relay) {
+	t.Helper()
 	conn := dial(t, "tcp4", r.Address())
 	if _, err := conn.Write([]byte("query")); err != nil {
 		t.Fatal(err)

@@ -13,10 +13,12 @@ import (
 )
 
 const (
-	// maxStrangers bounds the connections that have not proved themselves. Beyond it the oldest goes: a service needs
-	// a few milliseconds, so a workload that opens sockets in heaps does not keep it out.
-	maxStrangers = 128
-	acceptPause  = 20 * time.Millisecond
+	// maxStrangers bounds the connections that have not proved themselves, as does a share of the descriptors, which
+	// others need. Beyond it the oldest goes: a service needs a few milliseconds, so a workload that opens sockets in heaps
+	// does not keep it out.
+	maxStrangers   = 128
+	strangersShare = 4
+	acceptPause    = 20 * time.Millisecond
 )
 
 func listen(socket string) (net.Listener, error) {

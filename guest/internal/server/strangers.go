@@ -4,6 +4,8 @@ import (
 	"net"
 	"slices"
 	"sync"
+
+	"agentic-isolation/guest/internal/kernel"
 )
 
 // strangers are the connections whose handshake is under way, oldest first.
@@ -15,7 +17,7 @@ type strangers struct {
 func (s *strangers) add(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.conns) >= maxStrangers {
+	if len(s.conns) >= kernel.ShareOfFiles(strangersShare, maxStrangers) {
 		s.conns[0].Close()
 		s.conns = s.conns[1:]
 	}
