@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agentic_isolation.sync import Workspace
 from tests.integration.cli import run, started
 from tests.support.service import ServedProcess
 from tests.support.terminal import Terminal
@@ -71,6 +72,26 @@ def test_cp(service: ServedProcess, workspace: str, directory: Path) -> None:
     with Terminal("cp", *target, str(source / "big"), f"{workspace}:big") as terminal:
         assert terminal.wait() == 0
         assert "1 files, 1.0 MiB" in terminal.text()
+
+
+WORDS = "[/b] [red]é :bug: \x1b[31m\n\x9b"
+SHOWN = "[/b] [red]é :bug: ·[31m··"
+
+
+def test_words_of_callers_are_shown_as_they_are(service: ServedProcess) -> None:
+    """They are no markup, which hides them or has a table end in a traceback, and no terminal acts on them."""
+    target = ("--target", service.target)
+    with Workspace.create("local", labels={"note": WORDS}, target=service.target) as workspace:
+        workspace.execute(["true", WORDS])
+        for arguments in (
+            ("ls", *target),
+            ("info", *target, workspace.id),
+            ("ps", *target, workspace.id),
+            ("top", "--once", *target),
+        ):
+            done = run(*arguments)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert SHOWN in done.stdout, arguments
 
 
 def test_completion(service: ServedProcess, workspace: str) -> None:

@@ -96,6 +96,17 @@ async def test_view_of_a_service(service: ServedProcess) -> None:
         await eventually(lambda: viewer.column("workspaces", "WORKSPACE") == [second.id], "the other one is left")
 
 
+async def test_words_of_callers_are_no_markup(service: ServedProcess) -> None:
+    words = "[/b] [red]é"
+    async with (
+        AgenticWorkspace.create("local", labels={"note": words}, target=service.target) as workspace,
+        await workspace.start(["sleep", "1000", words]),
+        viewed(service.target) as viewer,
+    ):
+        await eventually(lambda: viewer.column("workspaces", "LABELS") == [f"note={words}"], "its label is there")
+        await eventually(lambda: viewer.column("processes", "COMMAND") == [f"sleep 1000 '{words}'"], "and its process")
+
+
 async def test_view_of_a_service_that_goes_away() -> None:
     """It says so, keeps what it knows, and goes on when the service is back."""
     with ServedProcess("--address", "127.0.0.1:0") as service:

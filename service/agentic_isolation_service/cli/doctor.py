@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import click
+from rich.text import Text
 
 from agentic_isolation_service.cli import render
 from agentic_isolation_service.cli.options import json_output, run_to_end
@@ -112,15 +113,15 @@ def _print_attacks(diagnosis: Diagnosis) -> None:
     render.print_table(table)
 
 
-def _status(check: Check) -> str:
-    return f"[{_STATUS_STYLES[check.status]}]{check.status.value}[/]"
+def _status(check: Check) -> Text:
+    return Text(check.status.value, _STATUS_STYLES[check.status])
 
 
-def _outcome(attempt: Attempt | None) -> str:
+def _outcome(attempt: Attempt | None) -> Text:
     if attempt is None:
-        return "–"
+        return Text("–")
     if attempt.outcome is Outcome.BLOCKED:
-        return "[green]blocked[/]"
+        return Text("blocked", "green")
     if attempt.outcome is Outcome.NOT_APPLICABLE:
-        return "not applicable"
-    return "[bold red]NOT BLOCKED[/]" if attempt.promised else "[yellow]not blocked, not promised[/]"
+        return Text("not applicable")
+    return Text("NOT BLOCKED", "bold red") if attempt.promised else Text("not blocked, not promised", "yellow")

@@ -52,7 +52,7 @@ def print_workspaces(workspaces: list[WorkspaceInfo]) -> None:
             workspace.isolation.runtime,
             span(now - workspace.created_at),
             span(workspace.lease_expires_at - now),
-            " ".join(f"{name}={value}" for name, value in sorted(workspace.labels.items())),
+            printable(" ".join(f"{name}={value}" for name, value in sorted(workspace.labels.items()))),
         )
     print_table(table)
 
@@ -198,14 +198,14 @@ def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, printable(value))
     print_table(table)
 
 
 def print_table(table: Table) -> None:
     """Prints a table: as wide as the terminal, or wide enough for a program that reads it."""
-    # Ids must come out whole where a program reads them from a pipe.
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    # Ids must come out whole where a program reads them from a pipe. Some of the words are callers', and no markup.
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.text import Text
 from textual.widgets import DataTable
 
 
-class Listing(DataTable[str]):
-    """A table of things with ids."""
+class Listing(DataTable[Text]):
+    """A table of things with ids, whose cells are words and no markup."""
 
     def __init__(self, columns: Sequence[str], *, id: str) -> None:
         super().__init__(id=id, cursor_type="row", zebra_stripes=True)
@@ -36,7 +37,7 @@ class Listing(DataTable[str]):
         selected, top = self.selected, self.scroll_offset
         self.clear()
         for key, cells in rows.items():
-            self.add_row(*cells, key=key)
+            self.add_row(*map(Text, cells), key=key)
         self._shown = dict(rows)
         if selected is not None and selected in rows:
             self.move_cursor(row=list(rows).index(selected), animate=False, scroll=False)
@@ -45,4 +46,4 @@ class Listing(DataTable[str]):
     def _update(self, key: str, cells: tuple[str, ...]) -> None:
         for title, cell, before in zip(self._titles, cells, self._shown[key], strict=True):
             if cell != before:
-                self.update_cell(key, title, cell, update_width=True)
+                self.update_cell(key, title, Text(cell), update_width=True)
