@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +94,19 @@ def test_words_of_callers_are_shown_as_they_are(service: ServedProcess) -> None:
             done = run(*arguments)
             assert (done.returncode, done.stderr) == (0, "")
             assert SHOWN in done.stdout, arguments
+
+
+@pytest.mark.parametrize("copying", [False, True])
+def test_input_that_does_not_end_can_be_interrupted(service: ServedProcess, workspace: str, copying: bool) -> None:
+    target = ("--target", service.target)
+    arguments = ("cp", *target, "-", f"{workspace}:x") if copying else ("exec", *target, "--stdin", workspace, "cat")
+    with Terminal(*arguments) as terminal:
+        terminal.type("typed\r")
+        terminal.expect("typed")
+        time.sleep(2)  # it is connected, and reads
+        terminal.type("\x03")
+        assert terminal.wait() == 128 + signal.SIGINT
+    assert run("exec", *target, workspace, "test", "-e", "x").returncode == 1
 
 
 def test_completion(service: ServedProcess, workspace: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from agentic_isolation import AgenticWorkspace, TransferProgress, TransferSummary
+from agentic_isolation_service.cli import terminal
 from agentic_isolation_service.cli.completion import complete_path
 from agentic_isolation_service.cli.options import required_target, run_to_end
 from agentic_isolation_service.cli.run import RETRY_TIMEOUT
@@ -88,7 +89,7 @@ async def _put(
     progress: Callable[[TransferProgress], object] | None,
 ) -> TransferSummary | None:
     if local == _STANDARD:
-        await workspace.write_file(path, sys.stdin.buffer.read())
+        await workspace.write_file(path, await terminal.read_to_end(sys.stdin.fileno()))
         return None
     if is_file and await _is_directory(workspace, path):
         path = str(PurePosixPath(path) / Path(local).name)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from agentic_isolation import AgenticWorkspace, Exited, Output, OutputSource
+from agentic_isolation_service.cli import terminal
 from agentic_isolation_service.cli.completion import complete_workspace
 from agentic_isolation_service.cli.options import optional_target, parse_pairs, required_target, run_to_end
 from agentic_isolation_service.cli.pulling import workspace_of_image
@@ -97,7 +98,7 @@ async def _follow(
     env: dict[str, str] | None = None,
 ) -> int:
     """Runs a command, passes its output on, and returns its exit code."""
-    stdin = sys.stdin.buffer.read() if with_stdin else None
+    stdin = await terminal.read_to_end(sys.stdin.fileno()) if with_stdin else None
     outputs = {OutputSource.STDOUT: sys.stdout.buffer, OutputSource.STDERR: sys.stderr.buffer}
     async with workspace.stream(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin) as stream:
         async for event in stream.events():

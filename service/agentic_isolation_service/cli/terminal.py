@@ -85,6 +85,14 @@ async def read(descriptor: int) -> bytes:
         return b""  # a terminal that was hung up
 
 
+async def read_to_end(descriptor: int) -> bytes:
+    """Waits for all the input that there is, and returns it."""
+    content = bytearray()
+    while data := await read(descriptor):
+        content += data
+    return bytes(content)
+
+
 def _always_ready(descriptor: int) -> bool:
     """Returns whether it is nothing that an event loop can wait for: a file, or a device such as /dev/null."""
     mode = os.fstat(descriptor).st_mode
