@@ -223,7 +223,11 @@ class Methods:
 
 
 class _Watched(Generic[_T]):
-    """What is made of files, and made anew after they have changed. Files that are broken then change nothing."""
+    """What is made of files, and made anew after they have changed.
+
+    Files that are broken then change nothing, and are read again until they are not: what makes them readable, such as
+    chmod(2), need not show.
+    """
 
     def __init__(self, files: Sequence[Path], make: Callable[[], _T]) -> None:
         self._files, self._make = tuple(files), make
@@ -248,7 +252,8 @@ class _Watched(Generic[_T]):
             except InvalidArgumentError:
                 if self._made is None:
                     raise
-        self._mark = mark
+            else:
+                self._mark = mark
         self._looked = time.monotonic()
 
 

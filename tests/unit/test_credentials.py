@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from agentic_isolation import AgenticWorkspace, Credentials, InvalidArgumentError
+from agentic_isolation._security import Token
 from agentic_isolation.service import ServiceClient
 
 TOKEN = "ais_a-token-that-nobody-sees"
@@ -74,6 +77,26 @@ async def test_token_file_that_holds_none_is_told(tmp_path: Path, content: str |
         with pytest.raises(InvalidArgumentError, match=words) as caught:
             await client.info()
     assert caught.value.field == "credentials.token_file"
+
+
+async def test_token_that_becomes_readable_after_it_was_replaced_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the new file is root's at first: chmod(2) and chown(2) change neither its size nor its time."""
+    file = tmp_path / "token"
+    file.write_text("old")
+    token = Token(Credentials(token_file=file))
+    assert await token.metadata() == (("authorization", "Bearer old"),)
+    monkeypatch.setattr("agentic_isolation._security._PAUSE", 0)
+    file.write_text("new!")
+    with monkeypatch.context() as forbidden:
+
+        def refuse(path: Path) -> bytes:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+        forbidden.setattr(Path, "read_bytes", refuse)
+        assert await token.metadata() == (("authorization", "Bearer old"),)
+    assert await token.metadata() == (("authorization", "Bearer new!"),)
 
 
 async def test_broken_files_of_tls_are_told(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ _log = logging.getLogger(__name__)
 class Reloaded(Generic[_T]):
     """What is made of files. Ones that are broken, or half written, change nothing: what was made before stays.
 
-    Any thread may use it.
+    Those that cannot be read are tried again with each look, also where they stay as they are: there may have been no
+    file descriptor for them. Any thread may use it.
 
     Args:
         what: What it is called in the log.
@@ -41,6 +42,8 @@ class Reloaded(Generic[_T]):
         self._lock = threading.Lock()
         # The mark first: what is written while they are read is read again.
         self._mark = self._marked()
+        self._unread = False
+        """Whether the files could not be read when they were last looked at."""
         self._value = make()
         self._looked = time.monotonic()
 
@@ -64,14 +67,20 @@ class Reloaded(Generic[_T]):
         with self._lock:
             self._looked = time.monotonic()
             mark = self._marked()
-            if mark != self._mark:
+            changed = mark != self._mark
+            if changed or self._unread:
                 self._mark = mark
                 try:
                     self._value = self._make()
                 except (OSError, IsolationError) as error:
-                    # Its words only: an error holds the frames that it has come through, and with them a call.
-                    _log.error("%s stays as it was, as what is there now cannot be used: %s", self._what, str(error))
+                    self._unread = not isinstance(error, IsolationError)
+                    if changed:
+                        # Its words only: an error holds the frames that it has come through, and with them a call.
+                        _log.error(
+                            "%s stays as it was, as what is there now cannot be used: %s", self._what, str(error)
+                        )
                 else:
+                    self._unread = False
                     _log.info("%s was read anew", self._what)
             return self._value
 
