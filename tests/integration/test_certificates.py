@@ -12,10 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from agentic_isolation import AgenticWorkspace, Credentials, NotAllowedError, UnauthenticatedError, UnavailableError
+from agentic_isolation import (
+    AgenticWorkspace,
+    Credentials,
+    InvalidArgumentError,
+    NotAllowedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from agentic_isolation.service import ServiceClient
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.caller import Caller
+from agentic_isolation_service.identities import certificates_of
 from agentic_isolation_service.rpc.authentication.layer import administrator
 from agentic_isolation_service.settings.file import FileSettings
 from agentic_isolation_service.settings.tls import TlsSettings
@@ -267,6 +275,24 @@ async def test_certificates_are_rotated_while_streams_go_on(
             assert await anext(output) == "got 2"
         await asked(secured, credentials)
         assert "PRIVATE KEY" not in caplog.text
+
+
+@pytest.mark.parametrize("broken", ["server.pem", "server.key"])
+async def test_key_of_a_kind_that_is_not_known_changes_nothing(
+    secured: Identified, keys: Keys, files: Files, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    curve = await asyncio.to_thread(keys.ours.issue, "curve", curve="sect163k1")
+    source = curve.certificate if broken.endswith("pem") else curve.key
+    shutil.copy(source, files.directory / broken)
+
+    async def is_noticed() -> bool:
+        await asked(secured, shown_by(keys.builder, keys.ours.certificate))
+        return "stays as it was" in caplog.text
+
+    await eventually(is_noticed, "the service has looked at it")
+    assert f"tls.{'certificate' if broken.endswith('pem') else 'key'}: its key is of a kind that is not" in caplog.text
+    with pytest.raises(InvalidArgumentError, match="is not supported"):
+        await asyncio.to_thread(certificates_of, ServiceConfig(file=FileSettings(tls=files.settings)))
 
 
 async def test_clients_authority_is_rotated(secured: Identified, keys: Keys, files: Files) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+_CURVE = "prime256v1"
 _CA_CONFIG = """
 [ca]
 default_ca = here
@@ -51,12 +52,14 @@ class Authority:
     def certificate(self) -> Path:
         return self.directory / "ca.pem"
 
-    def issue(self, name: str, *, subject: str = "/", names: str = "", purpose: str = "clientAuth") -> Pair:
+    def issue(
+        self, name: str, *, subject: str = "/", names: str = "", purpose: str = "clientAuth", curve: str = _CURVE
+    ) -> Pair:
         """Makes NAME.pem and NAME.key; `names` are alternative ones as openssl spells them, "DNS:a,URI:b"."""
         extensions = self.directory / f"{name}.ext"
         lines = [f"extendedKeyUsage={purpose}", *([f"subjectAltName={names}"] if names else [])]
         extensions.write_text("\n".join(lines))
-        _openssl(self.directory, "req", *_new_key(name), "-subj", subject, "-out", f"{name}.csr")
+        _openssl(self.directory, "req", *_new_key(name, curve), "-subj", subject, "-out", f"{name}.csr")
         signer = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", extensions.name)
         _openssl(self.directory, "x509", "-req", "-in", f"{name}.csr", *signer, "-out", f"{name}.pem")
         return Pair(self.directory / f"{name}.pem", self.directory / f"{name}.key")
@@ -78,8 +81,8 @@ class Pair:
     key: Path
 
 
-def _new_key(name: str) -> list[str]:
-    return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key"]
+def _new_key(name: str, curve: str = _CURVE) -> list[str]:
+    return ["-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{curve}", "-nodes", "-keyout", f"{name}.key"]
 
 
 def _openssl(directory: Path, *arguments: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from agentic_isolation.errors import InvalidArgumentError
@@ -60,17 +61,27 @@ class ServerCertificates:
         # gRPC would take anything, and refuse every connection afterwards.
         certificate = _certificates(chain, "tls.certificate")[0]
         try:
+            certified = certificate.public_key()
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise _unsupported("tls.certificate", error) from error
+        try:
             private = load_pem_private_key(key, None)
         except (ValueError, TypeError) as error:
             raise InvalidArgumentError(
                 "it is no private key in PEM, or has a passphrase, which nobody could enter", field="tls.key"
             ) from error
+        except UnsupportedAlgorithm as error:
+            raise _unsupported("tls.key", error) from error
         form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if private.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        if private.public_key().public_bytes(*form) != certified.public_bytes(*form):
             raise InvalidArgumentError("it is another certificate's key than that of tls.certificate", field="tls.key")
         if authorities is not None:
             _certificates(authorities, "tls.client_ca")
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=authorities)
+
+
+def _unsupported(field: str, error: Exception) -> InvalidArgumentError:
+    return InvalidArgumentError(f"its key is of a kind that is not supported ({error}); make one of P-256", field=field)
 
 
 def _certificates(data: bytes, field: str) -> list[x509.Certificate]:
