@@ -194,6 +194,20 @@ async def test_keys_at_an_address_are_rotated(issuer: Issuer) -> None:
         await asked(asking, issuer.token("next"))
 
 
+async def test_key_that_has_the_name_of_the_one_before_it_is_found(issuer: Issuer) -> None:
+    """Or none, as that of an issuer with one key: its tokens do not name one that is not there."""
+    for kid in ("ec", None):
+        old = json.loads(issuer.key_set("ec"))["keys"][0] | {"kid": kid}
+        new = json.loads(issuer.key_set("next"))["keys"][0] | {"kid": kid}
+        header = {"kid": kid}
+        async with key_server(json.dumps({"keys": [old]})) as server, asking_at_will(server.address) as asking:
+            await asked(asking, issuer.token("ec", header=header))
+            server.body = json.dumps({"keys": [new]})
+            await asked(asking, issuer.token("next", header=header))
+            with pytest.raises(UnauthenticatedError, match="signature that is not its issuer's"):
+                await asked(asking, issuer.token("ec", header=header))
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="install openssl: it makes the certificates")
 async def test_keys_are_had_over_https_from_whom_the_machine_trusts(
     issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -49,7 +49,8 @@ class Issuer:
         algorithm, key = self.keys[kid]
         content = {"iss": ISSUER, "aud": AUDIENCE, "sub": "builder", "exp": time.time() + 300} | claims
         content.pop(without, None)
-        return jwt.encode(content, key, algorithm, headers={"kid": kid} | (header or {}))
+        headers = {name: value for name, value in ({"kid": kid} | (header or {})).items() if value is not None}
+        return jwt.encode(content, key, algorithm, headers=headers)
 
     def key_set(self, *kids: str) -> str:
         """Returns the key set with the public parts of these keys, or of all."""

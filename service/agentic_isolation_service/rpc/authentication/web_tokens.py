@@ -17,6 +17,11 @@ from agentic_isolation_service.rpc.authentication.key_sets import Keys, KeySet
 _REMEMBERED = 4096
 """Tokens."""
 _CLAIMS = ["exp", "iss", "aud", "sub"]
+_WORDS = "the token {}; ask its issuer for another one"
+
+
+class _OtherKeyError(UnauthenticatedError):
+    """A token is signed with another key than the one that it names."""
 
 
 class WebTokens:
@@ -56,7 +61,15 @@ class WebTokens:
                 return identity
             del self._known[digest]
         key, keys = await self._key_of(token, keys)
-        claims = self._verified(token, key)
+        try:
+            claims = self._verified(token, key)
+        except _OtherKeyError:
+            # Its issuer may have another key since, which is called the same, or has no name at all.
+            renewed = await self._keys.keys(renewed=True)
+            if renewed is keys:
+                raise
+            key, keys = await self._key_of(token, renewed)
+            claims = self._verified(token, key)
         if not claims["sub"]:
             raise _refused("has an empty 'sub'")
         identity = f"jwt:{self._issuer}#{claims['sub']}"
@@ -103,7 +116,7 @@ class WebTokens:
         except jwt.MissingRequiredClaimError as error:
             raise _refused(f"has no {error.claim!r}") from None
         except jwt.InvalidSignatureError:
-            raise _refused("has a signature that is not its issuer's") from None
+            raise _OtherKeyError(_WORDS.format("has a signature that is not its issuer's")) from None
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, binascii.Error):
             raise _refused("is malformed") from None
 
@@ -117,4 +130,4 @@ def _found(keys: Keys, kid: object, algorithm: str) -> jwt.PyJWK | None:
 
 
 def _refused(why: str) -> UnauthenticatedError:
-    return UnauthenticatedError(f"the token {why}; ask its issuer for another one")
+    return UnauthenticatedError(_WORDS.format(why))
