@@ -208,6 +208,29 @@ async def test_key_that_has_the_name_of_the_one_before_it_is_found(issuer: Issue
                 await asked(asking, issuer.token("ec", header=header))
 
 
+async def test_answer_that_never_comes_to_its_end_is_not_waited_for(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where byte after byte of its head comes: else no keys would be fetched again, and no service would end."""
+    monkeypatch.setattr("agentic_isolation_service.rpc.authentication.key_sets._TIMEOUT", 1.0)
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            writer.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            for _ in range(100):
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+        writer.close()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with asyncio.timeout(5), asking_at_will(address) as asking:
+            with pytest.raises(UnavailableError, match="cannot be had: it took longer than 1 s"):
+                await asked(asking, issuer.token("ec"))
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="install openssl: it makes the certificates")
 async def test_keys_are_had_over_https_from_whom_the_machine_trusts(
     issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError
@@ -28,6 +30,8 @@ _MAX_BYTES = 1 << 20
 _MAX_KEYS = 1000
 _TIMEOUT = 5.0
 """Seconds that fetching may take."""
+_LOOK_AGAIN = 0.1
+"""Seconds."""
 _PATIENCE = 8.0
 """Seconds that a call waits for it: names are looked up besides."""
 _AGE = 300.0
@@ -164,6 +168,44 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follows none: where one leads was not configured."""
 
 
+class _Bounded(urllib.request.AbstractHTTPHandler):
+    """Ends connections whose answer has not begun in time: a socket's own timeout begins anew with each byte."""
+
+    def do_open(self, http_class: Any, req: Any, **arguments: Any) -> Any:
+        """Asks over a new connection."""
+        connections: list[HTTPConnection] = []
+
+        def made(*values: Any, **named: Any) -> HTTPConnection:
+            connections.append(http_class(*values, **named))
+            return connections[-1]
+
+        answered = threading.Event()
+        watching = threading.Thread(target=_cut_off, args=(connections, answered), daemon=True)
+        watching.start()
+        try:
+            return super().do_open(made, req, **arguments)
+        finally:
+            answered.set()
+            watching.join()
+
+
+class _BoundedHTTP(_Bounded, urllib.request.HTTPHandler):
+    """For http://."""
+
+
+class _BoundedHTTPS(_Bounded, urllib.request.HTTPSHandler):
+    """For https://."""
+
+
+def _cut_off(connections: Sequence[HTTPConnection], answered: threading.Event) -> None:
+    if answered.wait(_TIMEOUT):
+        return
+    while not answered.wait(_LOOK_AGAIN):
+        for connection in connections:
+            with contextlib.suppress(OSError, AttributeError):  # it is closed, or not open yet
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+
 def _downloaded(address: str) -> bytes:
     """Returns what lies at an address. Runs in a thread.
 
@@ -172,7 +214,7 @@ def _downloaded(address: str) -> bytes:
         ValueError: It is too large.
     """
     deadline = time.monotonic() + _TIMEOUT
-    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirect(), _BoundedHTTP(), _BoundedHTTPS()]
     if urlsplit(address).scheme == "http":
         handlers.append(urllib.request.ProxyHandler({}))  # it is on this machine
     request = urllib.request.Request(address, headers={"Accept": "application/json"})
@@ -184,8 +226,13 @@ def _downloaded(address: str) -> bytes:
                 if len(data) > _MAX_BYTES:
                     raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"it took longer than {_TIMEOUT:g} s")
+                    break
     except HTTPError as error:
         error.close()  # it holds the connection
         raise OSError(f"the answer was HTTP {error.code}") from None
+    except (OSError, HTTPException):
+        if time.monotonic() <= deadline:
+            raise
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"it took longer than {_TIMEOUT:g} s")
     return data
