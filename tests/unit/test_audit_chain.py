@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +174,18 @@ def test_another_chain_is_not_taken_for_the_rest_of_one(path: Path, tmp_path: Pa
     error = verify([path, other]).error
     assert error is not None
     assert error.startswith(f"{other}:1: it begins another chain")
+
+
+def test_a_log_that_comes_through_a_pipe_is_verified(path: Path) -> None:
+    """As what was compressed does: `audit verify <(zcat audit.1.jsonl.gz) audit.jsonl`."""
+    reads, writes = os.pipe()
+    os.write(writes, path.read_bytes())
+    os.close(writes)
+    try:
+        findings = verify([Path(f"/dev/fd/{reads}")], heads=[head_of(path)])
+    finally:
+        os.close(reads)
+    assert (findings.error, findings.entries) == (None, COUNT + 1)
 
 
 def test_a_line_without_end_takes_no_memory(path: Path) -> None:

@@ -129,6 +129,7 @@ class Findings:
 
     def read(self, path: Path, wanted: set[str]) -> bool:
         """Reads a file, and takes the hashes that it meets out of `wanted`. Returns whether all is well with it."""
+        number = 0
         try:
             with path.open("rb") as file:
                 for number, line in enumerate(_lines(file), start=1):
@@ -136,7 +137,7 @@ class Findings:
                         self._note(path, number, _unfinished(line))
                     elif entry := self._verifier.read(line[:-1], number, first=number == 1):
                         wanted.discard(entry.digest)
-                if file.tell() == 0:
+                if number == 0:
                     raise TamperedError(1, "the file is empty: the entry that it begins with is missing")
             self._verifier.end()
         except TamperedError as error:
