@@ -188,6 +188,21 @@ def test_a_log_that_comes_through_a_pipe_is_verified(path: Path) -> None:
     assert (findings.error, findings.entries) == (None, COUNT + 1)
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [b'{"sequence":1e999,"event":"call"', b'{"sequence":2,"event":"call","x":' + b"[" * 100_000 + b"]" * 100_000],
+    ids=["number", "depth"],
+)
+def test_a_forged_entry_that_cannot_be_read_is_named(path: Path, forged: bytes) -> None:
+    body = forged + b',"previous":"%b"}' % head_of(path).encode()
+    seal = hashlib.sha256(body).hexdigest().encode()
+    with path.open("ab") as file:
+        file.write(body[:-1] + b',"hash":"' + seal + b'"}\n')
+    assert verify([path]).error == f"{path}:{COUNT + 2}: what is sealed is no entry of an audit log"
+    with pytest.raises(OSError, match="tampered with"):
+        AuditFile.open(path)
+
+
 def test_a_line_without_end_takes_no_memory(path: Path) -> None:
     with path.open("ab") as file:
         file.truncate(8 << 20)

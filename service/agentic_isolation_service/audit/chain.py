@@ -66,7 +66,7 @@ def unseal(line: bytes) -> Sealed:
     try:
         content = json.loads(body)
         return Sealed(content, int(content["sequence"]), str(content["event"]), str(content["previous"]), digest)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise BrokenSealError("what is sealed is no entry of an audit log") from None
 
 
