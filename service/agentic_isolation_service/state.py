@@ -22,6 +22,8 @@ from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.guest.binary import guest_binary
 
 _PREFIX = "agentic-isolation-"
+_OURS = frozenset({"lock", "identity", "registry.db"})
+"""Files that a state directory has, the last two of them also when it was restored."""
 _WATCHER_PATIENCE = 10.0
 """Seconds that the end of a process with nothing left to do may take."""
 _LOOK_AGAIN = 0.1
@@ -85,6 +87,7 @@ class _Held:
             raise AssertionError("a lasting directory has a path")
         path = path.absolute()
         path.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(path)
         path.chmod(0o700)
         return cls(path, _lock(path))
 
@@ -170,6 +173,16 @@ def _identity(path: Path) -> Identity:
         unfinished.unlink(missing_ok=True)
         raise
     return identity
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Raises OSError where others may use a directory, and what is in it is none of ours: /tmp, or /var/lib."""
+    found = set(os.listdir(directory)) - {"lost+found"}
+    if found and found.isdisjoint(_OURS) and directory.stat().st_mode & 0o077:
+        raise OSError(
+            f"{directory} has other things in it, as {min(found)}, and would be closed to all but its owner; name a "
+            "directory of the service's own for --state-dir, which is made where there is none"
+        )
 
 
 def _lock(directory: Path) -> int:

@@ -98,6 +98,19 @@ async def test_permissions_of_a_directory_that_is_there_are_tightened(directory:
         assert path.stat().st_mode & 0o777 == 0o700
 
 
+async def test_directory_of_others_is_not_closed_to_them(directory: Path) -> None:
+    """Such as /var/lib, named by mistake."""
+    path = directory / "lib"
+    (path / "other").mkdir(parents=True)
+    path.chmod(0o755)
+    with pytest.raises(OSError, match=r"other things in it, as other,.*--state-dir"):
+        await StateDirectory.open(path).__aenter__()
+    assert path.stat().st_mode & 0o777 == 0o755
+    (path / "identity").write_text('{"service_id": "a", "secret": "00"}')  # a backup's
+    async with StateDirectory.open(path) as state:
+        assert state.identity.service_id == "a"
+
+
 async def test_second_service_is_refused_until_the_first_has_ended(directory: Path) -> None:
     path = directory / "state"
     async with StateDirectory.open(path):
