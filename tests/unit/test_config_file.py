@@ -148,6 +148,7 @@ def test_what_is_refused(file: Path, content: str, field: str) -> None:
         read_settings(file)
     assert refused.value.field == field
     assert len(str(refused.value)) > len(field) + 10
+    assert str(file) in str(refused.value)
 
 
 def test_not_more_than_there_may_be() -> None:

@@ -80,12 +80,20 @@ def read_settings(path: Path) -> FileSettings:
 
     Raises:
         OSError: The file cannot be read.
-        InvalidArgumentError: It is no TOML, or a setting makes no sense; the error names it, as `pool[0].min`.
+        InvalidArgumentError: It is no TOML, or a setting makes no sense; the error names both, the setting as
+            `pool[0].min`.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidArgumentError(f"{path} is no TOML file: {error}", field="config") from None
+    try:
+        return _settings(content)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{error.message} (in {path})", field=error.field) from None
+
+
+def _settings(content: object) -> FileSettings:
     content = checked(content, _SECTIONS)
     pools = pools_of(content.get("pool", []))
     tenants = tenants_of(content.get("tenant", []), pools)
