@@ -295,7 +295,7 @@ async def test_workspaces_that_the_next_process_takes_up_and_finds(directory: Pa
 
 
 def test_address_of_metrics(directory: Path) -> None:
-    """One that is taken is an error that names it; one that others can reach is used, with a warning."""
+    """One that is taken, or is none, is an error that names it; one that others can reach is used, with a warning."""
     options = ("--address", f"unix:{directory}/grpc.sock", "--metrics-address")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -304,5 +304,10 @@ def test_address_of_metrics(directory: Path) -> None:
         with pytest.raises(AssertionError) as failed:
             ServedProcess(*options, address)
         assert f"cannot serve metrics on {address}" in "".join(failed.value.__notes__)
+    with pytest.raises(AssertionError) as failed:
+        ServedProcess(*options, "metrics..example.org:1")
+    notes = "".join(failed.value.__notes__)
+    assert "cannot serve metrics on metrics..example.org:1" in notes
+    assert "Traceback" not in notes
     with ServedProcess(*options, "0.0.0.0:0") as service:
         assert "metrics can be read by anybody" in service.log

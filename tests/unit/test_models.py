@@ -44,7 +44,24 @@ def test_size(written: int | str, size: int) -> None:
     assert parse_size(written, field="limits.memory") == size
 
 
-@pytest.mark.parametrize("written", ["", "G", "4X", "4 GG", "-1", "1e9", "1,5G", "4G\n4G", "0x10", ".5G", "1.G", "inf"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "G",
+        "4X",
+        "4 GG",
+        "-1",
+        "1e9",
+        "1,5G",
+        "4G\n4G",
+        "0x10",
+        ".5G",
+        "1.G",
+        "inf",
+        pytest.param("9" * 5000, id="long"),
+    ],
+)
 def test_no_size(written: str) -> None:
     with pytest.raises(InvalidArgumentError, match="512M") as caught:
         parse_size(written, field="limits.memory")

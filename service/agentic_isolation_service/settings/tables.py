@@ -26,7 +26,8 @@ def checked(table: object, known: Mapping[str, Types]) -> dict[str, Any]:
     """Returns a table's settings, each of which is known and of a type that it may have.
 
     Raises:
-        InvalidArgumentError: It is no table, or a setting is unknown or of another type; the error names it.
+        InvalidArgumentError: It is no table, or a setting is unknown, of another type or a string that holds NUL; the
+            error names it.
     """
     if not isinstance(table, dict):
         raise InvalidArgumentError("it is no table", field="")
@@ -37,6 +38,8 @@ def checked(table: object, known: Mapping[str, Types]) -> dict[str, Any]:
         if type(value) not in known[name]:
             words = " or ".join(_WORDS[kind] for kind in known[name])
             raise InvalidArgumentError(f"{value!r} is not {words}", field=name)
+        if isinstance(value, str) and "\0" in value:
+            raise InvalidArgumentError(f"{value!r} holds a NUL character, which nothing here can", field=name)
     return dict(table)
 
 

@@ -76,7 +76,7 @@ async def _listening(answer: Handler, address: str) -> AsyncIterator[None]:
         site = web.TCPSite(runner, host, port)
         try:
             await site.start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a host that no name server knows how to spell
             raise OSError(f"cannot serve metrics on {address}: {error}") from error
         shown = f"[{host}]" if ":" in host else host
         _log.info("metrics are at http://%s:%d%s", shown, runner.addresses[0][1], _PATH)
