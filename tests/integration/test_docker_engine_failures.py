@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from agentic_isolation import ProviderUnavailableError, SecurityConfig, WorkspaceConfig, WorkspaceDockerProvider
+from agentic_isolation_service.doctor.checks import check_engine
+from agentic_isolation_service.doctor.findings import Status
+from agentic_isolation_service.doctor.profiles import GVisor
 from agentic_isolation_service.providers.docker import DockerProvider
 from tests.engine import Engine
 
@@ -72,6 +76,23 @@ async def test_engine_that_fails_lists_no_places(engine: Engine, directory: Path
         with pytest.raises(ProviderUnavailableError, match=f"{host}.*{words}"):
             await provider.list()
         await provider.aclose()
+
+
+@FAILURES
+async def test_engine_that_fails_is_diagnosed(directory: Path, answer: bytes, words: str) -> None:
+    async with answering(directory / "fake.sock", answer) as host:
+        await _diagnosed(host, words)
+
+
+@pytest.mark.parametrize("host", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:port", "/var/run/docker.sock"])
+async def test_host_that_is_none_is_diagnosed(host: str) -> None:
+    await _diagnosed(host, "No such file|DOCKER_HOST")
+
+
+async def _diagnosed(host: str, words: str) -> None:
+    [check] = await check_engine(host, "python", GVisor.AUTO)
+    assert (check.name, check.status) == ("engine", Status.FAILED)
+    assert re.search(f"{host}.*({words})", check.detail)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ async def check_engine(host: str | None, image: str, gvisor: GVisor) -> list[Che
     """
     engine = Engine(host)
     try:
+        await engine.facts()  # it is an engine
         async with engine.client() as client:
             info: Mapping[str, Any] = await client.system.info()
             version: Mapping[str, Any] = await client.version()
