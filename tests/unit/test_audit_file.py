@@ -53,6 +53,23 @@ def test_links_and_what_is_no_file_are_refused(path: Path, tmp_path: Path) -> No
         AuditFile.open(path)
 
 
+@pytest.mark.parametrize("content", [b"precious", b"precious\n", b'{"a": 1}', b"\0\0precious", b"a\nb"])
+def test_a_file_that_is_no_log_stays_as_it_is(path: Path, content: bytes) -> None:
+    """Its name was a mistake."""
+    path.write_bytes(content)
+    path.chmod(0o644)
+    with pytest.raises(OSError, match="is no audit log"):
+        AuditFile.open(path)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (content, 0o644)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 10, b"{", b'{"sequence":1,"time":"2026', b'{"sequence":57,"ti\0\0'])
+def test_a_first_entry_that_was_never_whole_is_written_anew(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    written(path).close()
+    assert [entry["event"] for entry in entries(path)] == ["chain", "call"]
+
+
 @pytest.mark.parametrize("left", [0, 1, 10, 100])
 def test_a_torn_line_is_told_and_never_removed(path: Path, left: int) -> None:
     written(path, 3).close()

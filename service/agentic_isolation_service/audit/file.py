@@ -28,6 +28,8 @@ from agentic_isolation_service.audit.verifying import MAX_LINE, TamperedError, V
 
 _TAIL = 2 * MAX_LINE
 """Bytes at the end of a file that are verified when a service goes on with it."""
+_FIRST = b'{"sequence":'
+"""What an entry begins with."""
 _log = logging.getLogger(__name__)
 
 
@@ -133,6 +135,7 @@ class AuditFile:
 
     def _begin(self) -> None:
         """Writes the first entry of a file."""
+        _restrict(self._descriptor)
         self.add([own_entry("chain", chain=self.chain, version=VERSION)])
         self.flush()
         _sync_directory(self._path.parent)
@@ -142,6 +145,7 @@ class AuditFile:
         try:
             if os.fstat(descriptor).st_size:
                 raise OSError(f"{self._path} is another file now, which is not empty; move it away")
+            _restrict(descriptor)
             self.sync()
         except BaseException:
             os.close(descriptor)
@@ -158,7 +162,7 @@ class AuditFile:
         *lines, unfinished = os.pread(self._descriptor, self._size - start, start).split(b"\n")
         if start:
             lines = list(itertools.dropwhile(lambda line: not _is_sealed(line), lines[1:]))
-        elif not lines and not _is_sealed(unfinished):
+        elif not lines and _is_beginning(unfinished):
             if unfinished:  # not even its first entry was ever whole
                 os.ftruncate(self._descriptor, 0)
                 self._size = 0
@@ -182,6 +186,7 @@ class AuditFile:
         self.chain = verifier.chain or self._name_of_chain()
         self.head, self.sequence = verifier.head or NOTHING, verifier.sequence or 0
         self._rest = b"\n" if unfinished else b""
+        _restrict(self._descriptor)
         if damage:
             _log.warning("the audit log was torn by a service that was killed", extra={"torn_bytes": len(damage)})
             self.add([own_entry("torn", bytes=len(damage), sha256=hashlib.sha256(damage).hexdigest())])
@@ -199,6 +204,12 @@ class AuditFile:
 def own_entry(event: str, **content: object) -> dict[str, object]:
     """Returns an entry about the log itself."""
     return {"time": timestamp(time.time_ns()), "event": event, **content}
+
+
+def _is_beginning(line: bytes) -> bool:
+    """Returns whether a file's only line is empty, or can be what there is of its first entry; NUL was not written."""
+    written = line.rstrip(b"\0")
+    return not _is_sealed(line) and (_FIRST.startswith(written) or written.startswith(_FIRST))
 
 
 def _is_sealed(line: bytes) -> bool:
@@ -220,11 +231,8 @@ def _opened(path: Path) -> int:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o600)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{path} is no regular file; name one for the audit log")
-        if mode & 0o077:
-            os.fchmod(descriptor, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -233,6 +241,12 @@ def _opened(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _restrict(descriptor: int) -> None:
+    """Keeps a file from others, once it is known that it is a log's."""
+    if os.fstat(descriptor).st_mode & 0o077:
+        os.fchmod(descriptor, 0o600)
 
 
 def _sync_directory(path: Path) -> None:
