@@ -156,6 +156,12 @@ def test_top_in_a_terminal(service: ServedProcess) -> None:
             assert terminal.modes() == terminal.settings
 
 
+def test_top_without_a_terminal(service: ServedProcess) -> None:
+    done = run("top", "--target", service.target)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "needs a terminal; `top --once`" in done.stderr
+
+
 def test_what_is_printed_becomes_plain_text() -> None:
     printed = "a\x1b[1;31mb\x1b[0m\r\n\x1b]0;title\x07c\x1b(B\x1b7\td\x00\x9b\r\ne\x1b[2J é\n".encode()
     whole = PrintableText().feed(printed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentic_isolation_service.cli import render
+from agentic_isolation_service.cli import render, terminal
 from agentic_isolation_service.cli.options import parse_pairs, required_target, run_to_end
 
 _MISSING = (
@@ -35,6 +35,8 @@ def top(target: str, label: tuple[str, ...], once: bool, interval: float) -> Non
             table.add_row(*workspace_cells(row))
         render.print_table(table)
         return
+    if not terminal.is_terminal(0, 1):
+        raise click.ClickException("the full-screen view needs a terminal; `top --once` prints a table anywhere")
     try:
         from agentic_isolation_service.cli.top.view import TopView
     except ImportError as error:
