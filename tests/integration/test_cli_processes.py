@@ -69,6 +69,10 @@ def test_cp(service: ServedProcess, workspace: str, directory: Path) -> None:
     assert run("cp", *target, f"{workspace}:from/stdin", "-").stdout == "typed"
     assert run("cp", *target, f"{workspace}:none", str(directory)).returncode == 125
     assert run("cp", *target, "one", "other").returncode == 2
+    (directory / "patterns").write_bytes(b"\xff")
+    done = run("cp", *target, "--ignore-file", str(directory / "patterns"), str(source), f"{workspace}:x")
+    assert done.returncode == 2
+    assert "patterns is no text in UTF-8" in done.stderr
 
     (source / "big").write_bytes(bytes(1 << 20))
     with Terminal("cp", *target, str(source / "big"), f"{workspace}:big") as terminal:

@@ -214,6 +214,9 @@ def test_token_is_made_for_the_configuration() -> None:
     assert known.expires is not None
     refused = command("token", "two words")
     assert (refused.returncode, refused.stdout) == (125, "")
+    refused = command("token", "ci", "--days", "3000000")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--days" in refused.stderr
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

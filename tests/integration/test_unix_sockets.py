@@ -124,9 +124,10 @@ async def test_what_is_no_socket_is_left_alone(directory: Path) -> None:
     assert (directory / "s").read_text() == "precious"
 
 
-async def test_group_that_is_not_there_is_refused(directory: Path) -> None:
-    with pytest.raises(OSError, match="no group 'of-nobody'"):
-        async with serve(ServiceConfig(address=f"unix:{directory / 's'}", socket_group="of-nobody", grace=0)):
+@pytest.mark.parametrize("group", ["of-nobody", "4294967295", "99999999999"])
+async def test_group_that_is_not_there_is_refused(directory: Path, group: str) -> None:
+    with pytest.raises(OSError, match=f"no group '{group}'"):
+        async with serve(ServiceConfig(address=f"unix:{directory / 's'}", socket_group=group, grace=0)):
             pass
 
 

@@ -52,7 +52,7 @@ def copy(
     output. Paths in a workspace start from its working directory. A local name with a colon is written ./NAME.
     """
     is_file = not os.path.isdir(source)
-    patterns = [*ignore, *(ignore_file.read_text().splitlines() if ignore_file else ())]
+    patterns = [*ignore, *(_lines_of(ignore_file) if ignore_file else ())]
     begin, end = _parse(source), _parse(destination)
     if (begin.workspace_id is None) == (end.workspace_id is None):
         raise click.UsageError("one of the two has to be WORKSPACE:PATH, and the other one a local path")
@@ -71,6 +71,13 @@ def copy(
 
         skipped = f", {summary.skipped} left out" if summary.skipped else ""
         click.echo(f"{summary.files} files, {size(summary.content_bytes)}{skipped}", err=True)
+
+
+def _lines_of(ignore_file: Path) -> list[str]:
+    try:
+        return ignore_file.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{ignore_file} is no text in UTF-8: {error}", param_hint="--ignore-file") from error
 
 
 def _parse(argument: str) -> _Place:

@@ -11,13 +11,14 @@ import click
 from agentic_isolation_service.settings.tokens import tokens_of
 
 _BYTES = 32
+_MOST_DAYS = 1_000_000
 _PREFIX = "ais_"
 """By which programs that look for leaked secrets can find one."""
 
 
 @click.command()
 @click.argument("name")
-@click.option("--days", type=click.IntRange(min=1), help="After so many days it is not taken any more.")
+@click.option("--days", type=click.IntRange(1, _MOST_DAYS), help="After so many days it is not taken any more.")
 def token(name: str, days: int | None) -> None:
     r"""Make a token called NAME: print it, and on standard error the table for the service's configuration file.
 

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+_NO_GROUP = (1 << 32) - 1
+"""The number of a group that is none (chown(2))."""
 _UMASK = 0o077
 """A socket that is made under it is its owner's alone. It is the whole process's for that moment, so it takes nothing
 from owners: other threads may be making directories."""
@@ -82,7 +84,7 @@ def _check_place(path: Path, anywhere: bool) -> None:
 
 
 def _gid_of(name: str) -> int:
-    if name.isdecimal():
+    if name.isdecimal() and int(name) < _NO_GROUP:
         return int(name)
     try:
         return grp.getgrnam(name).gr_gid
