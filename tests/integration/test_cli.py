@@ -139,6 +139,17 @@ def test_signal_to_run_cleans_up(number: signal.Signals) -> None:
     assert not mentioning(mark)
 
 
+def test_interrupt_before_anything_was_begun(directory: Path) -> None:
+    """While a command's modules are loaded, here by one of them that is slow to: no exit code that is a command's."""
+    (directory / "rich").mkdir()
+    (directory / "rich" / "__init__.py").write_text("print('loading', flush=True)\nimport time\ntime.sleep(60)")
+    with started("ls", environment={"PYTHONPATH": str(directory)}) as program:
+        assert program.line() == "loading\n"
+        program.process.send_signal(signal.SIGINT)
+        assert program.wait() == -signal.SIGINT
+        assert program.errors() == ""
+
+
 def test_reader_that_goes_ends_run() -> None:
     """`agentic-isolation run … | head -1`."""
     mark = new_mark()

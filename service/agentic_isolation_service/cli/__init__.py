@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 
 import click
@@ -66,12 +67,22 @@ def _cli() -> None:
 
 def main() -> None:
     """Runs the command line and exits."""
+    _end_by_interrupts()
     _open_standard_streams()
     try:
         _cli(prog_name="agentic-isolation")
     except (IsolationError, OSError) as error:
         click.echo(f"agentic-isolation: {error}", err=True)
         sys.exit(FAILED)
+
+
+def _end_by_interrupts() -> None:
+    """Has SIGINT end this program as any other, as long as nothing is there that has to be cleaned up.
+
+    Python's own KeyboardInterrupt would make an exit code of 1 of it, which may be that of a command.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _open_standard_streams() -> None:
