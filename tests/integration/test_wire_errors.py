@@ -278,6 +278,16 @@ async def test_resuming_at_the_largest_offset(stub: Stub, workspace: pb.Workspac
         await wire.call(stub, pb.StreamRequest(workspace_id=workspace.workspace_id, resume=resume))
 
 
+async def test_resuming_an_executed_command_at_the_largest_offset(stub: Stub, workspace: pb.Workspace) -> None:
+    """What is kept of its output is not known before its end, so that the guest goes by any offset until then."""
+    request = pb.ExecuteRequest(workspace_id=workspace.workspace_id, command=argv("echo", "hi"), request_id="one")
+    [executed] = await wire.call(stub, request)
+    resume = pb.ProcessResume(process_id=executed.process_id, offset=2**64 - 1)
+    with refused(grpc.StatusCode.OUT_OF_RANGE, "OFFSET_OUT_OF_RANGE"):
+        await wire.call(stub, pb.StreamRequest(workspace_id=workspace.workspace_id, resume=resume))
+    assert await wire.call(stub, request) == [executed]
+
+
 async def test_reading_a_file_at_the_largest_offset(stub: Stub, workspace: pb.Workspace) -> None:
     """The contract says: past the end there is no data. The guest's numbers, and the kernel's, end earlier."""
     host_file(workspace, "file").write_text("content")

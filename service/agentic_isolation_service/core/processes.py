@@ -48,6 +48,7 @@ _FOR_EVER = -1
 _MEMBERS_OF_VERSION_3 = {"input", "terminal", "redact"}
 """What a guest of an earlier version would pass over, and must not."""
 _MAX_OFFSET = (1 << 63) - 1
+"""Where the guest's numbers end, far beyond any output's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +366,7 @@ def _interaction_members(interaction: Interaction) -> dict[str, object]:
 
 
 def _attach_operation(process_id: str, offset: int) -> dict[str, object]:
-    return {"op": "attach", "process_id": process_id, "offset": offset}
+    return {"op": "attach", "process_id": process_id, "offset": min(offset, _MAX_OFFSET)}
 
 
 def _milliseconds(seconds: float) -> int:
