@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
+import json
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -107,6 +110,31 @@ async def test_renewed_lease_is_the_one_that_counts_after_a_restart(mine: Lastin
         renewal.lease_duration.CopyFrom(seconds(1))
         await stub.RenewWorkspace(renewal)
         await _is_gone(stub, workspace)
+
+
+async def test_lease_that_was_over_long_ago_by_what_is_written_down(mine: LastingService) -> None:
+    """Because the clock was set forward, or a renewal could not be written: the guest is asked all the same."""
+    async with mine.running() as stub:
+        workspace = (await stub.CreateWorkspace(create("local"))).workspace
+        await output(stub, workspace, "echo kept > file")
+    await mine.end(signal.SIGKILL)
+    _antedate(mine.state / "registry.db", dt.timedelta(hours=1))
+    async with mine.running() as stub:
+        assert await output(stub, workspace, "cat file") == b"kept\n"
+        lease_ends = (await listed(stub))[workspace.workspace_id].lease_expire_time
+        assert lease_ends.ToDatetime(dt.UTC) > dt.datetime.now(dt.UTC)
+
+
+def _antedate(registry: Path, by: dt.timedelta) -> None:
+    """Has all leases end earlier, by what is written down."""
+    with contextlib.closing(sqlite3.connect(registry)) as db, db:
+        for workspace_id, text in db.execute("SELECT workspace_id, record FROM workspaces").fetchall():
+            record = json.loads(text)
+            workspace = record["workspace"]
+            workspace["lease_expire_time"] = (
+                dt.datetime.fromisoformat(workspace["lease_expire_time"]) - by
+            ).isoformat()
+            db.execute("UPDATE workspaces SET record = ? WHERE workspace_id = ?", (json.dumps(record), workspace_id))
 
 
 @pytest.mark.docker

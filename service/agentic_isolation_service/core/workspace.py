@@ -24,7 +24,7 @@ from agentic_isolation_service.guest.settings import terms
 _ANSWER_TIMEOUT = 5.0
 """Seconds that a guest has to say how it is."""
 _OVERDUE = 30.0
-"""Seconds after the end of a lease for which a guest is asked whether it still has time."""
+"""Seconds for which a guest whose lease seems to be over is asked whether it still has time."""
 _ASK_AGAIN = 2.0
 """Seconds."""
 _log = logging.getLogger(__name__)
@@ -222,9 +222,12 @@ class HeldWorkspace:
                 return
 
     async def _has_time(self) -> bool:
-        """Asks the guest whether its lease is really over: its clock is the one that counts, ours may have jumped."""
+        """Asks the guest whether its lease is really over: its clock is the one that counts, ours may have jumped.
+
+        However long ago that was: what is written down may lack renewals, and this process may have been stopped.
+        """
         loop = asyncio.get_running_loop()
-        until = self._ends_at + _OVERDUE
+        until = loop.time() + _OVERDUE
         while self.session.lost is None and loop.time() < until:
             with contextlib.suppress(IsolationError, TimeoutError):
                 async with asyncio.timeout(_ANSWER_TIMEOUT):
