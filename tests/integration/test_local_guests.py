@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from agentic_isolation import PreconditionError, UnavailableError, WorkspaceConfig
+from agentic_isolation import PreconditionError, ProviderUnavailableError, UnavailableError, WorkspaceConfig
 from agentic_isolation_service.core.ports import Place, PlaceSpec
 from agentic_isolation_service.providers.local import LocalProvider
+from agentic_isolation_service.providers.local.peer import has_listener
 from tests.support import proc
 from tests.support.eventually import PATIENCE, eventually
 from tests.support.jobs import TREE_SIZE, new_mark, tree
@@ -84,6 +86,17 @@ def full_listener(path: Path) -> Iterator[None]:
                 waiting.setblocking(False)
                 waiting.connect(str(path))
         yield
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Lets this process open nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def only_guest(parent: int) -> int:
@@ -254,3 +267,38 @@ async def test_guest_that_cannot_be_told_is_not_taken_for_a_dead_one(directory: 
                 await provider.destroy(PLACE)
         assert await provider.list() == frozenset()
     assert not homes(directory)
+
+
+async def test_guest_is_not_taken_for_a_dead_one_for_want_of_descriptors(directory: Path) -> None:
+    """Its workspace would be lost for good, and its directory removed."""
+    async with providing(directory) as maker, providing(directory) as provider:
+        await maker.create(spec_of("local", PLACE.workspace_id))
+        session = session_of(provider, PLACE)
+        try:
+            with no_descriptors():
+                assert has_listener(directory / "w" / PLACE.workspace_id / "guest.sock")
+                with pytest.raises(ProviderUnavailableError, match="open files"):
+                    await provider.list()
+                with pytest.raises(UnavailableError, match="open files"):
+                    await session.call({"op": "info"})
+            assert await session.call({"op": "info"})
+            assert await provider.list() == {PLACE.workspace_id}
+        finally:
+            await session.aclose()
+            await maker.destroy(PLACE)
+
+
+async def test_place_that_there_are_no_descriptors_for(directory: Path) -> None:
+    """What was made of it and could not be removed for the same reason is, when it is looked for what there is."""
+    async with providing(directory) as provider:
+        with no_descriptors(), pytest.raises(ProviderUnavailableError, match="open files"):
+            await provider.create(spec_of("local", PLACE.workspace_id))
+        assert not await provider.list()
+        assert not homes(directory)
+
+
+async def test_place_that_there_is_no_room_for(directory: Path) -> None:
+    (directory / "w").touch()
+    async with providing(directory) as provider:
+        with pytest.raises(ProviderUnavailableError, match="cannot be made"):
+            await provider.create(spec_of("local", PLACE.workspace_id))

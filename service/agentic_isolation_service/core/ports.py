@@ -114,6 +114,7 @@ class Provider(Protocol):
         """Opens a byte stream to the guest.
 
         Raises:
+            UnavailableError: It cannot be told for now whether the guest is there.
             OSError: The guest is gone.
         """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -15,17 +16,22 @@ from agentic_isolation.errors import UnavailableError
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)."""
 _ATTEMPTS = 3
+_WANTS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""What says nothing about the other side: it has more connections waiting than it takes, or this side is short."""
+
+
+def tells_nothing(error: OSError) -> bool:
+    """Returns whether a connection failed for a reason that does not tell whether anybody listens."""
+    return error.errno in _WANTS
 
 
 def has_listener(path: Path) -> bool:
-    """Returns whether anybody listens on a socket, be it a process that is stopped. Takes microseconds."""
+    """Returns whether anybody may listen on a socket, be it a process that is stopped. Takes microseconds."""
     try:
         with _connected(path) as connection:
             return connection is not None
-    except BlockingIOError:
-        return True  # with more connections waiting than it takes
-    except OSError:
-        return False
+    except OSError as error:
+        return tells_nothing(error)
 
 
 def open_listener(path: Path) -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ from agentic_isolation.errors import (
     IsolationUnavailableError,
     PreconditionError,
     ProviderUnavailableError,
+    UnavailableError,
 )
 from agentic_isolation.images import PullEvent
 from agentic_isolation.models import Isolation, NetworkMode, ProviderInfo, WorkspaceConfig
@@ -26,7 +27,7 @@ from agentic_isolation_service.core.ports import ByteStream, Place, PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
 from agentic_isolation_service.guest.settings import times
 from agentic_isolation_service.guest.stream import SocketStream
-from agentic_isolation_service.providers.local.peer import has_listener
+from agentic_isolation_service.providers.local.peer import has_listener, tells_nothing
 from agentic_isolation_service.providers.local.process import GuestProcess
 
 _FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -88,6 +89,7 @@ class LocalProvider:
 
         Raises:
             PreconditionError: Its path is too long for a unix socket in it.
+            ProviderUnavailableError: There is no room, descriptor or process for it.
         """
         home = self._home(spec.workspace_id)
         if (length := len(os.fsencode(self._socket(spec.workspace_id)))) > _MAX_SOCKET_PATH:
@@ -99,7 +101,7 @@ class LocalProvider:
         try:
             self._guests[spec.workspace_id] = await self._start(spec, home)
         except BaseException:
-            await finish(asyncio.to_thread(_remove_tree, home))
+            await finish(asyncio.to_thread(_remove_remains, [home]))
             raise
         finally:
             self._making.discard(spec.workspace_id)
@@ -117,8 +119,14 @@ class LocalProvider:
         """Returns the workspaces on whose socket a guest listens, and removes the directories of all others.
 
         Those that are being made, or have a guest that this process has started, are left to whoever does that.
+
+        Raises:
+            ProviderUnavailableError: They cannot be looked for.
         """
-        names = await asyncio.to_thread(_directories, self._directory / "w")
+        try:
+            names = await asyncio.to_thread(_directories, self._directory / "w")
+        except OSError as error:
+            raise ProviderUnavailableError(f"the local workspaces cannot be looked for: {error}") from error
         living = {name for name in names if has_listener(self._socket(name))}
         remains = set(names) - living - self._making - self._guests.keys()
         await finish(asyncio.to_thread(_remove_remains, [self._home(name) for name in remains]))
@@ -128,8 +136,18 @@ class LocalProvider:
         """Does nothing: the socket leads to the guest."""
 
     async def connect(self, place: Place) -> ByteStream:
-        """Connects to the guest's socket."""
-        return await SocketStream.connect(self._socket(place.workspace_id))
+        """Connects to the guest's socket.
+
+        Raises:
+            UnavailableError: It cannot be tried for now.
+            OSError: The guest is gone.
+        """
+        try:
+            return await SocketStream.connect(self._socket(place.workspace_id))
+        except OSError as error:
+            if not tells_nothing(error):
+                raise
+            raise UnavailableError(f"the guest cannot be connected to for now: {error}") from error
 
     async def destroy(self, place: Place, *, ending: bool = False) -> None:
         """Ends the guest, which kills everything and removes its directory; removes what a killed guest left.
@@ -176,7 +194,10 @@ class LocalProvider:
 
     async def _start(self, spec: PlaceSpec, home: Path) -> GuestProcess:
         root, scratch = home / "root", home / "tmp"
-        await finish(asyncio.to_thread(_make_directories, root, scratch))
+        try:
+            await finish(asyncio.to_thread(_make_directories, root, scratch))
+        except OSError as error:
+            raise ProviderUnavailableError(f"the workspace's directory cannot be made: {error}") from error
         settings = {
             "workspace_id": spec.workspace_id,
             "key": spec.key.hex(),
