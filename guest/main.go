@@ -36,8 +36,8 @@ func run(args []string) int {
 	switch {
 	case len(args) == 1 && args[0] == "serve":
 		return server.Main(version)
-	case len(args) == 1 && args[0] == "shim":
-		return shim.Main()
+	case len(args) >= 1 && args[0] == "shim":
+		return shim.Main(args[1:])
 	case len(args) == 2 && args[0] == "bridge":
 		return bridge.Main(args[1])
 	case len(args) == 2 && args[0] == "sweep":

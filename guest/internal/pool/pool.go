@@ -102,7 +102,7 @@ func (p *Pool) warm() {
 	if !needed {
 		return
 	}
-	w, err := p.spawn()
+	w, err := p.spawn(nil)
 	if err != nil && err != errClosed {
 		fmt.Fprintf(os.Stderr, "agentic-guest: cannot start a shim in advance: %v\n", err)
 	}
@@ -111,8 +111,8 @@ func (p *Pool) warm() {
 	}
 }
 
-// take binds an idle shim, or a new one.
-func (p *Pool) take() (*worker, error) {
+// take binds an idle shim, or a new one, which inherits the descriptors if there are any.
+func (p *Pool) take(fds []int) (*worker, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -122,7 +122,7 @@ func (p *Pool) take() (*worker, error) {
 		p.mu.Unlock()
 		return nil, fault.New(fault.ProcessLimit, "%d commands are running, as many as may", p.limit)
 	}
-	if n := len(p.idle); n > 0 {
+	if n := len(p.idle); n > 0 && len(fds) == 0 {
 		w := p.idle[n-1]
 		p.idle = p.idle[:n-1]
 		p.bind(w)
@@ -134,7 +134,7 @@ func (p *Pool) take() (*worker, error) {
 	}
 	p.starting++
 	p.mu.Unlock()
-	w, err := p.spawn()
+	w, err := p.spawn(fds)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.starting--

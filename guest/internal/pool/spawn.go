@@ -3,6 +3,7 @@ package pool
 import (
 	"net"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -16,9 +17,10 @@ var shimEnv = []string{"GOMAXPROCS=1", "GOGC=50"}
 // errNoRoom: a runtime that gets no thread dies, which means that there may be no more processes.
 var errNoRoom error = fault.New(fault.ProcessLimit, "the workspace may have no more processes")
 
-// spawn starts a shim and waits until it can run commands. It is neither idle nor bound yet.
-func (p *Pool) spawn() (*worker, error) {
-	w, err := p.fork()
+// spawn starts a shim, which inherits descriptors for its first command, and waits until it can run commands. It is
+// neither idle nor bound yet.
+func (p *Pool) spawn(fds []int) (*worker, error) {
+	w, err := p.fork(fds)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +37,7 @@ func (p *Pool) spawn() (*worker, error) {
 	return nil, errNoRoom
 }
 
-func (p *Pool) fork() (*worker, error) {
+func (p *Pool) fork(fds []int) (*worker, error) {
 	pair, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -53,8 +55,14 @@ func (p *Pool) fork() (*worker, error) {
 		return nil, err
 	}
 	defer null.Close()
-	files := [shim.ControlFD + 1]uintptr{null.Fd(), null.Fd(), os.Stderr.Fd()}
-	files[shim.ControlFD] = uintptr(pair[1])
+	files := []uintptr{null.Fd(), null.Fd(), os.Stderr.Fd(), shim.ControlFD: uintptr(pair[1])}
+	argv := []string{"agentic-guest", "shim"}
+	if len(fds) > 0 {
+		argv = append(argv, strconv.Itoa(len(fds)))
+	}
+	for _, fd := range fds {
+		files = append(files, uintptr(fd))
+	}
 
 	p.forks.Lock()
 	defer p.forks.Unlock()
@@ -62,9 +70,9 @@ func (p *Pool) fork() (*worker, error) {
 		conn.Close()
 		return nil, errClosed
 	}
-	pid, err := syscall.ForkExec(p.program, []string{"agentic-guest", "shim"}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(p.program, argv, &syscall.ProcAttr{
 		Env:   shimEnv,
-		Files: files[:],
+		Files: files,
 		// Its own session: signals that a terminal sends to the guest's group are not for shims.
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})

@@ -49,13 +49,18 @@ type Spec struct {
 }
 
 func (p *Pool) start(spec *Spec, observer Observer) (*Tree, error) {
-	fds := append(spec.Stdio[:], int(spec.Dir.Fd()))
+	sent, inherited := append(spec.Stdio[:], int(spec.Dir.Fd())), []int(nil)
 	for {
-		w, err := p.take()
+		w, err := p.take(inherited)
 		if err != nil {
 			return nil, err
 		}
-		tree, answer, err := w.begin(spec, fds, observer)
+		tree, answer, err := w.begin(spec, sent, observer)
+		if err == errCrowded {
+			p.release(w)
+			sent, inherited = nil, sent
+			continue
+		}
 		if err == errGone {
 			// Nothing has reached this shim: it had died idle.
 			p.forget(w)

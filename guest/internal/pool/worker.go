@@ -2,6 +2,7 @@ package pool
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"sync"
 	"syscall"
@@ -55,6 +56,10 @@ func (w *worker) dismiss() { w.conn.Close() }
 
 var errGone error = fault.New(fault.StartFailed, "the shim of the command has ended")
 
+// errCrowded: the kernel counts the descriptors that lie in sockets for a user, whichever workspace its processes are
+// in, and takes no more of them for now. Nothing has been sent.
+var errCrowded error = fault.New(fault.StartFailed, "too many descriptors lie in sockets")
+
 // send makes a request. The caller holds mu, so that no request can reach a shim's next command by mistake.
 func (w *worker) send(req *shim.Request, fds []int) (chan reply, error) {
 	if w.gone {
@@ -78,6 +83,9 @@ func (w *worker) send(req *shim.Request, fds []int) (chan reply, error) {
 	}
 	if err != nil {
 		delete(w.replies, w.last)
+		if errors.Is(err, syscall.ETOOMANYREFS) {
+			return nil, errCrowded
+		}
 		return nil, errGone
 	}
 	return answer, nil

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"io"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -13,7 +14,7 @@ import (
 type control struct {
 	fd      int
 	decoder *frame.Decoder
-	// fds are the descriptors that came with the bytes read so far.
+	// fds are the descriptors that came with the bytes read so far, or were inherited.
 	fds []int
 
 	mu  sync.Mutex
@@ -59,6 +60,21 @@ func (c *control) keep(oob []byte) error {
 		}
 		closeOnExec(fds)
 		c.fds = append(c.fds, fds...)
+	}
+	return nil
+}
+
+// inherit takes the descriptors after the control socket for received.
+func (c *control) inherit(args []string) error {
+	for _, arg := range args {
+		count, err := strconv.Atoi(arg)
+		if err != nil {
+			return err
+		}
+		for fd := c.fd + 1; fd <= c.fd+count; fd++ {
+			syscall.CloseOnExec(fd)
+			c.fds = append(c.fds, fd)
+		}
 	}
 	return nil
 }

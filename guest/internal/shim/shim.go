@@ -24,9 +24,14 @@ type shim struct {
 	current *command
 }
 
-// Main is the shim process. It returns the exit code.
-func Main() int {
+// Main is the shim process. Args has the number of the descriptors that it has inherited, if any. It returns the exit
+// code.
+func Main(args []string) int {
 	syscall.CloseOnExec(ControlFD)
+	control := newControl(ControlFD)
+	if err := control.inherit(args); err != nil {
+		return complain("cannot tell what it has inherited", err)
+	}
 	if err := kernel.ForbidTracing(); err != nil {
 		return complain("cannot forbid tracing", err)
 	}
@@ -35,7 +40,7 @@ func Main() int {
 		return complain("cannot become a subreaper", err)
 	}
 	kernel.ReserveThreads(reservedThreads)
-	s := &shim{control: newControl(ControlFD)}
+	s := &shim{control: control}
 	s.control.send(frame.Hello, 0, struct{}{})
 	// Two goroutines take turns: one that has started a command goes on to supervise it, and the other reads.
 	// Handing the command over instead would make it wait until the runtime notices the reader's system call.
