@@ -69,6 +69,8 @@ def main() -> None:
     """Runs the command line and exits."""
     _end_by_interrupts()
     _open_standard_streams()
+    # Of itself gRPC's core waits for standard error, and has a line for each of many things that any stranger may send.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         _cli(prog_name="agentic-isolation")
     except (IsolationError, OSError) as error:

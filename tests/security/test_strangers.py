@@ -1,0 +1,64 @@
+"""Whoever reaches the port and proves nothing: the service stays there for others, stays small, and says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from agentic_isolation.v1 import workspace_pb2 as pb
+from tests.integration.tenancy import stub_of, tenant_table, token_table
+from tests.integration.wire import connected
+from tests.support import h2
+from tests.support.service import ServedProcess
+
+ASK = "/agentic_isolation.v1.WorkspaceService/GetServerInfo"
+REMEMBERED = b"\x40\x03abc\x7f\xa1\x1e" + 4_000 * b"x"
+"""A header that is remembered for the connection (RFC 7541, section 6.2.1)."""
+AGAIN = b"\xbe"
+"""The same again."""
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[ServedProcess]:
+    config = tmp_path / "config.toml"
+    config.write_text(token_table("known") + tenant_table("known", 'providers = ["local"]'))
+    with ServedProcess("--address", "127.0.0.1:0", "--config", str(config)) as served:
+        yield served
+        assert served.log.count("\n") <= 1, f"it does not stay silent: {served.log[:2_000]}"
+
+
+@contextlib.asynccontextmanager
+async def stranger(served: ServedProcess) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection of somebody who speaks HTTP/2."""
+    host, _, port = served.target.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    with contextlib.closing(writer):
+        writer.write(h2.PREFACE + h2.frame(h2.SETTINGS))
+        yield reader, writer
+
+
+async def ends(reader: asyncio.StreamReader, count: int) -> None:
+    """Waits for the ends of so many calls."""
+    async with asyncio.timeout(30):
+        while count:
+            kind, flags = await h2.kind_of_next(reader)
+            count -= kind == h2.HEADERS and bool(flags & h2.END_STREAM)
+
+
+async def works(served: ServedProcess) -> None:
+    """Fails where the service does not answer those whom it knows."""
+    async with connected(served.target) as stub:
+        await stub_of(stub, "known").GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+
+
+async def test_metadata_without_end(served: ServedProcess) -> None:
+    async with stranger(served) as (reader, writer):
+        for number in range(20):
+            headers = h2.call_headers(ASK) + REMEMBERED + 3_000 * AGAIN
+            writer.write(h2.frame(h2.HEADERS, headers, h2.END_HEADERS, stream=2 * number + 1))
+        await ends(reader, 5)
+    await works(served)
