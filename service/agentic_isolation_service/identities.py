@@ -11,7 +11,7 @@ from agentic_isolation_service.core.caller import Caller
 from agentic_isolation_service.core.tokens import StaticTokens
 from agentic_isolation_service.rpc.authentication.bearer import BearerTokens
 from agentic_isolation_service.rpc.authentication.certificates import PeerCertificates, revocation_lists
-from agentic_isolation_service.rpc.authentication.key_sets import FileKeys, KeySet, RemoteKeys
+from agentic_isolation_service.rpc.authentication.key_sets import FileKeys, KeySet
 from agentic_isolation_service.rpc.authentication.layer import Authentication, administrator
 from agentic_isolation_service.rpc.authentication.proof import Authenticator
 from agentic_isolation_service.rpc.authentication.unix_peers import UnixPeers
@@ -72,10 +72,19 @@ def warnings_of(config: ServiceConfig) -> list[str]:
 
 def _web_tokens(settings: WebTokenSettings) -> WebTokens:
     file, algorithms = settings.file, settings.algorithms
-    keys: KeySet = RemoteKeys(settings.jwks, algorithms) if file is None else FileKeys(file, algorithms)
     return WebTokens(
-        keys, issuer=settings.issuer, audience=settings.audience, algorithms=algorithms, leeway=settings.leeway
+        _remote_keys(settings) if file is None else FileKeys(file, algorithms),
+        issuer=settings.issuer,
+        audience=settings.audience,
+        algorithms=algorithms,
+        leeway=settings.leeway,
     )
+
+
+def _remote_keys(settings: WebTokenSettings) -> KeySet:
+    from agentic_isolation_service.rpc.authentication.remote_keys import RemoteKeys
+
+    return RemoteKeys(settings.jwks, settings.algorithms)
 
 
 def _certificates(tls: TlsSettings) -> PeerCertificates:

@@ -22,8 +22,8 @@ from agentic_isolation.service import ServiceClient
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.tokens import StaticTokens
 from agentic_isolation_service.rpc.authentication.bearer import BearerTokens
-from agentic_isolation_service.rpc.authentication.key_sets import RemoteKeys
 from agentic_isolation_service.rpc.authentication.layer import Authentication
+from agentic_isolation_service.rpc.authentication.remote_keys import RemoteKeys
 from agentic_isolation_service.rpc.authentication.web_tokens import WebTokens
 from agentic_isolation_service.settings.file import FileSettings
 from agentic_isolation_service.settings.web_tokens import DEFAULT_ALGORITHMS, WebTokenSettings
@@ -55,9 +55,9 @@ def served_by(jwks: Path | str, **settings: Any) -> contextlib.AbstractAsyncCont
     return identified(ServiceConfig(address="127.0.0.1:0", file=FileSettings(jwt=jwt)))
 
 
-def asking_at_will(address: str) -> contextlib.AbstractAsyncContextManager[Identified]:
+def asking_at_will(address: str, *, timeout: float = 5) -> contextlib.AbstractAsyncContextManager[Identified]:
     """Runs a service that asks for keys as often as it likes."""
-    keys = RemoteKeys(address, DEFAULT_ALGORITHMS, pause=0)
+    keys = RemoteKeys(address, DEFAULT_ALGORITHMS, pause=0, timeout=timeout)
     signed = WebTokens(keys, issuer=ISSUER, audience=AUDIENCE, algorithms=DEFAULT_ALGORITHMS, leeway=0)
     authentication = Authentication([BearerTokens(StaticTokens(()), signed)])
     return identified(ServiceConfig(address="127.0.0.1:0"), authentication=authentication)
@@ -208,11 +208,8 @@ async def test_key_that_has_the_name_of_the_one_before_it_is_found(issuer: Issue
                 await asked(asking, issuer.token("ec", header=header))
 
 
-async def test_answer_that_never_comes_to_its_end_is_not_waited_for(
-    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_answer_that_never_comes_to_its_end_is_not_waited_for(issuer: Issuer) -> None:
     """Also where byte after byte of its head comes: else no keys would be fetched again, and no service would end."""
-    monkeypatch.setattr("agentic_isolation_service.rpc.authentication.key_sets._TIMEOUT", 1.0)
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -226,7 +223,7 @@ async def test_answer_that_never_comes_to_its_end_is_not_waited_for(
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     async with server:
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        async with asyncio.timeout(5), asking_at_will(address) as asking:
+        async with asyncio.timeout(5), asking_at_will(address, timeout=1) as asking:
             with pytest.raises(UnavailableError, match="cannot be had: it took longer than 1 s"):
                 await asked(asking, issuer.token("ec"))
 
