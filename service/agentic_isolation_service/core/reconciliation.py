@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 
@@ -17,6 +18,8 @@ from agentic_isolation_service.core.providers import Providers
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
 from agentic_isolation_service.core.removal import Removals
 
+_AT_A_TIME = 16
+"""Guests that are asked whose they are."""
 _log = logging.getLogger(__name__)
 
 
@@ -94,16 +97,27 @@ class Reconciliation:
         return living
 
     async def _adopt(self, provider: Provider, living: frozenset[str]) -> None:
-        for workspace_id in living - self._holdings.ids - self._creations.under_way.keys() - self._pools.ids:
+        """Takes up what of these is not held, several at a time: those that do not answer are waited for."""
+        unknown = living - self._holdings.ids - self._creations.under_way.keys() - self._pools.ids
+        turns = asyncio.Semaphore(_AT_A_TIME)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for workspace_id in unknown:
+                    group.create_task(self._adopt_one(provider, workspace_id, turns))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _adopt_one(self, provider: Provider, workspace_id: str, turns: asyncio.Semaphore) -> None:
+        async with turns:
             if workspace_id in self._removals:
-                continue
+                return
             found = await self._adoption.unknown(provider, workspace_id)
-            if isinstance(found, Place):
-                _log.warning("a workspace that was not finished is removed", extra={"workspace_id": workspace_id})
-                self._removals.begin(workspace_id, functools.partial(provider.destroy, found))
-            elif found is None:
-                continue
-            elif not found.pool:
-                self._holdings.hold(found)
-            elif not self._pools.take_up(provider, found, sure=True):
-                self._holdings.reap(found)
+        if isinstance(found, Place):
+            _log.warning("a workspace that was not finished is removed", extra={"workspace_id": workspace_id})
+            self._removals.begin(workspace_id, functools.partial(provider.destroy, found))
+        elif found is None:
+            return
+        elif not found.pool:
+            self._holdings.hold(found)
+        elif not self._pools.take_up(provider, found, sure=True):
+            self._holdings.reap(found)
