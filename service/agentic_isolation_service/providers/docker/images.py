@@ -64,7 +64,7 @@ class Images:
         with _explained(image):
             async with self._pulls.join(client, image) as pull:
                 await pull.wait()
-            await _look(client, image)
+        await _check_pulled(client, image)
 
     async def id_of(self, client: aiodocker.Docker, image: str) -> str:
         """Returns the id of what a name stands for; empty where the engine has nothing of that name.
@@ -89,18 +89,21 @@ class Images:
             async with self._pulls.join(client, image) as pull, contextlib.aclosing(pull.follow()) as events:
                 async for event in events:
                     yield event
-            await _look(client, image)
+        await _check_pulled(client, image)
         yield PulledImage(image, was_present=False)
 
 
-async def _look(client: aiodocker.Docker, image: str) -> None:
-    async with asyncio.timeout(LOOK_TIMEOUT):
-        await client.images.inspect(image)
+async def _check_pulled(client: aiodocker.Docker, image: str) -> None:
+    if not await _is_present(client, image):
+        raise ImageUnavailableError(
+            f"the engine has pulled the image {image!r} and does not have it; load it into the engine", field="image"
+        )
 
 
 async def _is_present(client: aiodocker.Docker, image: str) -> bool:
     try:
-        await _look(client, image)
+        async with asyncio.timeout(LOOK_TIMEOUT):
+            await client.images.inspect(image)
     except aiodocker.DockerError as error:
         if error.status >= _SERVER_FAILS:
             raise
