@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
+
 import pytest
 
 from agentic_isolation import WorkspaceConfig
 from agentic_isolation_service.core import workspace
 from agentic_isolation_service.core.caller import OPERATOR
+from agentic_isolation_service.core.ports import Place, PlaceSpec
 from agentic_isolation_service.guest.frames import FrameType
 from tests.support.eventually import eventually
 from tests.unit.fake_guest import INFO, GuestEnd
@@ -80,3 +84,24 @@ async def test_guest_that_does_not_answer_is_waited_for_only_a_while_after_its_l
         await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake", lease=1))
         await eventually(lambda: not provider.guests, "it was removed", within=10)
     assert asked.count("info") > 1
+
+
+@pytest.mark.parametrize(("says", "left"), [({}, 60), ({"lease_left_ms": 50_000}, 50), ({"lease_left_ms": 10**12}, 60)])
+async def test_lease_begins_when_the_guest_does_however_long_that_took(says: dict[str, int], left: int) -> None:
+    """An image may have to be pulled first, which takes longer than many leases."""
+
+    class SlowProvider(FakeProvider):
+        async def create(self, spec: PlaceSpec) -> Place:
+            await asyncio.sleep(1)
+            return await super().create(spec)
+
+    async def script(end: GuestEnd) -> None:
+        while True:
+            channel, _ = await end.operation()
+            await end.send_json(FrameType.RESULT, channel, INFO | says)
+
+    provider = SlowProvider(script)
+    async with holding({"fake": lambda: provider}) as workspaces:
+        info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake", lease=60))
+        told = (info.lease_expires_at - dt.datetime.now(dt.UTC)).total_seconds()
+        assert left - 0.5 < told <= left

@@ -131,14 +131,13 @@ class Creations:
     def _announced(self, config: WorkspaceConfig) -> WorkspaceInfo:
         """Returns a workspace that is about to be made."""
         created_at = dt.datetime.now(dt.UTC)
-        lease = config.lease if config.max_lifetime is None else min(config.lease, config.max_lifetime)
         return WorkspaceInfo(
             id=self._replica.new_id(),
             provider=config.provider,
             state=WorkspaceState.CREATING,
             working_dir=config.working_dir,
             created_at=created_at,
-            lease_expires_at=created_at + dt.timedelta(seconds=lease),
+            lease_expires_at=created_at + dt.timedelta(seconds=_lease_of(config)),
             isolation=Isolation(runtime=""),
             image=config.image or "",
             labels=dict(config.labels),
@@ -151,11 +150,15 @@ class Creations:
         counts = self._counts.of(provider.name).guests
         session = GuestSession(workspace_id, key, lambda: provider.connect(place), counts)
         try:
-            measured, in_gvisor = await _first_answer(session, place)
+            measured, in_gvisor, expires_at = await _first_answer(session, place, config)
             isolation = await provider.isolation(place, config, measured, in_gvisor=in_gvisor)
             info = replace(
-                record.info, state=WorkspaceState.READY, isolation=isolation, host_path=place.host_path
-            )  # fmt: skip
+                record.info,
+                state=WorkspaceState.READY,
+                lease_expires_at=expires_at,
+                isolation=isolation,
+                host_path=place.host_path,
+            )
             ready = replace(record, info=info, boot_id=session.boot_id)
             if given:
                 await session.call({"op": "secrets", "values": dict(given)}, since=3)
@@ -174,15 +177,30 @@ class Creations:
             _log.warning("a failed creation stays in the registry: %s", error, extra={"workspace_id": record.info.id})
 
 
-async def _first_answer(session: GuestSession, place: Place) -> tuple[Isolation, bool]:
-    """Asks a new guest what it finds around it, again where a busy engine had not let it answer in time."""
+def _lease_of(config: WorkspaceConfig) -> float:
+    """Returns the seconds of a workspace's first lease."""
+    return config.lease if config.max_lifetime is None else min(config.lease, config.max_lifetime)
+
+
+async def _first_answer(
+    session: GuestSession, place: Place, config: WorkspaceConfig
+) -> tuple[Isolation, bool, dt.datetime]:
+    """Asks a new guest what it finds around it, again where a busy engine had not let it answer in time.
+
+    Returns:
+        What it has found, whether its kernel is gVisor's, and when its lease ends, which began with it.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + FIRST_ANSWER
+
+    def parse(value: dict[str, object]) -> tuple[Isolation, bool, dt.datetime]:
+        left, lease = payloads.lease_left(value), _lease_of(config)
+        expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=lease if left is None else min(left, lease))
+        return payloads.isolation(value, place.runtime), payloads.in_gvisor(value), expires_at
+
     while True:
         try:
-            return await session.call_for(
-                {"op": "info"}, lambda value: (payloads.isolation(value, place.runtime), payloads.in_gvisor(value))
-            )
+            return await session.call_for({"op": "info"}, parse)
         except ProviderUnavailableError:
             raise
         except UnavailableError:
