@@ -1,7 +1,6 @@
 package process
 
 import (
-	"sort"
 	"sync"
 	"time"
 
@@ -12,11 +11,8 @@ const (
 	// logCapacity bounds what a log holds, and keptBack what it keeps of that for a reader that resumes.
 	logCapacity = 1 << 20
 	keptBack    = 768 << 10
-	// entryCost is charged for each entry, so that output that alternates between the sources byte by byte is
-	// bounded as well.
-	entryCost = 64
-	firstRing = 4 << 10
-	// batch bounds how much one call of AppendFrames appends.
+	firstRing   = 4 << 10
+	// batch is what one call of AppendFrames appends, and less than a frame more.
 	batch = 128 << 10
 )
 
@@ -39,13 +35,8 @@ const (
 	Drop
 )
 
-// entry is a run of bytes of one source. It ends where the next one begins.
-type entry struct {
-	offset uint64
-	source Source
-}
-
-// Log is the latest output of a process. Offsets count the bytes of both sources since its start.
+// Log is the latest output of a process. Offsets count the bytes of both sources since its start. It consists of entries:
+// runs of bytes of one source, which frames hold as a whole. They take two bits a byte, however short they are.
 type Log struct {
 	overflow Overflow
 
@@ -54,7 +45,10 @@ type Log struct {
 	// ring holds the bytes from start to end, the one with offset o at o modulo its length.
 	ring       []byte
 	start, end uint64
-	entries    []entry
+	// begins tells where in the ring entries begin, and isStderr of which source bytes are.
+	begins, isStderr bitset
+	// latest is the offset of the latest entry.
+	latest uint64
 	// sent is how far the fastest reader ever has come.
 	sent     uint64
 	lost     [sources]uint64
@@ -86,7 +80,7 @@ func (l *Log) Append(source Source, b []byte, straggler bool) (blocked time.Dura
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var since time.Time
-	for !l.makeRoom(source, len(b)) && l.release != releaseAll && (straggler || l.release != releaseCommand) {
+	for !l.makeRoom(len(b)) && l.release != releaseAll && (straggler || l.release != releaseCommand) {
 		if since.IsZero() {
 			since = time.Now()
 		}
@@ -102,21 +96,13 @@ func (l *Log) Append(source Source, b []byte, straggler bool) (blocked time.Dura
 
 // extends reports whether n more bytes of source belong into the latest entry.
 func (l *Log) extends(source Source, n int) bool {
-	if len(l.entries) == 0 {
-		return false
-	}
-	last := l.entries[len(l.entries)-1]
-	return last.source == source && l.end-last.offset+uint64(n) <= frame.MaxData
+	return l.start < l.end && l.sourceAt(l.latest) == source && l.end-l.latest+uint64(n) <= frame.MaxData
 }
 
-// makeRoom trims the log and reports whether n bytes of source fit now.
-func (l *Log) makeRoom(source Source, n int) bool {
-	need := n
-	if !l.extends(source, n) {
-		need += entryCost
-	}
-	for l.cost()+need > logCapacity {
-		if l.overflow == Hold && !l.spare() || len(l.entries) == 0 {
+// makeRoom trims the log and reports whether n bytes fit now.
+func (l *Log) makeRoom(n int) bool {
+	for int(l.end-l.start)+n > logCapacity {
+		if l.overflow == Hold && !l.spare() || l.start == l.end {
 			return false
 		}
 		l.dropOldest()
@@ -124,43 +110,66 @@ func (l *Log) makeRoom(source Source, n int) bool {
 	return true
 }
 
-func (l *Log) cost() int { return int(l.end-l.start) + entryCost*len(l.entries) }
+// spare reports whether the oldest entry has been sent and is not among what is kept back.
+func (l *Log) spare() bool { return l.start < l.end && l.entryEnd(l.start)+keptBack <= l.sent }
 
-// spare reports whether the oldest entry has been sent and is not among those kept back. Both are measured by their
-// cost: else tiny entries would fill the log without ever being spare.
-func (l *Log) spare() bool {
-	if len(l.entries) == 0 || l.entryEnd(0) > l.sent {
-		return false
+// place is where in the ring the byte of an offset lies.
+func (l *Log) place(offset uint64) int { return int(offset % uint64(len(l.ring))) }
+
+func (l *Log) sourceAt(offset uint64) Source {
+	if l.isStderr.has(l.place(offset)) {
+		return Stderr
 	}
-	wholly := sort.Search(len(l.entries), func(i int) bool { return l.entryEnd(i) > l.sent })
-	return int(l.sent-l.entryEnd(0))+entryCost*(wholly-1) >= keptBack
+	return Stdout
 }
 
-func (l *Log) entryEnd(i int) uint64 {
-	if i+1 < len(l.entries) {
-		return l.entries[i+1].offset
+// entryEnd returns where the entry ends that the byte of an offset is in.
+func (l *Log) entryEnd(offset uint64) uint64 {
+	for offset++; offset < l.end; {
+		piece := l.piece(offset, l.end)
+		at := l.place(offset)
+		found := l.begins.next(at, at+len(piece))
+		offset += uint64(found - at)
+		if found < at+len(piece) {
+			return offset
+		}
 	}
 	return l.end
 }
 
 func (l *Log) dropOldest() {
-	oldest, end := l.entries[0], l.entryEnd(0)
+	source, end := l.sourceAt(l.start), l.entryEnd(l.start)
 	if unsent := max(l.start, l.sent); end > unsent {
-		l.lost[oldest.source] += end - unsent
+		l.lost[source] += end - unsent
 	}
 	l.start = end
-	l.entries = l.entries[1:]
 }
 
 func (l *Log) put(source Source, b []byte) {
 	l.grow(int(l.end-l.start) + len(b))
-	if !l.extends(source, len(b)) {
-		l.entries = append(l.entries, entry{offset: l.end, source: source})
+	begins := !l.extends(source, len(b))
+	if begins {
+		l.latest = l.end
 	}
-	at := int(l.end % uint64(len(l.ring)))
+	l.write(source, b, begins)
+}
+
+// write puts bytes for which there is room into the ring.
+func (l *Log) write(source Source, b []byte, begins bool) {
+	at := l.place(l.end)
 	n := copy(l.ring[at:], b)
-	copy(l.ring, b[n:])
+	l.mark(at, at+n, source)
+	l.mark(0, copy(l.ring, b[n:]), source)
+	if begins {
+		l.begins.set(at)
+	}
 	l.end += uint64(len(b))
+}
+
+// mark takes note of bytes of a source that begin nothing.
+func (l *Log) mark(from, to int, source Source) {
+	l.begins.fill(from, to, false)
+	l.isStderr.fill(from, to, source == Stderr)
 }
 
 func (l *Log) grow(n int) {
@@ -175,21 +184,21 @@ func (l *Log) grow(n int) {
 }
 
 func (l *Log) resize(size int) {
-	ring := make([]byte, size)
-	for o := l.start; o < l.end; {
-		from := l.piece(o, l.end)
-		for len(from) > 0 {
-			n := copy(ring[o%uint64(size):], from)
-			from = from[n:]
-			o += uint64(n)
+	fresh := &Log{start: l.start, end: l.start, ring: make([]byte, size), begins: newBitset(size), isStderr: newBitset(size)}
+	for at := l.start; at < l.end; {
+		source, end := l.sourceAt(at), l.entryEnd(at)
+		for begins := true; at < end; begins = false {
+			piece := l.piece(at, end)
+			fresh.write(source, piece, begins)
+			at += uint64(len(piece))
 		}
 	}
-	l.ring = ring
+	l.ring, l.begins, l.isStderr = fresh.ring, fresh.begins, fresh.isStderr
 }
 
 // piece returns the contiguous bytes from offset on, up to end at most.
 func (l *Log) piece(offset, end uint64) []byte {
-	at := int(offset % uint64(len(l.ring)))
+	at := l.place(offset)
 	return l.ring[at:min(len(l.ring), at+int(end-offset))]
 }
 
@@ -220,11 +229,11 @@ func (l *Log) frames(dst []byte, channel uint32, at uint64, credit int64) (out [
 		dst = frame.AppendGap(dst, channel, l.start-at)
 		at = l.start
 	}
-	i := sort.Search(len(l.entries), func(i int) bool { return l.entryEnd(i) > at })
-	for ; i < len(l.entries) && used < credit && used < batch; i++ {
-		end := l.entryEnd(i)
+	most := len(dst) + batch
+	for l.start <= at && at < l.end && used < credit && len(dst) < most {
+		source, end := l.sourceAt(at), l.entryEnd(at)
 		n := int(end - at)
-		dst = frame.AppendHeader(dst, l.entries[i].source.frameType(), channel, n)
+		dst = frame.AppendHeader(dst, source.frameType(), channel, n)
 		head := l.piece(at, end)
 		dst = append(append(dst, head...), l.ring[:n-len(head)]...)
 		at = end
@@ -276,7 +285,7 @@ func (l *Log) Seal() {
 func (l *Log) Discard() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.start, l.entries, l.ring = l.end, nil, nil
+	l.start, l.ring, l.begins, l.isStderr = l.end, nil, nil, nil
 	l.wake()
 }
 
@@ -284,7 +293,7 @@ func (l *Log) Discard() {
 func (l *Log) Size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.ring) + entryCost*len(l.entries)
+	return len(l.ring) + wordBits/8*(len(l.begins)+len(l.isStderr))
 }
 
 // Watch has a value put into wake, unless it is full, whenever something is appended.

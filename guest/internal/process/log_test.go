@@ -3,6 +3,9 @@ package process
 import (
 	"bytes"
 	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -119,7 +122,7 @@ func TestLogHoldsForItsReader(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if written != logCapacity/frame.MaxData-1 {
+		if written != logCapacity/frame.MaxData {
 			t.Errorf("%d blocks fit", written)
 		}
 		at := uint64(0)
@@ -137,11 +140,11 @@ func TestLogHoldsForItsReader(t *testing.T) {
 	})
 }
 
-// Entries of one byte each fill a log long before their bytes do, and must be spared no less.
+// As much is kept of output that alternates between the sources as of any other, in hardly more memory.
 func TestLogOfTinyAlternatingEntries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLog(Hold)
-		const n = 200_000
+		const n = 3 * logCapacity
 		go func() {
 			for i := range n {
 				l.Append(Source(i%2), []byte("x"), false)
@@ -154,11 +157,65 @@ func TestLogOfTinyAlternatingEntries(t *testing.T) {
 				t.Fatalf("stuck at %d", at)
 			}
 			at = next
-			if l.Size() > 2*logCapacity {
+			if start, _ := l.Bounds(); at > keptBack && start > at-keptBack {
+				t.Fatalf("at %d only what follows %d is kept", at, start)
+			}
+			if l.Size() > 3*logCapacity/2 {
 				t.Fatalf("a log of %d bytes", l.Size())
 			}
 		}
 	})
+}
+
+// plainLog is what a log is to do, in another way: all of its entries, as lists.
+type plainLog struct {
+	entries []piece
+	start   int // of them, the first that is kept
+	offset  uint64
+}
+
+func (p *plainLog) append(source frame.Type, s string) {
+	last := len(p.entries) - 1
+	if last >= p.start && p.entries[last].source == source && len(p.entries[last].bytes)+len(s) <= frame.MaxData {
+		p.entries[last].bytes += s
+	} else {
+		p.entries = append(p.entries, piece{source, s})
+	}
+}
+
+func (p *plainLog) trim(start uint64) {
+	for p.offset < start {
+		p.offset += uint64(len(p.entries[p.start].bytes))
+		p.start++
+	}
+}
+
+func TestLogAgainstAPlainOne(t *testing.T) {
+	chance := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		l, plain := NewLog(Drop), &plainLog{}
+		longest := []int{3, 200, 5_000, frame.MaxData}[chance.IntN(4)]
+		for i := range 2_000 {
+			s := strings.Repeat(string(rune('a'+i%26)), 1+chance.IntN(longest))
+			source := Source(chance.IntN(2))
+			add(l, source, s)
+			plain.append(source.frameType(), s)
+			start, _ := l.Bounds()
+			plain.trim(start)
+			if plain.offset != start {
+				t.Fatalf("the log begins within an entry, at %d", start)
+			}
+			if i%500 != 499 {
+				continue
+			}
+			if i == 1_999 {
+				l.Seal()
+			}
+			if pieces, _, _ := read(l, start); !slices.Equal(pieces, plain.entries[plain.start:]) {
+				t.Fatalf("%d entries of up to %d bytes, want %d", len(pieces), longest, len(plain.entries)-plain.start)
+			}
+		}
+	}
 }
 
 func TestLogReleases(t *testing.T) {
