@@ -101,10 +101,8 @@ func (s *Space) destination(p string, overwrite bool) (place, *os.Root, string, 
 
 // entry copies what has been found at name in a pinned directory.
 func (c *copying) entry(dir *os.Root, name string, info os.FileInfo, to *os.Root, as string) error {
-	select {
-	case <-c.stop:
-		return fault.New(fault.Cancelled, "the copy was cancelled")
-	default:
+	if err := c.isStopped(); err != nil {
+		return err
 	}
 	switch {
 	case info.IsDir():
@@ -122,6 +120,16 @@ func (c *copying) entry(dir *os.Root, name string, info os.FileInfo, to *os.Root
 	return mustBeRegular(c.from, info)
 }
 
+// isStopped returns an error once nobody wants the copy any more.
+func (c *copying) isStopped() error {
+	select {
+	case <-c.stop:
+		return fault.New(fault.Cancelled, "the copy was cancelled")
+	default:
+		return nil
+	}
+}
+
 func (c *copying) file(dir *os.Root, name string, to *os.Root, as string) error {
 	in, out, mode, err := c.open(dir, name, to, as)
 	if err != nil {
@@ -137,10 +145,8 @@ func (c *copying) file(dir *os.Root, name string, to *os.Root, as string) error 
 		if n < copyAtOnce {
 			break
 		}
-		select {
-		case <-c.stop:
-			return fault.New(fault.Cancelled, "the copy was cancelled")
-		default:
+		if err := c.isStopped(); err != nil {
+			return err
 		}
 	}
 	defer c.space.acquire()()
@@ -246,6 +252,9 @@ func (c *copying) below(v visit, into *cursor, marks *unsettled) error {
 	}
 	if !v.info.IsDir() {
 		return c.entry(v.dir, v.name, v.info, dir, name)
+	}
+	if err := c.isStopped(); err != nil {
+		return err
 	}
 	defer c.space.acquire()()
 	mode := v.info.Mode().Perm()

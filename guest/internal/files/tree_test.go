@@ -113,6 +113,31 @@ func deep(t *testing.T, root string, levels int) {
 	dir.Close()
 }
 
+// Directories take time as well as what lies in them.
+func TestCopyOfDirectoriesAloneIsCancelled(t *testing.T) {
+	const many = 600
+	s, root := space(t)
+	must(t, os.Mkdir(filepath.Join(root, "t"), 0o755))
+	for i := range many {
+		must(t, os.Mkdir(filepath.Join(root, "t", strconv.Itoa(i)), 0o755))
+	}
+	stop, done := make(chan struct{}), make(chan error)
+	go func() {
+		_, err := s.Copy("t", "u", false, true, stop)
+		done <- err
+	}()
+	for begun := false; !begun; {
+		found, err := filepath.Glob(filepath.Join(root, temporary+"*/*"))
+		must(t, err)
+		begun = len(found) > 0
+	}
+	close(stop)
+	want(t, <-done, fault.Cancelled)
+	if left, err := os.ReadDir(root); err != nil || len(left) != 1 {
+		t.Error(left, err)
+	}
+}
+
 // A tree that is deeper than files may be open is removed, and leaves descriptors for everybody else meanwhile.
 func TestRemovalOfADeepTree(t *testing.T) {
 	const levels = 300
