@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
 from agentic_isolation._cleanup import finish
+from agentic_isolation._nested import nested
 
 _T = TypeVar("_T")
 
@@ -27,7 +28,7 @@ class Shared(Generic[_T]):
         self._open = contextlib.AsyncExitStack()
         self._value: _T | None = None
 
-    @contextlib.asynccontextmanager
+    @nested
     async def use(self) -> AsyncIterator[_T]:
         """Yields the open resource. Leaving it goes on to its end when cancelled."""
         async with self._lock:

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from agentic_isolation._nested import nested
 from agentic_isolation.errors import PreconditionError
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.ports import Provider
@@ -34,7 +35,7 @@ _MAX_SOCKET_PATH = 107
 _log = logging.getLogger(__name__)
 
 
-@contextlib.asynccontextmanager
+@nested
 async def open_workspaces(config: ServiceConfig) -> AsyncIterator[Workspaces]:
     """Opens a service's workspaces without any way in over the network.
 
@@ -67,7 +68,7 @@ async def serve(config: ServiceConfig) -> AsyncIterator[str]:
         yield address
 
 
-@contextlib.asynccontextmanager
+@nested
 async def serve_embedded() -> AsyncIterator[str]:
     """Runs a service on a unix socket in a private temporary directory and yields its address.
 
@@ -98,7 +99,7 @@ def _address_in(state: StateDirectory) -> str:
     return f"unix:{socket}"
 
 
-@contextlib.asynccontextmanager
+@nested
 async def _workspaces(state: StateDirectory, config: ServiceConfig) -> AsyncIterator[Workspaces]:
     def local() -> Provider:
         from agentic_isolation_service.providers.local import LocalProvider
@@ -136,7 +137,7 @@ async def _workspaces(state: StateDirectory, config: ServiceConfig) -> AsyncIter
         yield workspaces
 
 
-@contextlib.asynccontextmanager
+@nested
 async def _listening(
     workspaces: Workspaces, config: ServiceConfig, address: str, *, embedded: bool = False
 ) -> AsyncIterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
+from agentic_isolation._nested import nested
 from agentic_isolation._version import __version__
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.overload import Load
@@ -18,7 +19,7 @@ from agentic_isolation_service.rpc.quotas import QuotaLayer
 from agentic_isolation_service.telemetry import telemetry
 
 
-@contextlib.asynccontextmanager
+@nested
 async def layers_of(
     config: ServiceConfig,
     workspaces: Workspaces,

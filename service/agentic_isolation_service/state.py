@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentic_isolation._cleanup import finish
+from agentic_isolation._nested import nested
 from agentic_isolation.errors import ProviderUnavailableError
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.guest.binary import guest_binary
@@ -46,7 +47,7 @@ class StateDirectory:
     """Of the services that hold it, one after the other."""
 
     @classmethod
-    @contextlib.asynccontextmanager
+    @nested
     async def open(cls, path: Path | None, *, patience: float = 0) -> AsyncIterator[StateDirectory]:
         """Makes and locks the directory; a temporary one where `path` is None, which is removed on the way out.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agentic_isolation._cleanup import finish
+from agentic_isolation._nested import nested
 from agentic_isolation.errors import InvalidArgumentError, RegistryUnavailableError
 from agentic_isolation.models import WorkspaceConfig, WorkspaceState
 from agentic_isolation_service.core.records import WorkspaceRecord
@@ -36,7 +36,7 @@ class SqliteRegistry:
         self._name = name
 
     @classmethod
-    @contextlib.asynccontextmanager
+    @nested
     async def open(cls, path: Path | None) -> AsyncIterator[SqliteRegistry]:
         """Opens the database, made where there is none; None: one in memory, which ends with this process.
 
