@@ -100,6 +100,16 @@ def test_words_of_callers_are_shown_as_they_are(service: ServedProcess) -> None:
             assert SHOWN in done.stdout, arguments
 
 
+@pytest.mark.parametrize("columns", [50, 80])
+def test_ids_are_whole_whatever_the_terminal(service: ServedProcess, columns: int) -> None:
+    with (
+        Workspace.create("local", labels={"note": "x" * 200}, target=service.target) as workspace,
+        Terminal("ls", "--target", service.target, columns=columns) as terminal,
+    ):
+        assert terminal.wait() == 0
+        assert workspace.id in terminal.output.decode()
+
+
 @pytest.mark.parametrize("copying", [False, True])
 def test_input_that_does_not_end_can_be_interrupted(service: ServedProcess, workspace: str, copying: bool) -> None:
     target = ("--target", service.target)

@@ -40,8 +40,8 @@ def print_json(value: object) -> None:
 def print_workspaces(workspaces: list[WorkspaceInfo]) -> None:
     """Prints a table of workspaces."""
     tenants = any(workspace.tenant for workspace in workspaces)
-    named = ("WORKSPACE", "TENANT") if tenants else ("WORKSPACE",)
-    table = new_table(*named, "PROVIDER", "STATE", "RUNTIME", "AGE", "LEASE", "LABELS")
+    named = ("TENANT",) if tenants else ()
+    table = new_table("WORKSPACE", *named, "PROVIDER", "STATE", "RUNTIME", "AGE", "LEASE", "LABELS")
     now = dt.datetime.now(dt.UTC)
     for workspace in workspaces:
         table.add_row(
@@ -185,9 +185,10 @@ def span(time: dt.timedelta) -> str:
     return f"{seconds} s"
 
 
-def new_table(*columns: str) -> Table:
-    """Returns a table with these headings and no frame."""
+def new_table(first: str, *columns: str) -> Table:
+    """Returns a table with these headings and no frame, whose first column, for ids, is never folded."""
     table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, no_wrap=True, overflow="ignore")
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
