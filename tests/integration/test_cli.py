@@ -17,7 +17,7 @@ from agentic_isolation import __version__
 from tests.integration.cli import run, started
 from tests.support.jobs import TREE_SIZE, new_mark, tree
 from tests.support.proc import mentioning
-from tests.support.program import CHECKOUT
+from tests.support.program import CHECKOUT, python_environment
 from tests.support.service import ServedProcess
 
 LOCAL = ("run", "--provider", "local")
@@ -85,6 +85,21 @@ def test_run_with_files(directory: Path) -> None:
 def test_run_with_standard_input() -> None:
     assert run(*LOCAL, "--stdin", "--", "cat", input="typed\n").stdout == "typed\n"
     assert run(*LOCAL, "--", "cat", input="typed\n").stdout == ""
+
+
+def test_standard_input_that_is_too_long() -> None:
+    """It need not be read to its end, which there may be none of."""
+    line = 'ulimit -v 8000000; exec "$@" --stdin -- cat < /dev/zero'
+    done = subprocess.run(
+        ["sh", "-c", line, "sh", sys.executable, "-m", "agentic_isolation_service", *LOCAL],
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (125, "")
+    assert re.fullmatch(r"agentic-isolation: command\.stdin: [0-9]+ bytes, more than 1048576; .*\n", done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from agentic_isolation_service.cli import terminal
 from agentic_isolation_service.cli.completion import complete_workspace
 from agentic_isolation_service.cli.options import optional_target, parse_pairs, required_target, run_to_end
 from agentic_isolation_service.cli.pulling import workspace_of_image
+from agentic_isolation_service.core.validation import MAX_STDIN
 
 RETRY_TIMEOUT = 5.0
 """Seconds for which the service may be away: enough for a new start, and little where there is none."""
@@ -98,7 +99,7 @@ async def _follow(
     env: dict[str, str] | None = None,
 ) -> int:
     """Runs a command, passes its output on, and returns its exit code."""
-    stdin = await terminal.read_to_end(sys.stdin.fileno()) if with_stdin else None
+    stdin = await terminal.read_to_end(sys.stdin.fileno(), MAX_STDIN) if with_stdin else None
     outputs = {OutputSource.STDOUT: sys.stdout.buffer, OutputSource.STDERR: sys.stderr.buffer}
     async with workspace.stream(command, timeout=timeout, cwd=cwd, env=env, stdin=stdin) as stream:
         async for event in stream.events():

@@ -85,10 +85,10 @@ async def read(descriptor: int) -> bytes:
         return b""  # a terminal that was hung up
 
 
-async def read_to_end(descriptor: int) -> bytes:
-    """Waits for all the input that there is, and returns it."""
+async def read_to_end(descriptor: int, most: int | None = None) -> bytes:
+    """Waits for all the input that there is, and returns it; or what there is of it once that is more than `most`."""
     content = bytearray()
-    while data := await read(descriptor):
+    while (most is None or len(content) <= most) and (data := await read(descriptor)):
         content += data
     return bytes(content)
 
