@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +37,19 @@ class Web:
         self._connection.request(verb, ROOT + method, body, named)
         return self._connection.getresponse()
 
+    def pieces(self, method: str, *pieces: bytes) -> http.client.HTTPResponse:
+        """Calls a method by gRPC-Web, whose messages come in these pieces, one after the other."""
+        connection = self._connection
+        connection.putrequest("POST", ROOT + method)
+        connection.putheader("content-type", "application/grpc-web+proto")
+        connection.putheader("transfer-encoding", "chunked")
+        connection.endheaders()
+        for piece in pieces:
+            connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            time.sleep(0.02)
+        connection.send(b"0\r\n\r\n")
+        return connection.getresponse()
+
     def json(self, method: str, **fields: Any) -> Any:
         """Calls a method by JSON, and fails where it does."""
         answer = self.send(method, json.dumps(fields).encode(), content_type="application/json")
@@ -46,7 +60,7 @@ class Web:
     def grpc_web(self, method: str, request: Any, **headers: str) -> http.client.HTTPResponse:
         return self.send(
             method,
-            struct.pack(">BI", 0, request.ByteSize()) + request.SerializeToString(),
+            framed(request),
             content_type="application/grpc-web+proto",
             x_grpc_web="1",
             **headers,
@@ -81,6 +95,11 @@ def another(mesh: Mesh) -> Iterator[Web]:
         yield web
     finally:
         web.close()
+
+
+def framed(*messages: Any) -> bytes:
+    """Returns messages as gRPC has them, one after the other."""
+    return b"".join(struct.pack(">BI", 0, message.ByteSize()) + message.SerializeToString() for message in messages)
 
 
 def frames(answer: http.client.HTTPResponse) -> Iterator[tuple[int, bytes]]:
@@ -200,3 +219,31 @@ def test_pages_from_elsewhere_do_nothing_by_not_asking(mesh: Mesh, web: Web) -> 
         answer.read()
         assert answer.status == 403
     assert web.json("ListWorkspaces", labels={"mark": mark})["workspaces"] == []
+
+
+def test_messages_of_an_upload_that_come_together(mesh: Mesh, web: Web) -> None:
+    """However they are cut on the way: a message that begins where the first one ends is lost by no filter."""
+    content = bytes(range(256)) * 1024
+    with a_workspace(mesh) as workspace_id:
+        header = framed(pb.WriteFileRequest(header=pb.WriteFileHeader(workspace_id=workspace_id, path="file")))
+        end = pb.WriteFileEnd(size_bytes=len(content))
+        upload = header + framed(pb.WriteFileRequest(data=content), pb.WriteFileRequest(end=end))
+        for cut in (0, 1, 5, 9, len(header) - 1, len(header), len(header) + 1, len(header) + 5, len(header) + 1000):
+            cuts = [piece for piece in (upload[:cut], upload[cut:]) if piece]
+            answer = web.pieces("WriteFile", *cuts)
+            assert answer.getheader("grpc-status") is None, f"{cut}: {dict(answer.headers)}"
+            (_, message), _ = frames(answer)
+            assert pb.WriteFileResponse.FromString(message).file.size_bytes == len(content)
+            read = frames(web.grpc_web("ReadFile", pb.ReadFileRequest(workspace_id=workspace_id, path="file")))
+            messages = [pb.ReadFileResponse.FromString(message) for kind, message in read if kind == 0]
+            assert b"".join(message.data for message in messages) == content, cut
+
+
+def test_input_that_comes_with_the_opening(mesh: Mesh, web: Web) -> None:
+    with a_workspace(mesh) as workspace_id:
+        opening = pb.AttachOpen(workspace_id=workspace_id, start=pb.ProcessStart(command=pb.Command(shell="wc -c")))
+        inputs = [pb.AttachRequest(stdin=bytes([letter]) * 65536) for letter in b"abc"]
+        end = pb.AttachRequest(end_of_input=pb.EndOfInput())
+        answer = web.pieces("Attach", framed(pb.AttachRequest(open=opening), *inputs, end))
+        events = [pb.AttachResponse.FromString(message) for kind, message in frames(answer) if kind == 0]
+        assert [event.output.data for event in events if event.HasField("output")] == [b"196608\n"]
