@@ -291,7 +291,8 @@ class WorkspaceServiceServicer(object):
 
         A reader that is slow holds the process back and no one else. When the RPC is cancelled or cut the process tree
         dies after `linger`; until then StreamRequest.resume continues from any offset that was received. The last 768 KiB
-        that were sent are kept for that: a client that lets more be under way (gRPC's bandwidth probing does) gets a `gap`.
+        that were sent are kept for that: a client that lets more be under way (gRPC's bandwidth probing does, and so do the
+        windows that some libraries begin with) gets a `gap`.
         Idempotent with a request_id: a repeat reads the first run from its beginning.
 
         Errors: those of Execute, and
