@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from agentic_isolation.models import WorkspaceState
 from agentic_isolation.service import ServiceClient
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.engine import Engine
-from tests.integration.wire import EventReader, call, connected, resume, seconds, shell, start
+from tests.integration.lasting import create, destroy, lasting, listed
+from tests.integration.wire import EventReader, Stub, call, connected, resume, seconds, shell, start
 from tests.support.engine_leaks import WORKSPACES, containers, emptied, sweep
 from tests.support.engine_proxy import EngineProxy
 from tests.support.eventually import eventually
@@ -32,6 +34,8 @@ from tests.turns import WAITS
 pytestmark = [pytest.mark.docker, WAITS]
 RUNC = SecurityConfig(use_gvisor=False)
 SOON = 5.0
+END = 12.0
+"""Seconds within which a service has ended that has no grace to give: 10 are promised, and slow machines are fine."""
 BOUND = 60.0
 """Seconds within which a call ends whose engine has stopped; it takes some 35."""
 
@@ -204,6 +208,34 @@ async def test_connections_that_are_cut(fragile: Engine, directory: Path) -> Non
                 (again,) = await call(stub, _execute(ws.id, line, "request-1", linger=60))
                 assert again.stdout.head == b"first\nlast\n"
     await emptied(fragile, WORKSPACES)
+
+
+async def test_service_that_is_told_to_end_while_the_engine_does_not_answer(fragile: Engine, directory: Path) -> None:
+    """It waits no longer than whoever has told it; what it was removing the next one removes."""
+    async with (
+        EngineProxy(fragile, at=directory / "engine.sock") as proxy,
+        lasting(directory, "--docker-host", proxy.docker_host, "--grace", "0.2") as mine,
+    ):
+        async with mine.running() as stub:
+            workspace = (await stub.CreateWorkspace(create("runc"))).workspace
+            proxy.hold()
+            asked = proxy.connection_count
+            destroying = asyncio.ensure_future(destroy(stub, workspace.workspace_id))
+            await eventually(lambda: proxy.connection_count > asked, "the engine is asked")
+            began = time.monotonic()
+            log = await mine.end(signal.SIGTERM)
+            assert time.monotonic() - began < END
+            assert "left to the next service" in log
+            await asyncio.gather(destroying, return_exceptions=True)
+        await proxy.reset()
+        proxy.release()
+        async with mine.running() as stub:
+            await eventually(lambda: _has_none(stub), "the workspace is removed")
+    await emptied(fragile, WORKSPACES)
+
+
+async def _has_none(stub: Stub) -> bool:
+    return not await listed(stub)
 
 
 def _execute(workspace_id: str, line: str, request_id: str, linger: float) -> pb.ExecuteRequest:
