@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from agentic_isolation import ProviderUnavailableError, SecurityConfig, WorkspaceConfig, WorkspaceDockerProvider
+from agentic_isolation import (
+    Isolation,
+    ProviderUnavailableError,
+    SecurityConfig,
+    WorkspaceConfig,
+    WorkspaceDockerProvider,
+)
+from agentic_isolation_service.core.ports import Place
 from agentic_isolation_service.doctor.checks import check_engine
 from agentic_isolation_service.doctor.findings import Status
 from agentic_isolation_service.doctor.profiles import GVisor
@@ -20,6 +27,7 @@ from tests.engine import Engine
 
 pytestmark = pytest.mark.docker
 CONFIG = WorkspaceConfig(security=SecurityConfig(use_gvisor=False), lease=60)
+PLACE = Place("ws-one", "runc")
 
 
 @contextlib.asynccontextmanager
@@ -122,3 +130,24 @@ async def test_engine_that_fails_is_told_by_the_provider_itself(engine: Engine, 
         await provider.aclose()
     assert not described.available
     assert "the disk is on fire" in described.unavailable_reason
+
+
+async def test_engine_whose_answers_are_no_json(engine: Engine, directory: Path) -> None:
+    """Not even later, when it has told what it is: that is no defect of the service."""
+    answer = http("200 OK", {"hello": "world"}).replace(b"}", b" ")
+    async with answering(directory / "fake.sock", answer) as host:
+        provider = DockerProvider(host, service_id="test", default_image=engine.images.python)
+        for asking in (provider.image_id(CONFIG), provider.connect(PLACE), provider.destroy(PLACE), provider.list()):
+            with pytest.raises(ProviderUnavailableError, match=f"{host}.*no JSON"):
+                await asking
+        await provider.aclose()
+
+
+async def test_engine_that_tells_nothing_of_a_container(engine: Engine, directory: Path) -> None:
+    """As a proxy that allows some requests and not others."""
+    answer = http("403 Forbidden", {"message": "not for you"})
+    async with answering(directory / "fake.sock", answer) as host:
+        provider = DockerProvider(host, service_id="test", default_image=engine.images.python)
+        with pytest.raises(ProviderUnavailableError, match=f"{host}.*not for you"):
+            await provider.isolation(PLACE, CONFIG, Isolation(runtime="runc"), in_gvisor=False)
+        await provider.aclose()

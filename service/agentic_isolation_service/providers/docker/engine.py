@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import ssl
 import time
@@ -156,6 +157,8 @@ class Engine:
             ) from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise self._unreachable(error) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise self._unusable(f"it answers what is no JSON: {error}") from error
 
     def _unreachable(self, error: BaseException) -> ProviderUnavailableError:
         if isinstance(error, TimeoutError):

@@ -233,8 +233,12 @@ class DockerProvider:
             try:
                 container = await client.containers.container(container_name(place.workspace_id)).show()
             except aiodocker.DockerError as error:
-                if error.status != 404:
+                if error.status >= 500:
                     raise
+                if error.status != 404:
+                    raise ProviderUnavailableError(
+                        f"the Docker Engine at {self._engine.host} does not tell of the container: {error.message}"
+                    ) from error
                 raise WorkspaceLostError("the container has ended at once; see the engine's log") from error
         found = read_back(measured, container, config.working_dir)
         if missing := shortfalls(found, config, in_gvisor=in_gvisor):
