@@ -99,6 +99,17 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@contextlib.contextmanager
+def mounted(path: Path) -> Iterator[None]:
+    """Gives a path a file system of its own."""
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
 def only_guest(parent: int) -> int:
     """Returns the guest that a process has started. A shim that its guest is just starting looks like one, too."""
     found = [proc.find_process(pid) for pid in proc.guests_below(parent)]
@@ -302,3 +313,14 @@ async def test_place_that_there_is_no_room_for(directory: Path) -> None:
     async with providing(directory) as provider:
         with pytest.raises(ProviderUnavailableError, match="cannot be made"):
             await provider.create(spec_of("local", PLACE.workspace_id))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+async def test_directory_that_cannot_be_removed_for_now(directory: Path) -> None:
+    """Which is nothing that a workspace's end is given up for."""
+    async with providing(directory) as provider:
+        place = await provider.create(spec_of("local", PLACE.workspace_id))
+        with mounted(Path(place.host_path) / "mounted"), pytest.raises(UnavailableError, match="mounted"):
+            await provider.destroy(place)
+        await provider.destroy(place)
+        assert not homes(directory)

@@ -15,7 +15,6 @@ from pathlib import Path
 from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import (
     InvalidArgumentError,
-    IsolationError,
     IsolationUnavailableError,
     PreconditionError,
     ProviderUnavailableError,
@@ -153,8 +152,7 @@ class LocalProvider:
         """Ends the guest, which kills everything and removes its directory; removes what a killed guest left.
 
         Raises:
-            UnavailableError: The guest cannot be found for now, or does not end.
-            IsolationError: Something of the directory is left.
+            UnavailableError: The guest cannot be found for now, or does not end, or something of the directory is left.
         """
         guest = self._guests.get(place.workspace_id)
         if guest is not None:
@@ -237,7 +235,7 @@ def _remove_remains(directories: Iterable[Path]) -> None:
     for directory in directories:
         try:
             _remove_tree(directory)
-        except IsolationError as error:
+        except UnavailableError as error:
             _log.warning("a dead workspace is left: %s", error, extra={"workspace_id": directory.name})
 
 
@@ -245,7 +243,7 @@ def _remove_tree(directory: Path) -> None:
     """Removes a directory, also where a workload has taken its own permissions away.
 
     Raises:
-        IsolationError: Something of it is left.
+        UnavailableError: Something of it is left.
     """
 
     def unlock_and_retry(function: object, path: str, error: object) -> None:
@@ -264,4 +262,4 @@ def _remove_tree(directory: Path) -> None:
     handler = {"onexc": unlock_and_retry} if sys.version_info >= (3, 12) else {"onerror": unlock_and_retry}
     shutil.rmtree(directory, **handler)  # type: ignore[arg-type]
     if directory.exists():
-        raise IsolationError(f"{directory} could not be removed completely; remove it by hand")
+        raise UnavailableError(f"{directory} cannot be removed completely; see what is mounted or immutable there")
