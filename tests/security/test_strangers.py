@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from agentic_isolation.v1 import workspace_pb2 as pb
+from agentic_isolation_service.rpc.openings import MOST
 from tests.integration.tenancy import stub_of, tenant_table, token_table
 from tests.integration.wire import connected
 from tests.support import h2
 from tests.support.service import ServedProcess
 
 ASK = "/agentic_isolation.v1.WorkspaceService/GetServerInfo"
+ATTACH = "/agentic_isolation.v1.WorkspaceService/Attach"
 REMEMBERED = b"\x40\x03abc\x7f\xa1\x1e" + 4_000 * b"x"
 """A header that is remembered for the connection (RFC 7541, section 6.2.1)."""
 AGAIN = b"\xbe"
@@ -61,4 +63,28 @@ async def test_metadata_without_end(served: ServedProcess) -> None:
             headers = h2.call_headers(ASK) + REMEMBERED + 3_000 * AGAIN
             writer.write(h2.frame(h2.HEADERS, headers, h2.END_HEADERS, stream=2 * number + 1))
         await ends(reader, 5)
+    await works(served)
+
+
+@pytest.mark.parametrize("method", [ASK, ATTACH, "/grpc.health.v1.Health/Check"])
+async def test_calls_that_send_no_message(served: ServedProcess, method: str) -> None:
+    count = 2 * MOST
+    async with stranger(served) as (reader, writer):
+        for number in range(count):
+            writer.write(h2.frame(h2.HEADERS, h2.call_headers(method), h2.END_HEADERS, stream=2 * number + 1))
+            if number % 50 == 0:
+                await asyncio.sleep(0.05)  # of more at a time gRPC itself refuses some
+        await ends(reader, count - MOST)
+        await works(served)
+
+
+@pytest.mark.parametrize(
+    "method", [ASK, "/agentic_isolation.v1.WorkspaceService/Stream", "/grpc.health.v1.Health/Check"]
+)
+@pytest.mark.parametrize("data", [b"", bytes(4) + b"\3" + 3 * b"\xff"], ids=["none", "broken"])
+async def test_call_that_asks_for_nothing(served: ServedProcess, method: str, data: bytes) -> None:
+    async with stranger(served) as (reader, writer):
+        writer.write(h2.frame(h2.HEADERS, h2.call_headers(method), h2.END_HEADERS, stream=1))
+        writer.write(h2.frame(h2.DATA, data, h2.END_STREAM, stream=1))
+        await ends(reader, 1)
     await works(served)

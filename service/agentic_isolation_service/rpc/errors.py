@@ -54,16 +54,23 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
         service: Full name of our service.
         drain: Counts its calls, and ends them when the server is to end.
         is_resumable: Whether the call of a request can be resumed by its client.
+        first: Waits for the first of many messages, as Openings.
         layers: What surrounds each call, the outermost first.
     """
 
     def __init__(
-        self, service: str, drain: Drain, is_resumable: Callable[[Any], bool], layers: Sequence[Layer] = ()
+        self,
+        service: str,
+        drain: Drain,
+        is_resumable: Callable[[Any], bool],
+        first: Callable[[_Context], Awaitable[Any]],
+        layers: Sequence[Layer] = (),
     ) -> None:
         self._layers = tuple(layers)
         self._prefix = f"/{service}/"
         self._drain = drain
         self._is_resumable = is_resumable
+        self._first = first
         self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -125,7 +132,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
             async with _Told(context):
                 # A call that has asked for nothing yet loses nothing.
                 with self._drain.call(resumable=True):
-                    first = await _first_of(requests)
+                    first = await _in_time(self._first(context))
                 call = Call(name, context, request=known(first))
                 await self._answer(method, _together(first, requests, call), call)
 
@@ -221,7 +228,7 @@ async def _together(first: Any, rest: AsyncIterator[Any], call: Call) -> AsyncIt
             yield _inspected(request, call)
 
 
-async def _first_of(requests: AsyncIterator[Any]) -> Any:
+async def _in_time(opening: Awaitable[Any]) -> Any:
     """Returns the first request of a call; None: there is none.
 
     Raises:
@@ -229,11 +236,12 @@ async def _first_of(requests: AsyncIterator[Any]) -> Any:
     """
     try:
         async with asyncio.timeout(_OPENING_TIMEOUT):
-            return await anext(aiter(requests), None)
+            first = await opening
     except TimeoutError:
         raise InvalidArgumentError(
             f"there was no message within {_OPENING_TIMEOUT:g} s; send the first one with the call"
         ) from None
+    return None if first is grpc.aio.EOF else first
 
 
 async def _take_rest(requests: AsyncIterator[Any]) -> None:

@@ -21,6 +21,7 @@ from agentic_isolation_service.rpc.calls import Layer
 from agentic_isolation_service.rpc.drain import Drain
 from agentic_isolation_service.rpc.errors import ErrorBoundary
 from agentic_isolation_service.rpc.health import HealthServicer
+from agentic_isolation_service.rpc.openings import Openings
 from agentic_isolation_service.rpc.overload import SPARED
 from agentic_isolation_service.rpc.registration import Registration
 from agentic_isolation_service.rpc.servicer import MESSAGE_BYTES, WorkspaceServicer, is_resumable
@@ -76,11 +77,12 @@ class RpcServer:
         channelz: bool = False,
     ) -> None:
         self._drain = Drain()
-        interceptors: list[grpc.aio.ServerInterceptor] = [] if backlog is None else [backlog]
+        openings = Openings()
+        interceptors: list[grpc.aio.ServerInterceptor] = [openings] if backlog is None else [backlog, openings]
         if authentication is not None:
             open_services = SERVICE_NAME, health.SERVICE_NAME
             interceptors.append(Gate(authentication, open_services, admin_services=(_CHANNELZ,)))
-        interceptors.append(ErrorBoundary(SERVICE_NAME, self._drain, is_resumable, layers))
+        interceptors.append(ErrorBoundary(SERVICE_NAME, self._drain, is_resumable, openings.first, layers))
 
         def make() -> grpc.aio.Server:
             return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
