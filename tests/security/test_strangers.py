@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from agentic_isolation_service.rpc.openings import MOST
 from tests.integration.tenancy import stub_of, tenant_table, token_table
 from tests.integration.wire import connected
 from tests.support import h2
+from tests.support.memory import stays_flat
 from tests.support.service import ServedProcess
 
 ASK = "/agentic_isolation.v1.WorkspaceService/GetServerInfo"
@@ -40,6 +42,8 @@ async def stranger(served: ServedProcess) -> AsyncIterator[tuple[asyncio.StreamR
     reader, writer = await asyncio.open_connection(host, int(port))
     with contextlib.closing(writer):
         writer.write(h2.PREFACE + h2.frame(h2.SETTINGS))
+        assert await h2.kind_of_next(reader) == (h2.SETTINGS, 0)
+        writer.write(h2.frame(h2.SETTINGS, flags=h2.ACKNOWLEDGED))  # from now on its windows are the service's
         yield reader, writer
 
 
@@ -87,4 +91,21 @@ async def test_call_that_asks_for_nothing(served: ServedProcess, method: str, da
         writer.write(h2.frame(h2.HEADERS, h2.call_headers(method), h2.END_HEADERS, stream=1))
         writer.write(h2.frame(h2.DATA, data, h2.END_STREAM, stream=1))
         await ends(reader, 1)
+    await works(served)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_message_that_is_large_once_it_is_unpacked(served: ServedProcess, encoding: str) -> None:
+    size = 256 << 20
+    packed = zlib.compress(bytes(size), wbits=31 if encoding == "gzip" else 15)
+    assert len(packed) < 1 << 20
+    message = b"\1" + len(packed).to_bytes(4) + packed
+    headers = h2.call_headers(ASK) + h2.literal("grpc-encoding", encoding)
+    await works(served)
+    async with stranger(served) as (reader, writer):
+        with stays_flat(served.pid, within=size // 4):
+            writer.write(h2.frame(h2.HEADERS, headers, h2.END_HEADERS, stream=1))
+            for begin in range(0, len(message), h2.FRAME):
+                writer.write(h2.frame(h2.DATA, message[begin : begin + h2.FRAME], stream=1))
+            await ends(reader, 1)
     await works(served)

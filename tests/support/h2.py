@@ -9,6 +9,8 @@ DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
 """Kinds of frames."""
 ACKNOWLEDGED = END_STREAM = 1
 END_HEADERS = 4
+FRAME = 16_384
+"""Bytes of a frame's content at most, where nothing else was agreed."""
 WINDOW_OF_NOTHING = (4).to_bytes(2) + bytes(4)
 """The setting that streams may send nothing."""
 
@@ -28,7 +30,12 @@ def call_headers(path: str) -> bytes:
         "te": "trailers",
         "content-type": "application/grpc",
     }
-    return b"".join(b"\0" + _text(name) + _text(value) for name, value in headers.items())
+    return b"".join(literal(name, value) for name, value in headers.items())
+
+
+def literal(name: str, value: str) -> bytes:
+    """Returns a header as a literal that nobody remembers."""
+    return b"\0" + _text(name) + _text(value)
 
 
 async def kind_of_next(reader: asyncio.StreamReader) -> tuple[int, int]:
