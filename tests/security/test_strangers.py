@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentic_isolation.v1 import workspace_pb2 as pb
-from agentic_isolation_service.rpc.openings import MOST
+from agentic_isolation_service.rpc.openings import FEW, MOST
 from tests.integration.tenancy import stub_of, tenant_table, token_table
 from tests.integration.wire import connected
 from tests.support import h2
@@ -19,6 +19,7 @@ from tests.support.memory import stays_flat
 from tests.support.service import ServedProcess
 
 ASK = "/agentic_isolation.v1.WorkspaceService/GetServerInfo"
+EXECUTE = "/agentic_isolation.v1.WorkspaceService/Execute"
 ATTACH = "/agentic_isolation.v1.WorkspaceService/Attach"
 REMEMBERED = b"\x40\x03abc\x7f\xa1\x1e" + 4_000 * b"x"
 """A header that is remembered for the connection (RFC 7541, section 6.2.1)."""
@@ -70,15 +71,18 @@ async def test_metadata_without_end(served: ServedProcess) -> None:
     await works(served)
 
 
-@pytest.mark.parametrize("method", [ASK, ATTACH, "/grpc.health.v1.Health/Check"])
-async def test_calls_that_send_no_message(served: ServedProcess, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [(ASK, MOST), (ATTACH, MOST), ("/grpc.health.v1.Health/Check", MOST), (EXECUTE, MOST + FEW)],
+)
+async def test_calls_that_send_no_message(served: ServedProcess, method: str, most: int) -> None:
     count = 2 * MOST
     async with stranger(served) as (reader, writer):
         for number in range(count):
             writer.write(h2.frame(h2.HEADERS, h2.call_headers(method), h2.END_HEADERS, stream=2 * number + 1))
             if number % 50 == 0:
                 await asyncio.sleep(0.05)  # of more at a time gRPC itself refuses some
-        await ends(reader, count - MOST)
+        await ends(reader, count - most)
         await works(served)
 
 

@@ -30,6 +30,7 @@ from agentic_isolation_service.rpc.unix_socket import SocketAccess
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
 
+_HURRIED = (f"/{SERVICE_NAME}/Execute",)
 _CHANNELZ = "grpc.channelz.v1.Channelz"
 _LAST_WORDS = 2.0
 """Seconds for the statuses of calls that have just been ended to leave."""
@@ -77,7 +78,7 @@ class RpcServer:
         channelz: bool = False,
     ) -> None:
         self._drain = Drain()
-        openings = Openings()
+        openings = Openings(_HURRIED)
         interceptors: list[grpc.aio.ServerInterceptor] = [openings] if backlog is None else [backlog, openings]
         if authentication is not None:
             open_services = SERVICE_NAME, health.SERVICE_NAME
