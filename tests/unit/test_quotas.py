@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from agentic_isolation import QuotaError, ResourceLimits, WorkspaceConfig
+from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.core.caller import OPERATOR, Caller
 from agentic_isolation_service.core.patterns import Pattern
 from agentic_isolation_service.core.policy import ANYTHING
 from agentic_isolation_service.core.quotas import Commitment, InUse, Pace, Quota, Quotas, Rate
 from agentic_isolation_service.core.tenants import Tenant, Tenants
 from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.rpc.calls import Call
+from agentic_isolation_service.rpc.quotas import QuotaLayer
 from tests.unit.fake_guest import GuestEnd
 from tests.unit.fake_provider import FakeProvider, holding, serve_honestly
 
@@ -104,6 +107,23 @@ def test_a_pace_lets_pass_what_it_says_and_a_burst_before() -> None:
     assert pace.take(100, 0.2) == pytest.approx(0.1)
     assert pace.take(250, 100.0) == 0, "no more than a burst is saved up"
     assert pace.take(1000, 100.0) == pytest.approx(1)
+
+
+async def test_what_a_call_that_is_given_up_has_not_sent_is_held_back_for_nobody() -> None:
+    """Else whoever gives up a large answer for its time, and asks for it again, moves it further away each time."""
+    layer = QuotaLayer(Quotas(service=Quota(output_bytes_per_second=1 << 20)))
+    answer = pb.ExecuteResponse(stdout=pb.CapturedOutput(head=bytes(32 << 20)))
+    given_up = []
+    for response in (answer, answer, pb.ExecuteResponse()):
+        call = Call("Execute", cast("Any", None))
+        async with layer.around(call):
+            assert call.pace is not None
+            sending = asyncio.ensure_future(call.pace(response))
+            await asyncio.wait([sending], timeout=0.1)
+            sending.cancel()
+            await asyncio.wait([sending])
+            given_up.append(sending.cancelled())
+    assert given_up == [True, True, False]
 
 
 @pytest.mark.parametrize(

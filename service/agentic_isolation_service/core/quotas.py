@@ -212,3 +212,7 @@ class Pace:
         """Counts bytes that are to pass and returns the seconds to wait before. Who asks first waits less."""
         self._free_at = max(self._free_at, now - self.BURST) + size / self._rate
         return max(self._free_at - now, 0.0)
+
+    def give_back(self, size: int) -> None:
+        """Counts bytes no more that were to pass and will not. Who waits already waits no less."""
+        self._free_at -= size / self._rate

@@ -139,4 +139,9 @@ class _Held:
         size = response.ByteSize()
         wait = max(pace.take(size, now) for pace in self._bounds.paces)
         if wait > 0:
-            await asyncio.sleep(wait)
+            try:
+                await asyncio.sleep(wait)
+            except asyncio.CancelledError:
+                for pace in self._bounds.paces:
+                    pace.give_back(size)
+                raise
