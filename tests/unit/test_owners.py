@@ -172,6 +172,20 @@ async def test_pools_of_tenants(provider: FakeProvider) -> None:
         assert [pool.name for pool in workspaces.describe_pools(ADMIN)] == ["ours", "everybodys"]
 
 
+async def test_place_comes_from_another_pool_where_the_first_that_fits_has_none(provider: FakeProvider) -> None:
+    pools = [
+        PoolTemplate(name="ours", config=CONFIG, min=0, max=1, tenants=["blue"]),
+        PoolTemplate(name="everybodys", config=CONFIG, min=1, max=1),
+    ]
+    async with (
+        asyncio.timeout(PATIENCE),
+        holding({"fake": lambda: provider}, pools, TENANTS) as workspaces,
+    ):
+        await eventually(lambda: workspaces.describe_pools(OPERATOR)[1].ready == 1, "it is filled")
+        [waiting] = provider.guests
+        assert (await workspaces.create(BLUE, CONFIG)).id == waiting
+
+
 async def test_restart_keeps_the_owner(provider: FakeProvider, directory: Path) -> None:
     """Of workspaces that were made, and of those that came out of a pool, with their request ids."""
     pools = [PoolTemplate(name="pool", config=CONFIG, min=1, max=1, tenants=["blue"])]

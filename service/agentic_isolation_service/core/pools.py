@@ -127,9 +127,10 @@ class Pools:
         Raises:
             RegistryUnavailableError: It cannot be written down.
         """
-        pool = next((pool for pool in self._of(provider, config) if pool.template.is_for(owner)), None)
-        if pool is None:
+        pools = [pool for pool in self._of(provider, config) if pool.template.is_for(owner)]
+        if not pools:
             return None
+        pool = next((pool for pool in pools if pool.ready), pools[0])
         now = _now()
         pool.demand.ask(now)
         try:
