@@ -146,20 +146,16 @@ class Pools:
         pool.count(hit=False)
         return None
 
-    def take_up(self, provider: Provider, held: HeldWorkspace, *, sure: bool = False) -> bool:
+    def take_up(self, provider: Provider, held: HeldWorkspace) -> bool:
         """Takes a place of an earlier process of the service into a pool that has such; False: there is none.
 
-        Args:
-            provider: What made it.
-            held: The place.
-            sure: Whether it is known to be nobody's; else its guest is asked.
+        Its guest is asked whether it is still nobody's: a claim may have been cut short.
         """
         pools = self._of(provider, held.config)
         if not pools:
             return False
         pool = next((pool for pool in pools if pool.template.name == held.pool), pools[0])
-        ask = None if sure else (lambda: self._adoption.is_unclaimed(held))
-        self._keep(pool, PooledPlace(held, held.image_id or _UNKNOWN, ask))
+        self._keep(pool, PooledPlace(held, held.image_id or _UNKNOWN, lambda: self._adoption.is_unclaimed(held)))
         pool.demand.expect(len(pool.ready) + len(pool.entering), _now())
         return True
 

@@ -117,7 +117,8 @@ class Reconciliation:
             self._removals.begin(workspace_id, functools.partial(provider.destroy, found))
         elif found is None:
             return
-        elif not found.pool:
-            self._holdings.hold(found)
-        elif not self._pools.take_up(provider, found, sure=True):
+        elif found.pool:
+            # Only its guest says that nobody had it. One that is somebody's could show what it was told before.
             self._holdings.reap(found)
+        else:
+            self._holdings.hold(found)
