@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 
@@ -313,7 +314,8 @@ class Attachment:
 
 
 def _afresh(error: IsolationError) -> IsolationError:
-    return type(error)(error.message, field=error.field)
+    """Returns an error that says the same and has been raised nowhere."""
+    return copy.copy(error)
 
 
 def _size_of(event: Event) -> int:

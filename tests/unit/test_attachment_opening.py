@@ -1,4 +1,4 @@
-"""An attachment opens whatever comes first: nobody reads its output before."""
+"""An attachment opens whatever comes first, as nobody reads its output before, and tells all of why it cannot."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from agentic_isolation._attachment import MAX_UNREAD, Attachment
 from agentic_isolation._connection import Connection
 from agentic_isolation._retry import Patience
+from agentic_isolation.errors import IsolationError, QuotaError, WorkspaceLostError
 from agentic_isolation.runs import Exited, Output
 from agentic_isolation.v1 import workspace_pb2 as pb
 
 PIECE = 64 << 10
+REFUSALS = [
+    QuotaError("no more commands", field="open", subject="tenant:agents"),
+    QuotaError("not now", retry_after=5.0, subject="tenant:agents"),
+    WorkspaceLostError("it is gone"),
+]
 
 
 class Talkative:
@@ -47,3 +55,30 @@ async def test_much_output_before_the_input_is_placed() -> None:
     *outputs, exited = events
     assert sum(len(event.data) for event in outputs if isinstance(event, Output)) == 2 * MAX_UNREAD
     assert isinstance(exited, Exited)
+
+
+class Refusing(Talkative):
+    """A service that refuses."""
+
+    def __init__(self, error: IsolationError) -> None:
+        self._errors = [error]
+
+    async def stream(self, *_: object, **__: object) -> AsyncGenerator[pb.AttachResponse, None]:
+        for error in self._errors:
+            raise error
+        yield pb.AttachResponse()
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=str)
+async def test_a_refusal_is_told_with_all_that_it_says(refusal: IsolationError) -> None:
+    opening = pb.AttachOpen(start=pb.ProcessStart())
+    attachment = Attachment(cast("Connection", cast("Any", Refusing(refusal))), opening)
+    for attempt in (attachment.open, attachment.next):
+        with pytest.raises(type(refusal)) as raised:
+            await attempt()
+        assert str(raised.value) == str(refusal)
+        assert vars(raised.value) == vars(refusal)
+    await attachment.aclose()
+    with pytest.raises(type(refusal)) as raised:
+        await attachment.next()
+    assert vars(raised.value) == vars(refusal)
