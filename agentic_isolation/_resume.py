@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation._retry import PASSING, Patience, give_up
-from agentic_isolation.errors import DeadlineError, IsolationError, OffsetError, UnavailableError
+from agentic_isolation.errors import ClosedError, DeadlineError, IsolationError, OffsetError, UnavailableError
 from agentic_isolation.runs import Exited, Gap, Output, ProcessEvent, Started
 
 Call = AsyncGenerator[ProcessEvent, None]
@@ -44,14 +45,42 @@ class ResumedEvents:
         self._offset = 0
         self._ended = False
         self._to_kill = False
+        self._waiting: asyncio.Task[object] | None = None
+        """Who waits for the next event."""
+        self._interrupted = False
+        self._closed = asyncio.Event()
 
     async def next(self) -> ProcessEvent | None:
         """Waits for the next event; None after Exited.
 
         Raises:
+            ClosedError: Somebody else has interrupted that.
             ProcessNotFoundError, OffsetError: The process, or that much of its output, was forgotten meanwhile.
             IsolationError: As the calls.
         """
+        waiting = self._waiting = asyncio.current_task()
+        before = 0 if waiting is None else waiting.cancelling()
+        try:
+            return await self._next()
+        except asyncio.CancelledError:
+            # As for asyncio.timeout: one cancellation is ours, and there may be others.
+            if self._interrupted and waiting is not None and waiting.uncancel() <= before:
+                raise ClosedError("the stream was closed while it was read") from None
+            raise
+        finally:
+            self._waiting = None
+
+    async def interrupt(self) -> bool:
+        """Ends another task's wait for the next event, which then closes this; returns whether there was one."""
+        if self._waiting in (None, asyncio.current_task()):
+            return False
+        if not self._interrupted:
+            self._interrupted = True
+            self._waiting.cancel()
+        await self._closed.wait()
+        return True
+
+    async def _next(self) -> ProcessEvent | None:
         try:
             while not self._ended:
                 try:
@@ -78,6 +107,7 @@ class ResumedEvents:
             if to_kill and self._kill is not None:
                 await finish(give_up(self._kill))
         finally:
+            self._closed.set()
             self._on_end()
 
     async def _read(self) -> ProcessEvent:

@@ -34,6 +34,7 @@ class LineStream(abc.ABC, Generic[_T]):
 
     def __init__(self, source: EventSource) -> None:
         self._source = source
+        self._resumed: ResumedEvents | None = None
         self._running: AsyncGenerator[ProcessEvent, None] | None = None
         self._lines: deque[_T] = deque()
         self._splitter = LineSplitter()
@@ -89,8 +90,13 @@ class LineStream(abc.ABC, Generic[_T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stops reading and kills the process tree if it still runs. May be called twice."""
+        """Stops reading and kills the process tree if it still runs. May be called twice.
+
+        Another task, or thread, that waits for the next line or event is told ClosedError.
+        """
         self._closed = True
+        if self._resumed is not None and await self._resumed.interrupt():
+            return
         if self._running is not None:
             await self._running.aclose()
 
@@ -111,7 +117,8 @@ class LineStream(abc.ABC, Generic[_T]):
     def _start(self, *, lines: bool) -> AsyncGenerator[ProcessEvent, None]:
         if self._running is not None or self._closed:
             raise ClosedError("a stream is iterated over once; call stream() again for another run")
-        self._running = _run(self._source(lines), self._ending)
+        self._resumed = self._source(lines)
+        self._running = _run(self._resumed, self._ending)
         return self._running
 
     @abc.abstractmethod

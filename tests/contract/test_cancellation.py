@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -51,6 +52,30 @@ async def test_cancelled_stream_kills_the_tree(ws: Workspace) -> None:
         await reading
     await all_gone(ws, mark)
     assert lines.empty()
+
+
+async def test_stream_that_somebody_else_closes_kills_the_tree(ws: Workspace) -> None:
+    mark = new_mark()
+    for by_events in (False, True):
+        stream = ws.stream(tree(mark))
+        items = stream.events() if by_events else stream
+        begun = asyncio.Event()
+
+        async def read(items: AsyncIterator[object] = items, begun: asyncio.Event = begun) -> None:
+            async for _ in items:
+                begun.set()
+
+        reading = asyncio.create_task(read())
+        await begun.wait()
+        await running(ws, mark, TREE_SIZE)
+        await stream.aclose()
+        await all_gone(ws, mark)
+        with pytest.raises(ClosedError):
+            await reading
+        assert reading.cancelling() == 0
+        await stream.aclose()
+        with pytest.raises(ClosedError):
+            stream.events()
 
 
 async def test_stream_that_is_left_by_break_kills_the_tree(ws: Workspace) -> None:
