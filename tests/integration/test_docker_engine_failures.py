@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from agentic_isolation_service.doctor.findings import Status
 from agentic_isolation_service.doctor.profiles import GVisor
 from agentic_isolation_service.providers.docker import DockerProvider
 from tests.engine import Engine
+from tests.support.program import python_environment
 
 pytestmark = pytest.mark.docker
 CONFIG = WorkspaceConfig(security=SecurityConfig(use_gvisor=False), lease=60)
@@ -95,6 +99,24 @@ async def test_engine_that_fails_is_diagnosed(directory: Path, answer: bytes, wo
 @pytest.mark.parametrize("host", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:port", "/var/run/docker.sock"])
 async def test_host_that_is_none_is_diagnosed(host: str) -> None:
     await _diagnosed(host, "No such file|DOCKER_HOST")
+
+
+async def test_socket_of_others_is_diagnosed(directory: Path) -> None:
+    """It runs, so to start it would help nothing."""
+    capable = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    async with answering(directory / "fake.sock", b"") as host:
+        (directory / "fake.sock").chmod(0)
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*capable, sys.executable, "-m", "agentic_isolation_service", "doctor"],
+            env=python_environment(DOCKER_HOST=host),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "cannot be reached (Permission denied); let this program's user into the group" in done.stdout
 
 
 async def _diagnosed(host: str, words: str) -> None:

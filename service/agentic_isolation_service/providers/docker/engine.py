@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import ssl
@@ -164,6 +165,11 @@ class Engine:
         if isinstance(error, TimeoutError):
             return ProviderUnavailableError(
                 f"the Docker Engine at {self.host} does not answer in time; see whether it is stopped or overloaded"
+            )
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+            return ProviderUnavailableError(
+                f"the Docker Engine at {self.host} cannot be reached ({error.strerror}); "
+                "let this program's user into the group of the socket, or set DOCKER_HOST to one that it may use"
             )
         cause = error.strerror if isinstance(error, OSError) else str(error)
         return ProviderUnavailableError(
