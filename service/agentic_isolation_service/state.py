@@ -170,6 +170,9 @@ def _identity(path: Path) -> Identity:
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
