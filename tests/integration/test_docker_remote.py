@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from agentic_isolation import (
     ProviderUnavailableError,
@@ -118,3 +125,27 @@ async def test_keys_that_do_not_fit(
 
         monkeypatch.delenv("DOCKER_TLS_VERIFY")
         assert "cannot be reached" in await refusal_of(proxy.docker_host)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("ca.pem", "ca.pem holds no certificates in PEM"),
+        ("cert.pem", "key.pem is not, in PEM and without a passphrase, the key of .*/cert.pem"),
+        ("key.pem", "key.pem is not, in PEM and without a passphrase, the key of .*/cert.pem"),
+    ],
+)
+async def test_files_of_tls_that_make_no_sense(
+    keys: Path, monkeypatch: pytest.MonkeyPatch, broken: str, words: str
+) -> None:
+    """Nobody is asked for a passphrase, which a service would wait for at its start, or in the midst of its calls."""
+    (keys / broken).write_bytes(_locked(keys / broken) if broken == "key.pem" else b"")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(keys))
+    assert re.search(words, await refusal_of("tcp://127.0.0.1:1"))
+
+
+def _locked(key: Path) -> bytes:
+    """Returns a private key with a passphrase."""
+    private = load_pem_private_key(key.read_bytes(), None)
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))

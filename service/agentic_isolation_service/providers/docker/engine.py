@@ -192,6 +192,12 @@ def _tls_context() -> ssl.SSLContext | None:
     for path in (ca, certificate, key):
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")  # ssl's own error does not name it
-    context = ssl.create_default_context(cafile=str(ca))
-    context.load_cert_chain(str(certificate), str(key))
+    try:
+        context = ssl.create_default_context(cafile=str(ca))
+    except ssl.SSLError as error:
+        raise ValueError(f"{ca} holds no certificates in PEM") from error
+    try:
+        context.load_cert_chain(str(certificate), str(key), password=lambda: "")  # nobody could enter one
+    except ssl.SSLError as error:
+        raise ValueError(f"{key} is not, in PEM and without a passphrase, the key of {certificate}") from error
     return context
