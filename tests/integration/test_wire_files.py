@@ -115,6 +115,33 @@ async def test_large_upload_that_is_refused_ends_early(stub: Stub, workspace: pb
 
 
 @pytest.mark.parametrize(
+    ("path", "end", "refusal"),
+    [
+        ("file", {"size_bytes": 1}, Refusal(grpc.StatusCode.DATA_LOSS, "CONTENT_MISMATCH")),
+        ("file", {"sha256": bytes(32)}, Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "end.sha256")),
+        ("../file", {}, Refusal(grpc.StatusCode.INVALID_ARGUMENT, "PATH_ESCAPES", "path")),
+    ],
+    ids=["length", "digest", "path"],
+)
+async def test_refusal_of_an_upload_that_is_complete_is_told_at_once(
+    stub: Stub, workspace: pb.Workspace, path: str, end: dict[str, Any], refusal: Refusal
+) -> None:
+    """After `end` nothing comes that could cross it, whether or not the client ends its stream of messages."""
+    told = asyncio.Event()
+
+    async def complete() -> AsyncIterator[pb.WriteFileRequest]:
+        yield header(workspace, path)
+        yield data(b"new")
+        yield pb.WriteFileRequest(end=pb.WriteFileEnd(**end))
+        await told.wait()
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(stub.WriteFile(complete()), 8)
+    told.set()
+    assert Refusal.of(caught.value) == refusal
+
+
+@pytest.mark.parametrize(
     ("fields", "part"),
     [
         ({}, slice(None)),

@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import grpc
 import grpc.aio
@@ -117,8 +117,9 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
     ) -> Callable[[Any, _Context], Awaitable[bytes]]:
         async def guarded(requests: AsyncIterator[Any], context: _Context) -> bytes:
             call = Call(name, context)
-            async with _Told(context, rest=requests):
-                return await self._respond(method, encode, _noted(requests, call), call)
+            upload = _Upload(requests)
+            async with _Told(context, rest=upload):
+                return await self._respond(method, encode, _noted(upload, call), call)
             return _NOTHING
 
         return guarded
@@ -202,6 +203,27 @@ class _Told:
         if self._rest is not None:
             await _take_rest(self._rest)
         return await abort(self._context, error)
+
+
+class _Upload:
+    """The requests of an upload, up to the one that says that it is complete: its client sends no more."""
+
+    __slots__ = ("_complete", "_requests")
+
+    def __init__(self, requests: AsyncIterator[Any]) -> None:
+        self._requests = aiter(requests)
+        self._complete = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._complete:
+            raise StopAsyncIteration
+        request = await anext(self._requests)
+        message = known(request)
+        self._complete = message is not None and message.WhichOneof("content") == "end"
+        return request
 
 
 async def _noted(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
