@@ -297,6 +297,13 @@ async def test_reading_a_file_at_the_largest_offset(stub: Stub, workspace: pb.Wo
     assert b"".join(answer.data for answer in await wire.call(stub, request)) == b""
 
 
+async def test_more_arguments_than_a_guest_is_told(stub: Stub, workspace: pb.Workspace) -> None:
+    """Empty ones take few bytes of what a command may have, and more on their way."""
+    request = pb.ExecuteRequest(workspace_id=workspace.workspace_id, command=argv("true", *[""] * 400_000))
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "command"):
+        await wire.call(stub, request)
+
+
 async def test_longest_timeout(stub: Stub, workspace: pb.Workspace) -> None:
     """Thirty years are more than some clocks can count in nanoseconds."""
     command = shell("sleep 0.2; echo fine", timeout=wire.seconds(1e9))

@@ -260,6 +260,33 @@ async def test_move_does_not_lead_out(stub: Stub, workspace: pb.Workspace, sourc
     assert host_files(workspace) == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("request_type", "fields", "field"),
+    [
+        (pb.RemoveFileRequest, {"path": "."}, "path"),
+        (pb.RemoveFileRequest, {"path": "dir/..", "recursive": True}, "path"),
+        (pb.MakeDirectoryRequest, {"path": "."}, "path"),
+        (pb.MoveFileRequest, {"source_path": ".", "destination_path": "new"}, "source_path"),
+        (pb.MoveFileRequest, {"source_path": "dir", "destination_path": "."}, "destination_path"),
+        (pb.CopyFileRequest, {"source_path": ".", "destination_path": "new", "recursive": True}, "destination_path"),
+        (
+            pb.CopyFileRequest,
+            {"source_path": "dir", "destination_path": "dir/x", "recursive": True},
+            "destination_path",
+        ),
+    ],
+    ids=str,
+)
+async def test_path_that_makes_no_sense_is_named(
+    stub: Stub, workspace: pb.Workspace, request_type: type[Any], fields: dict[str, Any], field: str
+) -> None:
+    """Also where it is the guest that finds out: the working directory itself can go nowhere."""
+    host_file(workspace, "dir").mkdir()
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", field):
+        await call(stub, request_type(workspace_id=workspace.workspace_id, **fields))
+    assert host_files(workspace) == ["dir"]
+
+
 async def test_symlink_itself_is_described(stub: Stub, workspace: pb.Workspace) -> None:
     host_file(workspace, "link").symlink_to("lost")
     request = pb.StatFileRequest(workspace_id=workspace.workspace_id, path="link", no_follow=True)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentic_isolation.errors import FileError, IsolationError, PathEscapesError
+from agentic_isolation.errors import FileError, InvalidArgumentError, IsolationError
 from agentic_isolation.models import FileInfo
 from agentic_isolation_service.core.transfers import Download, Explain, Upload
 from agentic_isolation_service.core.validation import check_path, refuse
@@ -172,20 +172,22 @@ async def write(
 
 
 def escape_of(field: str) -> Explain:
-    """Returns what names the field whose path leads out: the guest does not know the contract's names."""
+    """Returns what names the field whose path leads out or makes no sense: the guest knows no names of fields."""
 
     def explain(error: IsolationError) -> IsolationError:
-        return PathEscapesError(error.message, field=field) if isinstance(error, PathEscapesError) else error
+        if isinstance(error, InvalidArgumentError) and error.field is None:
+            return type(error)(error.message, field=field)
+        return error
 
     return explain
 
 
 @contextlib.contextmanager
 def escape_named(field: str) -> Iterator[None]:
-    """Names the field whose path leads out of the workspace in what is raised within."""
+    """Names the field whose path leads out of the workspace, or makes no sense, in what is raised within."""
     try:
         yield
-    except PathEscapesError as error:
+    except InvalidArgumentError as error:
         raise escape_of(field)(error) from error
 
 
@@ -197,11 +199,14 @@ async def _between(
     check_path(destination, "destination_path")
     try:
         return await session.call_for(operation | {"from": source, "to": destination}, payloads.file_info, since=since)
-    except PathEscapesError:
+    except InvalidArgumentError as error:
+        at_fault = "destination_path"
         with escape_named("source_path"), contextlib.suppress(FileError):
-            await session.call({"op": "stat", "path": source, "follow": False})
-        with escape_named("destination_path"):
-            raise
+            look: dict[str, object] = {"op": "stat", "path": source, "follow": False}
+            found = await session.call_for(look, payloads.file_info)
+            if operation["op"] == "move" and found.path == (await stat(session, ".")).path:
+                at_fault = "source_path"  # The working directory itself stays, wherever it is to go.
+        raise escape_of(at_fault)(error) from error
 
 
 def _ask_for_digest(operation: dict[str, object], digest: bool) -> int:

@@ -177,7 +177,7 @@ class GuestSession:
             return link.open_channel(operation)
         except ValueError:
             raise InvalidArgumentError(
-                "the command with its environment is too large; pass the bulk as a file or as standard input"
+                "it is too large with its environment; pass the bulk as a file or as standard input", field="command"
             ) from None
         except ChannelLimitError:
             raise ProcessLimitError(
