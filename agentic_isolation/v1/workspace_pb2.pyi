@@ -7,6 +7,7 @@ Conventions of the whole file:
 
   * Absent means safe: a field with presence that is not set has its production value, which its comment states.
   * Sizes are in bytes and end in `_bytes`; times are google.protobuf.Duration or Timestamp; CPUs are `cpu_millis`.
+  * Paths have at most 4,096 bytes, and no NUL.
   * Bad input is refused before anything is created.
   * Errors are google.rpc.Status with one google.rpc.ErrorInfo: `domain` is "agentic-isolation", `reason` is the
     UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path,
@@ -694,7 +695,7 @@ class CreateWorkspaceRequest(_message.Message):
     image: _builtins.str
     """Image for the docker provider. Empty: the server's default image. Must be empty for the local provider."""
     working_dir: _builtins.str
-    """Absolute path of the directory that commands start in; made if missing. Empty: "/workspace"."""
+    """Absolute path, without "..", of the directory that commands start in; made if missing. Empty: "/workspace"."""
     request_id: _builtins.str
     """Chosen by the client, 1 to 128 printable ASCII characters: a repeat returns the first call's workspace. Empty: none."""
     @_builtins.property
@@ -1069,7 +1070,7 @@ class Command(_message.Message):
     shell: _builtins.str
     """A line for `/bin/sh -c`, at most 131,071 bytes."""
     working_dir: _builtins.str
-    """Absolute path. Empty: the workspace's working_dir."""
+    """Absolute path without "..". Empty: the workspace's working_dir."""
     stdin: _builtins.bytes
     """Standard input, at most 1 MiB, followed by end-of-file. Absent: no input (end-of-file at once)."""
     user: _builtins.str
@@ -1396,7 +1397,7 @@ class StreamRequest(_message.Message):
 
     @_builtins.property
     def keepalive_interval(self) -> _duration_pb2.Duration:
-        """Send `keepalive` when nothing else was sent for so long, from 1 s. Absent: 30 s."""
+        """Send `keepalive` when nothing else was sent for so long, 1 s to 24 h. Absent: 30 s."""
 
     def __init__(
         self,
@@ -2059,7 +2060,7 @@ Global___SignalProcessResponse: _TypeAlias = SignalProcessResponse  # noqa: Y015
 
 @_typing.final
 class FileInfo(_message.Message):
-    """A file or directory."""
+    """A file or directory. What of a name is no UTF-8 is told as U+FFFD: such a file cannot be named in a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2849,7 +2850,7 @@ class ReadArchiveRequest(_message.Message):
     """The directory. Absolute, or relative to the workspace's working_dir. Empty: the working_dir."""
     @_builtins.property
     def ignore_patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What to leave out, in the syntax of gitignore(5), relative to the directory; at most 1,000."""
+        """What to leave out, in the syntax of gitignore(5), relative to the directory; at most 1,000 of 4,096 characters each."""
 
     def __init__(
         self,

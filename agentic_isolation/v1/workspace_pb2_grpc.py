@@ -340,13 +340,15 @@ class WorkspaceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SignalProcess(self, request, context):
-        """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
+        """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL to the tree, which returns when that
+        has ended.
 
         SIGKILL to the tree of a request that has not arrived yet forbids it to start: a client that gives up a call can thus
         be sure that nothing of it runs on, whatever overtakes what on the way.
 
         Errors:
-        * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
+        * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, it is no longer remembered, or it has ended and the
+        signal is not SIGKILL to its tree.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -361,6 +363,7 @@ class WorkspaceServiceServicer(object):
         Errors: those of StatFile, and
         * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
         * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+        * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a device, a pipe or a socket.
         * DATA_LOSS [CONTENT_MISMATCH]: what arrived is not what `end` says was sent; the old content stays. Retryable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

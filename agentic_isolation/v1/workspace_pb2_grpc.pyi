@@ -7,6 +7,7 @@ Conventions of the whole file:
 
   * Absent means safe: a field with presence that is not set has its production value, which its comment states.
   * Sizes are in bytes and end in `_bytes`; times are google.protobuf.Duration or Timestamp; CPUs are `cpu_millis`.
+  * Paths have at most 4,096 bytes, and no NUL.
   * Bad input is refused before anything is created.
   * Errors are google.rpc.Status with one google.rpc.ErrorInfo: `domain` is "agentic-isolation", `reason` is the
     UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path,
@@ -154,13 +155,15 @@ class WorkspaceServiceStub:
       * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
     """
     SignalProcess: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.SignalProcessRequest, _workspace_pb2.SignalProcessResponse]
-    """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
+    """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL to the tree, which returns when that
+    has ended.
 
     SIGKILL to the tree of a request that has not arrived yet forbids it to start: a client that gives up a call can thus
     be sure that nothing of it runs on, whatever overtakes what on the way.
 
     Errors:
-      * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
+      * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, it is no longer remembered, or it has ended and the
+        signal is not SIGKILL to its tree.
     """
     WriteFile: _grpc.StreamUnaryMultiCallable[_workspace_pb2.WriteFileRequest, _workspace_pb2.WriteFileResponse]
     """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`,
@@ -171,6 +174,7 @@ class WorkspaceServiceStub:
     Errors: those of StatFile, and
       * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
       * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+      * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a device, a pipe or a socket.
       * DATA_LOSS [CONTENT_MISMATCH]: what arrived is not what `end` says was sent; the old content stays. Retryable.
     """
     ReadFile: _grpc.UnaryStreamMultiCallable[_workspace_pb2.ReadFileRequest, _workspace_pb2.ReadFileResponse]
@@ -377,13 +381,15 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
       * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
     """
     SignalProcess: _aio.UnaryUnaryMultiCallable[_workspace_pb2.SignalProcessRequest, _workspace_pb2.SignalProcessResponse]  # type: ignore[assignment]
-    """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
+    """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL to the tree, which returns when that
+    has ended.
 
     SIGKILL to the tree of a request that has not arrived yet forbids it to start: a client that gives up a call can thus
     be sure that nothing of it runs on, whatever overtakes what on the way.
 
     Errors:
-      * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
+      * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, it is no longer remembered, or it has ended and the
+        signal is not SIGKILL to its tree.
     """
     WriteFile: _aio.StreamUnaryMultiCallable[_workspace_pb2.WriteFileRequest, _workspace_pb2.WriteFileResponse]  # type: ignore[assignment]
     """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`,
@@ -394,6 +400,7 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     Errors: those of StatFile, and
       * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
       * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+      * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a device, a pipe or a socket.
       * DATA_LOSS [CONTENT_MISMATCH]: what arrived is not what `end` says was sent; the old content stays. Retryable.
     """
     ReadFile: _aio.UnaryStreamMultiCallable[_workspace_pb2.ReadFileRequest, _workspace_pb2.ReadFileResponse]  # type: ignore[assignment]
@@ -663,13 +670,15 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspace_pb2.SignalProcessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_pb2.SignalProcessResponse, _abc.Awaitable[_workspace_pb2.SignalProcessResponse]]:
-        """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL, which returns when the tree has ended.
+        """Sends a signal to a process, or to its whole tree. Idempotent for SIGKILL to the tree, which returns when that
+        has ended.
 
         SIGKILL to the tree of a request that has not arrived yet forbids it to start: a client that gives up a call can thus
         be sure that nothing of it runs on, whatever overtakes what on the way.
 
         Errors:
-          * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, or it is no longer remembered.
+          * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, it is no longer remembered, or it has ended and the
+            signal is not SIGKILL to its tree.
         """
 
     @_abc_1.abstractmethod
@@ -686,6 +695,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: those of StatFile, and
           * RESOURCE_EXHAUSTED [NO_SPACE]: the workspace's disk is full.
           * FAILED_PRECONDITION [IS_A_DIRECTORY]: the path is a directory.
+          * FAILED_PRECONDITION [NOT_A_REGULAR_FILE]: the path is a device, a pipe or a socket.
           * DATA_LOSS [CONTENT_MISMATCH]: what arrived is not what `end` says was sent; the old content stays. Retryable.
         """
 
