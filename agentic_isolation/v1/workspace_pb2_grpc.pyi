@@ -81,7 +81,7 @@ class WorkspaceServiceStub:
 
     Idempotent with a request_id, also across restarts of a server with a lasting state directory: a repeat joins the
     first call, or returns its workspace as it is now; where that is gone, NOT_FOUND [WORKSPACE_NOT_FOUND].
-    Cancelling it leaves nothing behind.
+    Cancelling it leaves nothing behind, unless its answer was on the way already: that workspace ends with its lease.
 
     Errors:
       * FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]: a protection or limit that was asked for cannot be had there.
@@ -307,7 +307,7 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
 
     Idempotent with a request_id, also across restarts of a server with a lasting state directory: a repeat joins the
     first call, or returns its workspace as it is now; where that is gone, NOT_FOUND [WORKSPACE_NOT_FOUND].
-    Cancelling it leaves nothing behind.
+    Cancelling it leaves nothing behind, unless its answer was on the way already: that workspace ends with its lease.
 
     Errors:
       * FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]: a protection or limit that was asked for cannot be had there.
@@ -536,7 +536,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent with a request_id, also across restarts of a server with a lasting state directory: a repeat joins the
         first call, or returns its workspace as it is now; where that is gone, NOT_FOUND [WORKSPACE_NOT_FOUND].
-        Cancelling it leaves nothing behind.
+        Cancelling it leaves nothing behind, unless its answer was on the way already: that workspace ends with its lease.
 
         Errors:
           * FAILED_PRECONDITION [ISOLATION_UNAVAILABLE]: a protection or limit that was asked for cannot be had there.
