@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -116,6 +117,21 @@ async def test_service_that_may_not_enter_namespaces_has_bridges(engine: Engine,
         async with AgenticWorkspace.create(security=RUNC, lease=60, target=service.target) as ws:
             assert (await ws.execute("echo here")).stdout == "here\n"
             assert has_bridge(engine, ws.id)
+
+
+async def test_bridge_while_there_can_be_no_thread(
+    engine: Engine, providing: Provider, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes that the service may have are all there."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        stream = await providing.connect(place)
+    await stream.aclose()
+    assert has_bridge(engine, place.workspace_id)
 
 
 async def test_only_the_guest_of_that_very_container_is_reached(

@@ -111,7 +111,12 @@ async def _socket_beside(init: ContainerInit, process: int) -> socket.socket:
 async def _in_thread_of_its_own(function: Callable[[], None]) -> None:
     executor = ThreadPoolExecutor(1, thread_name_prefix="agentic-namespace")
     try:
-        await asyncio.get_running_loop().run_in_executor(executor, function)
+        running = asyncio.get_running_loop().run_in_executor(executor, function)
+    except RuntimeError as error:  # Python's word for EAGAIN
+        executor.shutdown(wait=False)
+        raise BlockingIOError(f"there can be no thread for it: {error}") from error
+    try:
+        await running
     finally:
         executor.shutdown(wait=False)
 
