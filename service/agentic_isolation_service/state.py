@@ -119,8 +119,15 @@ class _Temporary(_Held):
         _sweep(Path(tempfile.gettempdir()))
         # It gets the name that others sweep only when it is locked.
         unnamed = Path(tempfile.mkdtemp(prefix="." + _PREFIX))
-        lock = _lock(unnamed)
-        return cls(unnamed.rename(unnamed.with_name(unnamed.name[1:])), lock)
+        named = unnamed.with_name(unnamed.name[1:])
+        with contextlib.ExitStack() as undoing:
+            for path in (unnamed, named):
+                undoing.callback(shutil.rmtree, path, ignore_errors=True)
+            lock = _lock(unnamed)
+            undoing.callback(os.close, lock)
+            held = cls(unnamed.rename(named), lock)
+            undoing.pop_all()
+        return held
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

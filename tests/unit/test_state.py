@@ -52,6 +52,22 @@ async def test_temporary_directory_is_private_and_goes_with_its_service(temporar
     assert not state.path.exists()
 
 
+async def test_temporary_directory_that_there_are_too_few_descriptors_for_leaves_nothing(
+    temporary_directories: Path,
+) -> None:
+    """There are some for its lock, and too few to start what watches over it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(lowest := os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            async with StateDirectory.open(None):
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not os.listdir(temporary_directories)
+
+
 async def test_temporary_directory_goes_when_its_service_fails_or_is_cancelled() -> None:
     for error in (RuntimeError("x"), asyncio.CancelledError()):
         with contextlib.suppress(RuntimeError, asyncio.CancelledError):
