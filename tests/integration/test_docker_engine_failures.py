@@ -172,4 +172,6 @@ async def test_engine_that_tells_nothing_of_a_container(engine: Engine, director
         provider = DockerProvider(host, service_id="test", default_image=engine.images.python)
         with pytest.raises(ProviderUnavailableError, match=f"{host}.*not for you"):
             await provider.isolation(PLACE, CONFIG, Isolation(runtime="runc"), in_gvisor=False)
+        with pytest.raises(ProviderUnavailableError, match=f"{host}.*not for you"):
+            await provider.destroy(PLACE)
         await provider.aclose()

@@ -223,7 +223,14 @@ class DockerProvider:
         async with self._engine.client() as client:
             if ending:
                 await _ended(client.containers.container(name))
-            await self._remove(client, place.workspace_id)
+            try:
+                await self._remove(client, place.workspace_id)
+            except aiodocker.DockerError as error:
+                if error.status >= 500:
+                    raise
+                raise ProviderUnavailableError(
+                    f"the Docker Engine at {self._engine.host} does not tell of the container: {error.message}"
+                ) from error
 
     async def isolation(
         self, place: Place, config: WorkspaceConfig, measured: Isolation, *, in_gvisor: bool
