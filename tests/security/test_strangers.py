@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.rpc.openings import FEW, MOST
 from tests.integration.tenancy import stub_of, tenant_table, token_table
-from tests.integration.wire import connected
+from tests.integration.wire import a_workspace, argv, connected
 from tests.support import h2
+from tests.support.eventually import eventually
 from tests.support.memory import stays_flat
 from tests.support.service import ServedProcess
 
@@ -28,10 +31,16 @@ AGAIN = b"\xbe"
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[ServedProcess]:
+def options(tmp_path: Path) -> list[str]:
+    """Options of a service that knows somebody."""
     config = tmp_path / "config.toml"
     config.write_text(token_table("known") + tenant_table("known", 'providers = ["local"]'))
-    with ServedProcess("--address", "127.0.0.1:0", "--config", str(config)) as served:
+    return ["--address", "127.0.0.1:0", "--config", str(config)]
+
+
+@pytest.fixture
+def served(options: list[str]) -> Iterator[ServedProcess]:
+    with ServedProcess(*options) as served:
         yield served
         assert served.log.count("\n") <= 1, f"it does not stay silent: {served.log[:2_000]}"
 
@@ -113,3 +122,40 @@ async def test_message_that_is_large_once_it_is_unpacked(served: ServedProcess, 
                 writer.write(h2.frame(h2.DATA, message[begin : begin + h2.FRAME], stream=1))
             await ends(reader, 1)
     await works(served)
+
+
+async def test_connections_without_end(options: list[str]) -> None:
+    with contextlib.ExitStack() as stack:
+        with open_files(400):
+            served = stack.enter_context(ServedProcess(*options))
+        host, _, port = served.target.rpartition(":")
+        async with connected(served.target) as stub, contextlib.AsyncExitStack() as connections:
+            known = stub_of(stub, "known")
+            await known.ListWorkspaces(pb.ListWorkspacesRequest(), timeout=10)
+            for _ in range(500):
+                _, writer = await asyncio.open_connection(host, int(port))
+                connections.callback(writer.close)
+            async with a_workspace(known) as workspace:
+                await known.Execute(pb.ExecuteRequest(workspace_id=workspace.workspace_id, command=argv("true")))
+            await known.GetServerInfo(pb.GetServerInfoRequest(), timeout=10)
+            await connections.aclose()
+            await eventually(lambda: answers(served), "there is room for others", within=20)
+        assert "defect" not in served.log
+
+
+@contextlib.contextmanager
+def open_files(soft: int) -> Iterator[None]:
+    """What is started within may have so many files open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def answers(served: ServedProcess) -> bool:
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await works(served)
+        return True
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
 
 _HURRIED = (f"/{SERVICE_NAME}/Execute",)
 _CHANNELZ = "grpc.channelz.v1.Channelz"
+_MOST_CONNECTIONS = (1 << 31) - 1
+"""Of any number of files."""
 _LAST_WORDS = 2.0
 """Seconds for the statuses of calls that have just been ended to leave."""
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -55,6 +58,16 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.ping_timeout_ms", 20_000),
 )
+
+
+def options_of(open_files: int) -> tuple[tuple[str, int], ...]:
+    """Returns the options of a server in a process that may have so many files open.
+
+    Half of them are for connections. Whoever takes all of these, as anybody can who reaches the port, keeps others from
+    connecting, but not those who are connected from having workspaces made.
+    """
+    connections = _MOST_CONNECTIONS if open_files == resource.RLIM_INFINITY else open_files // 2
+    return (*_OPTIONS, ("grpc.max_allowed_incoming_connections", min(connections, _MOST_CONNECTIONS)))
 
 
 class RpcServer:
@@ -86,7 +99,8 @@ class RpcServer:
         interceptors.append(ErrorBoundary(SERVICE_NAME, self._drain, is_resumable, openings.first, layers))
 
         def make() -> grpc.aio.Server:
-            return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+            open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            return grpc.aio.server(interceptors=interceptors, options=options_of(open_files))
 
         self._server = make() if backlog is None else backlog.made(make)
         self._health = HealthServicer(("", SERVICE_NAME))
