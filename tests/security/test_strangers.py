@@ -8,13 +8,15 @@ import resource
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from agentic_isolation.v1 import workspace_pb2 as pb
-from agentic_isolation_service.rpc.openings import FEW, MOST
-from tests.integration.tenancy import stub_of, tenant_table, token_table
+from agentic_isolation_service.rpc.openings import FEW, MOST, MOST_ELSEWHERE
+from tests.integration.tenancy import stub_of, tenant_table, token_of, token_table
 from tests.integration.wire import a_workspace, argv, connected
 from tests.support import h2
 from tests.support.eventually import eventually
@@ -122,6 +124,29 @@ async def test_message_that_is_large_once_it_is_unpacked(served: ServedProcess, 
                 writer.write(h2.frame(h2.DATA, message[begin : begin + h2.FRAME], stream=1))
             await ends(reader, 1)
     await works(served)
+
+
+async def test_reflection_without_end(served: ServedProcess) -> None:
+    """Nobody counts these among the calls of a tenant, whose ever they are."""
+    question = reflection_pb2.ServerReflectionRequest(list_services="*")
+    shown = (("authorization", f"Bearer {token_of('known')}"),)
+    async with grpc.aio.insecure_channel(served.target) as channel:
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub
+        stub = reflection(channel)
+
+        async def asked() -> Any:
+            call = stub.ServerReflectionInfo(metadata=shown)
+            await call.write(question)
+            answer = await call.read()
+            return call, answer
+
+        calls = []
+        for _ in range(MOST_ELSEWHERE // 50):
+            calls += await asyncio.gather(*(asked() for _ in range(50)))
+        assert all(answer is not grpc.aio.EOF for _, answer in calls)
+        with pytest.raises(grpc.aio.AioRpcError, match="such calls are open"):
+            await asked()
+        await works(served)
 
 
 async def test_connections_without_end(options: list[str]) -> None:

@@ -20,6 +20,8 @@ FEW = 100
 """Calls besides that gRPC itself may wait for, of methods that are in a hurry: it takes less time, and for ever."""
 _RETRY_AFTER = 1.0
 """Seconds."""
+MOST_ELSEWHERE = 1_000
+"""Calls of many requests that other services than ours may have at a time, for as long as their clients like."""
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -30,12 +32,15 @@ class Openings(grpc.aio.ServerInterceptor):
     gRPC itself would wait for any number of them, for ever, and never answer a call that ends without a request.
 
     Args:
-        hurried: Methods, of one request and one response, for which gRPC waits all the same as long as they are FEW: to
-            wait here costs a command a twentieth of the service's time for it.
+        service: Full name of our service, whose calls of many requests are counted by its layers.
+        hurried: Its methods, of one request and one response, for which gRPC waits all the same as long as they are
+            FEW: to wait here costs a command a twentieth of the service's time for it.
     """
 
-    def __init__(self, hurried: Collection[str] = ()) -> None:
-        self._hurried = frozenset(hurried)
+    def __init__(self, service: str, hurried: Collection[str] = ()) -> None:
+        self._prefix = f"/{service}/"
+        self._hurried = frozenset(self._prefix + name for name in hurried)
+        self._elsewhere = 0
         self._waiting: dict[_Opening, None] = {}
         self._left_to_grpc: set[object] = set()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -55,10 +60,16 @@ class Openings(grpc.aio.ServerInterceptor):
             return self._handlers[method]
         # The stubs do not know that an aio server's handlers are coroutines.
         handler: Any = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
+        if handler is None or (handler.request_streaming and not self._is_elsewhere(method, handler)):
             return handler  # type: ignore[no-any-return]
         opened: grpc.RpcMethodHandler[Any, Any]
-        if handler.response_streaming:
+        if handler.request_streaming:
+            codecs = {
+                "request_deserializer": handler.request_deserializer,
+                "response_serializer": handler.response_serializer,
+            }
+            opened = grpc.stream_stream_rpc_method_handler(self._attending(handler.stream_stream), **codecs)
+        elif handler.response_streaming:
             opened = grpc.stream_stream_rpc_method_handler(
                 self._streaming(handler), response_serializer=handler.response_serializer
             )
@@ -74,6 +85,9 @@ class Openings(grpc.aio.ServerInterceptor):
                 )
         self._handlers[method] = opened
         return opened
+
+    def _is_elsewhere(self, method: str, handler: Any) -> bool:
+        return handler.response_streaming and not method.startswith(self._prefix)
 
     async def first(self, context: _Context) -> Any:
         """Returns the first message of a call; grpc.aio.EOF where it ends without one.
@@ -121,14 +135,25 @@ class Openings(grpc.aio.ServerInterceptor):
 
     def _streaming(self, handler: Any) -> Any:
         async def stream(_: object, context: _Context) -> None:
-            responses = handler.unary_stream(await self._request(handler, context), context)
-            if not hasattr(responses, "__aiter__"):
-                await responses
-                return
-            async for response in responses:
-                await context.write(response)
+            await _sent(handler.unary_stream(await self._request(handler, context), context), context)
 
         return stream
+
+    def _attending(self, method: Callable[[Any, _Context], Any]) -> Any:
+        async def attend(requests: Any, context: _Context) -> None:
+            if self._elsewhere >= MOST_ELSEWHERE:
+                error = OverloadedError(
+                    f"{MOST_ELSEWHERE} such calls are open, and there may be no more; end them",
+                    retry_after=_RETRY_AFTER,
+                )
+                await _told(abort(context, error))
+            self._elsewhere += 1
+            try:
+                await _sent(method(requests, context), context)
+            finally:
+                self._elsewhere -= 1
+
+        return attend
 
     async def _request(self, handler: Any, context: _Context) -> Any:
         data = await self.first(context)
@@ -158,6 +183,15 @@ class _Opening:
         )
         self.refusal = asyncio.create_task(abort(self._context, error))
         self.refusal.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
+async def _sent(responses: Any, context: _Context) -> None:
+    """Sends what a method yields; one that sends by itself is waited for."""
+    if not hasattr(responses, "__aiter__"):
+        await responses
+        return
+    async for response in responses:
+        await context.write(response)
 
 
 async def _told(telling: Awaitable[NoReturn]) -> NoReturn:
