@@ -49,6 +49,7 @@ class _Turns:
 
 
 _TURNS = pytest.StashKey[_Turns]()
+_NODE_ID = pytest.StashKey[str]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -58,6 +59,25 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         file = (config.cache.mkdir("turns") / "file").open("ab", buffering=0)
         config.add_cleanup(file.close)
         config.stash[_TURNS] = _Turns(file, workers - 1)
+
+
+# Before xdist adds the name of a test's group to its own.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.stash[_NODE_ID] = item.nodeid
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    vars(report)["name_alone"] = item.stash[_NODE_ID]
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Reports a test of a worker's under the name that it has without xdist: else --last-failed would not know it."""
+    if hasattr(report, "node"):
+        report.nodeid = vars(report).get("name_alone", report.nodeid)
 
 
 # Outermost: the time that a test waits for its turn is none of its time limit.
