@@ -58,9 +58,12 @@ def stage(private_temporary_directory: Path, own_interpreter_first: None) -> Ite
         options = ("--address", f"unix:{directory}/grpc.sock", "--state-dir", f"{directory}/state")
         with ServedProcess(*options, "--log-level", "warning", environment={"DOCKER_HOST": engine}) as service:
             with grpc.insecure_channel(service.target) as channel:
+                calls = pb_grpc.WorkspaceServiceStub(channel)
                 request = pb.CreateWorkspaceRequest(provider="local", lease_duration=wire.seconds(600))
-                made = pb_grpc.WorkspaceServiceStub(channel).CreateWorkspace(request)
-            yield Stage(service, Path(directory) / "state", made.workspace)
+                workspace = calls.CreateWorkspace(request).workspace
+                yield Stage(service, Path(directory) / "state", workspace)
+                # A service with a state directory leaves it to the next one.
+                calls.DestroyWorkspace(pb.DestroyWorkspaceRequest(workspace_id=workspace.workspace_id))
             assert not service.log, "the service has complained"
 
 
