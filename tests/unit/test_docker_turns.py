@@ -15,6 +15,7 @@ from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.providers.docker import engine as docker_engine
 from agentic_isolation_service.providers.docker import provider as docker_provider
 from agentic_isolation_service.providers.docker.provider import DockerProvider
+from tests.unit.fake_engine import answering
 from tests.unit.fake_guest import PATIENCE
 
 TIME = "2026-12-01T00:00:00Z"
@@ -51,13 +52,10 @@ def fake() -> FakeEngine:
 
 @pytest.fixture
 async def provider(fake: FakeEngine, directory: Path) -> AsyncIterator[DockerProvider]:
-    runner = web.ServerRunner(web.Server(fake.answer))
-    await runner.setup()
-    await web.UnixSite(runner, str(directory / "docker.sock")).start()
-    provider = DockerProvider(f"unix://{directory}/docker.sock", service_id="s", default_image="image")
-    yield provider
-    await provider.aclose()
-    await runner.cleanup()
+    async with answering(fake.answer, directory) as host:
+        provider = DockerProvider(host, service_id="s", default_image="image")
+        yield provider
+        await provider.aclose()
 
 
 async def test_the_first_containers_wait_for_their_turn_too(

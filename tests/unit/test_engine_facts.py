@@ -13,6 +13,7 @@ from aiohttp import web
 from agentic_isolation import ProviderUnavailableError
 from agentic_isolation_service.providers.docker import engine as docker_engine
 from agentic_isolation_service.providers.docker.engine import Engine
+from tests.unit.fake_engine import answering
 
 
 class FakeEngine:
@@ -39,13 +40,10 @@ def fake() -> FakeEngine:
 
 @pytest.fixture
 async def engine(fake: FakeEngine, directory: Path) -> AsyncIterator[Engine]:
-    runner = web.ServerRunner(web.Server(fake.answer))
-    await runner.setup()
-    await web.UnixSite(runner, str(directory / "docker.sock")).start()
-    engine = Engine(f"unix://{directory}/docker.sock")
-    yield engine
-    await engine.aclose()
-    await runner.cleanup()
+    async with answering(fake.answer, directory) as host:
+        engine = Engine(host)
+        yield engine
+        await engine.aclose()
 
 
 async def test_one_question_for_all_who_want_to_know(engine: Engine, fake: FakeEngine) -> None:

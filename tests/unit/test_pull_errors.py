@@ -15,6 +15,7 @@ from agentic_isolation import ImageUnavailableError, ProviderUnavailableError
 from agentic_isolation_service.providers.docker import images
 from agentic_isolation_service.providers.docker.images import _explained
 from agentic_isolation_service.providers.docker.provider import DockerProvider
+from tests.unit.fake_engine import answering
 
 PAGE = "error parsing HTTP 403 response body: invalid character '<' looking for beginning of value: 'password=hunter2'"
 
@@ -61,14 +62,11 @@ def fake() -> FakeEngine:
 
 @pytest.fixture
 async def provider(fake: FakeEngine, directory: Path) -> AsyncIterator[DockerProvider]:
-    runner = web.ServerRunner(web.Server(fake.answer))
-    await runner.setup()
-    await web.UnixSite(runner, str(directory / "docker.sock")).start()
-    provider = DockerProvider(f"unix://{directory}/docker.sock", service_id="s", default_image="image")
-    yield provider
-    await provider.aclose()
-    fake.ended.set()
-    await runner.cleanup()
+    async with answering(fake.answer, directory) as host:
+        provider = DockerProvider(host, service_id="s", default_image="image")
+        yield provider
+        await provider.aclose()
+        fake.ended.set()
 
 
 @pytest.mark.parametrize(
