@@ -13,7 +13,7 @@ import aiodocker
 from aiodocker.containers import DockerContainer
 
 from agentic_isolation_service.guest.stream import SocketStream
-from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT
+from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, SERVER_FAILS
 from agentic_isolation_service.providers.docker.namespace import (
     ContainerInit,
     NoEntryError,
@@ -108,7 +108,7 @@ async def _look(container: DockerContainer) -> ContainerInit | None:
         async with asyncio.timeout(LOOK_TIMEOUT):
             record = await container.show()
     except aiodocker.DockerError as error:
-        if error.status >= 500:
+        if error.status >= SERVER_FAILS:
             raise
         return None
     pid = record["State"]["Pid"]

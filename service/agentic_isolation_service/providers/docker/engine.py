@@ -31,6 +31,8 @@ FACTS_AGE = 30.0
 _KEEPALIVE = 1.0
 """Seconds that an idle TCP connection is kept: enough for a burst of calls, and hardly one that a restart breaks."""
 _MAX_MESSAGE = 500
+SERVER_FAILS = 500
+"""The status from which on an answer is the engine's failure, not its word."""
 NOT_CONNECTED = 900
 """What aiodocker puts in place of a status when there was no answer."""
 
@@ -77,6 +79,20 @@ class Engine:
                     raise self._unusable(error.message) from error
         with self._translated():
             yield self._client
+
+    @contextlib.contextmanager
+    def refusals(self, what: str) -> Iterator[None]:
+        """Makes a ProviderUnavailableError of the DockerErrors that `client` leaves to its caller.
+
+        Args:
+            what: What the engine does then, for example "refuses to do it".
+        """
+        try:
+            yield
+        except aiodocker.DockerError as error:
+            if error.status >= SERVER_FAILS:
+                raise
+            raise ProviderUnavailableError(f"the Docker Engine at {self.host} {what}: {error.message}") from error
 
     async def facts(self) -> EngineFacts:
         """Returns what the engine is, asked at most FACTS_AGE ago, and once for all who want to know.
@@ -149,7 +165,7 @@ class Engine:
         try:
             yield
         except aiodocker.DockerError as error:
-            if error.status < 500:
+            if error.status < SERVER_FAILS:
                 raise
             if error.status == NOT_CONNECTED:
                 raise self._unreachable(error.__cause__ or error.__context__ or error) from error

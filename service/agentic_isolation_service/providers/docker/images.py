@@ -12,12 +12,11 @@ import aiodocker
 
 from agentic_isolation.errors import ImageUnavailableError, InvalidArgumentError
 from agentic_isolation.images import PulledImage, PullEvent
-from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED
+from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, SERVER_FAILS
 from agentic_isolation_service.providers.docker.pulls import PULL_TIMEOUT, Pulls
 
 _MAX_NAME = 255
 _MAX_REFERENCE = 1024
-_SERVER_FAILS = 500
 _log = logging.getLogger(__name__)
 
 # The grammar of github.com/distribution/reference, which engines read names by: an optional host with a port, parts of
@@ -76,7 +75,7 @@ class Images:
             async with asyncio.timeout(LOOK_TIMEOUT):
                 return str((await client.images.inspect(image))["Id"])
         except aiodocker.DockerError as error:
-            if error.status >= _SERVER_FAILS:
+            if error.status >= SERVER_FAILS:
                 raise
             return ""
 
@@ -105,7 +104,7 @@ async def _is_present(client: aiodocker.Docker, image: str) -> bool:
         async with asyncio.timeout(LOOK_TIMEOUT):
             await client.images.inspect(image)
     except aiodocker.DockerError as error:
-        if error.status >= _SERVER_FAILS:
+        if error.status >= SERVER_FAILS:
             raise
         if error.status != 404:
             raise ImageUnavailableError(f"{image!r} is no image: {error.message}", field="image") from error

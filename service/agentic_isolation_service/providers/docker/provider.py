@@ -54,7 +54,7 @@ from agentic_isolation_service.providers.docker.container import (
 from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper, create_container
 from agentic_isolation_service.providers.docker.direct import DirectWay, GoneError
 from agentic_isolation_service.providers.docker.empty_image import empty_image
-from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, Engine
+from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, SERVER_FAILS, Engine
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from agentic_isolation_service.providers.docker.images import Images, check_image
 from agentic_isolation_service.providers.docker.isolation import read_back, shortfalls
@@ -70,6 +70,7 @@ _TURNS_PER_CPU = 4
 _FEWEST_TURNS = 8
 """Containers that are made at a time, by the engine's CPUs; more wait for their turn."""
 _RUNC = "runc"
+_DOES_NOT_TELL = "does not tell of the container"
 _EXHAUSTED = "it was out of memory, which under gVisor ends the whole workspace; give it more by limits.memory"
 _GONE = "gone"
 _STARTED = ("running", "paused", "restarting")
@@ -151,7 +152,7 @@ class DockerProvider:
                     await self._make(client, spec, image, runtime)
             except aiodocker.DockerError as error:
                 await finish(self._discard(client, spec.workspace_id))
-                if error.status >= 500:
+                if error.status >= SERVER_FAILS:
                     raise
                 raise IsolationUnavailableError(f"the engine refused the container: {error.message}") from error
             except BaseException:
@@ -223,30 +224,21 @@ class DockerProvider:
         async with self._engine.client() as client:
             if ending:
                 await _ended(client.containers.container(name))
-            try:
+            with self._engine.refusals(_DOES_NOT_TELL):
                 await self._remove(client, place.workspace_id)
-            except aiodocker.DockerError as error:
-                if error.status >= 500:
-                    raise
-                raise ProviderUnavailableError(
-                    f"the Docker Engine at {self._engine.host} does not tell of the container: {error.message}"
-                ) from error
 
     async def isolation(
         self, place: Place, config: WorkspaceConfig, measured: Isolation, *, in_gvisor: bool
     ) -> Isolation:
         """Returns what the guest measured, with the limits that the engine holds; refuses less than was asked for."""
         async with self._engine.client() as client:
-            try:
-                container = await client.containers.container(container_name(place.workspace_id)).show()
-            except aiodocker.DockerError as error:
-                if error.status >= 500:
-                    raise
-                if error.status != 404:
-                    raise ProviderUnavailableError(
-                        f"the Docker Engine at {self._engine.host} does not tell of the container: {error.message}"
-                    ) from error
-                raise WorkspaceLostError("the container has ended at once; see the engine's log") from error
+            with self._engine.refusals(_DOES_NOT_TELL):
+                try:
+                    container = await client.containers.container(container_name(place.workspace_id)).show()
+                except aiodocker.DockerError as error:
+                    if error.status != 404:
+                        raise
+                    raise WorkspaceLostError("the container has ended at once; see the engine's log") from error
         found = read_back(measured, container, config.working_dir)
         if missing := shortfalls(found, config, in_gvisor=in_gvisor):
             raise IsolationUnavailableError(
@@ -316,14 +308,8 @@ class DockerProvider:
         async with self._filling:
             if self._guest_volume is None or self._guest_volume == known:
                 binary = guest_binary("linux", (await self._engine.facts()).architecture)
-                try:
+                with self._engine.refusals("refused to take the guest"):
                     self._guest_volume = await ensure_guest_volume(client, binary, doubted=known is not None)
-                except aiodocker.DockerError as error:
-                    if error.status >= 500:
-                        raise
-                    raise ProviderUnavailableError(
-                        f"the Docker Engine at {self._engine.host} refused to take the guest: {error.message}"
-                    ) from error
             return self._guest_volume
 
     async def _make(self, client: aiodocker.Docker, spec: PlaceSpec, image: str, runtime: str) -> None:
