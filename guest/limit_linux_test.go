@@ -89,9 +89,10 @@ func TestOrphansOfATimeWithoutDescriptors(t *testing.T) {
 	undo()
 	o := ch.Finish()
 	wantSignal(t, o, syscall.SIGKILL, "killed")
-	if alive(pid) || o.Result["survivors"] != 0.0 {
-		t.Errorf("the daemon lives: %v; the guest says %v", alive(pid), o.Result)
+	if runs(t, pid) || o.Result["survivors"] != 0.0 {
+		t.Errorf("the daemon runs: %v; the guest says %v", runs(t, pid), o.Result)
 	}
+	eventually(t, "the daemon is reaped", func() bool { return !alive(pid) })
 }
 
 // The first command of a guest may find no descriptor for its input. The next one does.

@@ -59,6 +59,19 @@ func awaitOnly(t *testing.T, g *guesttest.Guest, n int) {
 	})
 }
 
+// runs reports whether a process has not ended; alive, whether it has not been reaped.
+func runs(t *testing.T, pid int) bool {
+	t.Helper()
+	all, err := proctree.Snapshot()
+	must(t, err)
+	for _, p := range all {
+		if p.PID == pid {
+			return !p.Zombie()
+		}
+	}
+	return false
+}
+
 func alive(pid int) bool {
 	_, err := os.Stat("/proc/" + strconv.Itoa(pid))
 	return err == nil
