@@ -214,18 +214,25 @@ func TestInputStaysOpenWithoutAWriter(t *testing.T) {
 func TestWait(t *testing.T) {
 	g := guesttest.Start(t, nil)
 	c := g.Connect()
-	ch := c.Open("run", runOf(withInput(nil), "cat"))
-	ch.AwaitEvent()
-	wait := g.Connect().Open("wait", map[string]any{"process_id": "p"})
-	given := c.Open("wait", map[string]any{"process_id": "p"})
-	given.Close()
-	wantFault(t, given.Finish(), fault.Cancelled)
-	ch.Close() // waiting does not keep it alive
-	ch.Finish()
-	o := wait.Finish()
-	if o.Err != nil || o.Result["cause"] != "killed" {
-		t.Fatalf("%v %v", o.Result, o.Err)
-	}
+	other := g.Connect()
+	eventually(t, "one that waits is there before the process has ended", func() bool {
+		ch := c.Open("run", runOf(withInput(nil), "cat"))
+		ch.AwaitEvent()
+		wait := other.Open("wait", map[string]any{"process_id": "p"})
+		given := c.Open("wait", map[string]any{"process_id": "p"})
+		given.Close()
+		wantFault(t, given.Finish(), fault.Cancelled)
+		ch.Close() // waiting does not keep it alive
+		ch.Finish()
+		o := wait.Finish()
+		if o.Err != nil && o.Err.Reason == fault.ProcessNotFound {
+			return false
+		}
+		if o.Err != nil || o.Result["cause"] != "killed" {
+			t.Fatalf("%v %v", o.Result, o.Err)
+		}
+		return true
+	})
 	eventually(t, "it is forgotten", func() bool {
 		o := c.Do("wait", map[string]any{"process_id": "p"})
 		return o.Err != nil && o.Err.Reason == fault.ProcessNotFound
