@@ -87,7 +87,7 @@ func TestDigests(t *testing.T) {
 		awaitLinkEnd(t, ch)
 	}
 	for op, client := range map[string]*guesttest.Client{"write": g.Connect(), "unpack": g.Connect()} {
-		ch := client.Open(op, map[string]any{"path": "d"})
+		ch := client.Open(op, map[string]any{"path": "of-" + op})
 		ch.EndWith("{}")
 		awaitLinkEnd(t, ch)
 	}
