@@ -29,6 +29,10 @@ GHZ_VERSION := v0.121.0
 # Tests that fill the machine.
 LOADS := tests/chaos tests/integration/test_overload.py
 
+# Of thousands of tests with real engines, kills and clocks on two busy cores one may be out of luck: what fails is run
+# again, alone on a quiet machine, and has to pass there. Its first failure stays in sight. (Go knows which packages passed.)
+ONCE_MORE := "Once more, alone, what has failed; what passes now is unsteady, and to be mended:"
+
 VENV := .venv
 BIN := $(VENV)/bin
 GUEST_BIN := service/agentic_isolation_service/guest/bin
@@ -57,7 +61,8 @@ demo: setup ## Watch an agent's output stream out of a workspace: a container wh
 test: test-go test-python test-chaos ## Run all tests, those of containers on DOCKER_HOST's engine or on a private one (root on Debian)
 
 test-go: setup
-	cd guest && $(GO) vet ./... && $(GO) test ./...
+	cd guest && $(GO) vet ./... && { $(GO) test ./... || { \
+	  echo $(ONCE_MORE) >&2; $(GO) test -p 1 ./...; }; }
 
 test-python: setup
 	$(call pytest-twice,-n $(WORKERS) --dist loadgroup,$(patsubst %,--ignore %,$(LOADS) tests/image) $(PYTEST_ARGS))
@@ -185,11 +190,10 @@ build/proto-tools/.installed: Makefile
 	build/proto-tools/bin/pip install --quiet $(PROTO_TOOLS)
 	touch $@
 
-# $(1) holds for the first run only. Of thousands of tests with real engines, kills and clocks on two busy cores one may be
-# out of luck: what fails is run again, alone on a quiet machine, and has to pass there. Its first failure stays in sight.
+# $(1) holds for the first run only.
 define pytest-twice
 $(BIN)/python -m pytest $(1) $(2) || { status=$$?; [ $$status -eq 1 ] || exit $$status; \
-  echo "Once more, alone, what has failed; what passes now is unsteady, and to be mended:" >&2; \
+  echo $(ONCE_MORE) >&2; \
   $(BIN)/python -m pytest --last-failed --last-failed-no-failures none --exitfirst $(2); }
 endef
 
