@@ -175,7 +175,17 @@ async def test_locked_registry_at_the_start(mine: LastingService) -> None:
         await is_whole(stub, workspace, request)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "no JSON", json.dumps({"service_id": "a", "secret": "no hex"})])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "no JSON",
+        json.dumps({"service_id": "a", "secret": "no hex"}),
+        json.dumps({"service_id": "a", "secret": ""}),  # every key would be one that anybody can compute
+        json.dumps({"service_id": "", "secret": "00" * 32}),
+    ],
+)
 async def test_damaged_identity(mine: LastingService, content: str) -> None:
     """It is not replaced: that would give every workspace up."""
     workspace, request = await stopped(mine)

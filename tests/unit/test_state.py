@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import resource
 import tempfile
@@ -122,7 +123,7 @@ async def test_directory_of_others_is_not_closed_to_them(directory: Path) -> Non
     with pytest.raises(OSError, match=r"other things in it, as other,.*--state-dir"):
         await StateDirectory.open(path).__aenter__()
     assert path.stat().st_mode & 0o777 == 0o755
-    (path / "identity").write_text('{"service_id": "a", "secret": "00"}')  # a backup's
+    (path / "identity").write_text(json.dumps({"service_id": "a", "secret": "00" * 32}))  # a backup's
     async with StateDirectory.open(path) as state:
         assert state.identity.service_id == "a"
 

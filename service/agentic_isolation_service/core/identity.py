@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_SECRET_BYTES = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -17,10 +19,15 @@ class Identity:
     service_id: str
     secret: bytes = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where it names nobody, or anybody could guess its secret."""
+        if not self.service_id or len(self.secret) != _SECRET_BYTES:
+            raise ValueError("an identity has a name, and a secret of 32 bytes")
+
     @classmethod
     def new(cls) -> Identity:
         """Returns an identity that nobody else has."""
-        return cls(secrets.token_hex(16), secrets.token_bytes(32))
+        return cls(secrets.token_hex(16), secrets.token_bytes(_SECRET_BYTES))
 
     def guest_key(self, workspace_id: str) -> bytes:
         """Returns the secret that the service shares with a workspace's guest, 32 bytes."""
