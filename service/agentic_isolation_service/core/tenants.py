@@ -92,7 +92,9 @@ class Tenants:
             for number, name in enumerate(tenant.policy.providers or ()):
                 if name not in providers:
                     raise InvalidArgumentError(
-                        f"there is no provider {name!r}", field=f"tenant[{position}].providers[{number}]"
+                        f"there is no provider {name!r} in this service; list those that the tenant may use, which is "
+                        "docker where there is no list",
+                        field=f"tenant[{position}].providers[{number}]",
                     )
 
     def caller_of(self, identity: str) -> Caller:
