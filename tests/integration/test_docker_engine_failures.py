@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from tests.engine import Engine
 from tests.support.program import python_environment
 
 pytestmark = pytest.mark.docker
+
+PASSWORD = "hunter2"
 CONFIG = WorkspaceConfig(security=SecurityConfig(use_gvisor=False), lease=60)
 PLACE = Place("ws-one", "runc")
 
@@ -142,6 +145,13 @@ async def _diagnosed(host: str, words: str) -> None:
 async def test_host_that_is_none(host: str, words: str) -> None:
     with pytest.raises(ProviderUnavailableError, match=f"{host}.*({words})"):
         await WorkspaceDockerProvider(host=host).create(CONFIG)
+
+
+async def test_password_of_the_engine_is_told_to_nobody() -> None:
+    """Errors go to clients, who may use the engine and not enter its host."""
+    with pytest.raises(ProviderUnavailableError, match=r"ssh://user:\*\*\*@nowhere.invalid") as told:
+        await WorkspaceDockerProvider(host=f"ssh://user:{PASSWORD}@nowhere.invalid").create(CONFIG)
+    assert PASSWORD not in "".join(traceback.format_exception(told.value))
 
 
 async def test_engine_that_fails_is_told_by_the_provider_itself(engine: Engine, directory: Path) -> None:

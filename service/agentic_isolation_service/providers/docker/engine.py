@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,7 @@ SERVER_FAILS = 500
 """The status from which on an answer is the engine's failure, not its word."""
 NOT_CONNECTED = 900
 """What aiodocker puts in place of a status when there was no answer."""
+_PASSWORD = re.compile(r"(://[^/@:]*):[^/@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ class Engine:
     """
 
     def __init__(self, host: str | None = None) -> None:
-        self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self._url = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self.host = _PASSWORD.sub(r"\1:***@", self._url)
+        """The engine as errors and logs name it: without the password of ssh://USER:PASSWORD@HOST."""
         self._client: aiodocker.Docker | None = None
         self._connector: aiohttp.BaseConnector | None = None
         self._asking: asyncio.Task[EngineFacts] | None = None
@@ -142,9 +146,9 @@ class Engine:
     async def _connect(self) -> aiodocker.Docker:
         # aiohttp's default of 100 connections would stop at 100 workspaces: each holds one for its bridge.
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT, connect=CONNECT_TIMEOUT)
-        scheme, _, path = self.host.partition("://")
+        scheme, _, path = self._url.partition("://")
         connector: aiohttp.BaseConnector | None = None
-        host = self.host
+        host = self._url
         if scheme == "unix":
             connector = aiohttp.UnixConnector(path, limit=0, force_close=True)  # to open another costs nothing
         elif scheme in ("tcp", "http", "https"):
