@@ -140,6 +140,7 @@ async def _diagnosed(host: str, words: str) -> None:
         ("ssh://user@nowhere.invalid", r"asyncssh is required.*aiodocker\[ssh\]"),
         ("ssh://", "DOCKER_HOST"),
         ("gopher://127.0.0.1:70", "DOCKER_HOST"),
+        ("npipe:////./pipe/docker_engine", "Windows"),
     ],
 )
 async def test_host_that_is_none(host: str, words: str) -> None:

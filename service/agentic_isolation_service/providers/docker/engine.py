@@ -157,6 +157,8 @@ class Engine:
             connector = aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=_KEEPALIVE)
             if context is not None:
                 host = f"https://{path}"
+        elif scheme == "npipe":
+            raise ValueError("named pipes are of Windows alone")
         self._connector = connector
         client = aiodocker.Docker(url=host, connector=connector, timeout=timeout)
         if scheme == "unix":
