@@ -61,7 +61,7 @@ class Reconciliation:
         """Takes up what is written down, then removes what does not exist any more, or never came to be."""
         for record in await self._registry.load():
             self._take_up_one(record)
-        for provider, living in (await self._living()).items():
+        for provider, living in (await self._living(untold=logging.WARNING)).items():
             for held in self._holdings:
                 if held.info.provider == provider.name and held.info.id not in living:
                     _log.info("a workspace has ended meanwhile", extra={"workspace_id": held.info.id})
@@ -86,14 +86,14 @@ class Reconciliation:
         elif info.state is not WorkspaceState.READY or not self._pools.take_up(provider, held):
             self._holdings.reap(held)
 
-    async def _living(self) -> dict[Provider, frozenset[str]]:
-        """Returns the workspaces whose places exist, of each provider that can tell."""
+    async def _living(self, untold: int = logging.DEBUG) -> dict[Provider, frozenset[str]]:
+        """Returns the workspaces whose places exist, of each provider that can tell; `untold` logs who cannot."""
         living = {}
         for provider in self._providers:
             try:
                 living[provider] = await provider.list()
             except IsolationError as error:
-                _log.debug("cannot list the places of %s: %s", provider.name, error)
+                _log.log(untold, "cannot see yet which %s workspaces are there: %s", provider.name, error)
         return living
 
     async def _adopt(self, provider: Provider, living: frozenset[str]) -> None:
