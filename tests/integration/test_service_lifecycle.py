@@ -169,14 +169,18 @@ async def test_killed_service_leaves_nothing_after_the_leases(directory: Path, s
     mark = new_mark()
     with ServedProcess(*options(directory)) if state == "lasting" else passing(directory) as service:
         async with connected(service.target) as stub:
-            for lease in (1, 3):
-                workspace = await create(stub, lease)
+            workspaces = [await create(stub) for _ in range(2)]
+            for workspace in workspaces:
                 request = start(workspace, sleep_for_ever(mark), detached=True)
                 async with EventReader(stub, request) as events:
                     await events.until("started")
                 daemon = shell(f"setsid sleep {mark} >&- 2>&- <&- & echo started")
                 await stub.Execute(pb.ExecuteRequest(workspace_id=workspace.workspace_id, command=daemon))
-        assert len(mentioning(mark)) == 4
+            assert len(mentioning(mark)) == 4
+            for workspace, lease in zip(workspaces, (1, 3), strict=True):
+                await stub.RenewWorkspace(
+                    pb.RenewWorkspaceRequest(workspace_id=workspace.workspace_id, lease_duration=seconds(lease))
+                )
         service.kill()
         await _nothing_left(directory, mark)
     assert left_in(directory) - {"grpc.sock"} == (LASTING if state == "lasting" else set())
