@@ -75,6 +75,25 @@ async def test_container_that_was_started_anew_meanwhile(engine: Engine, mine: L
         await destroy(stub, workspace.workspace_id)
 
 
+async def test_replica_that_is_renamed_lists_what_it_had(directory: Path) -> None:
+    """Page by page: those of its former name are its own."""
+    first, renamed = (LastingService(directory, "--replica", name) for name in ("one", "two"))
+    async with first.running() as stub:
+        made = [(await stub.CreateWorkspace(create("local"))).workspace.workspace_id for _ in range(3)]
+    await first.end(signal.SIGTERM)
+    try:
+        async with renamed.running() as stub:
+            request = pb.ListWorkspacesRequest(page_size=1)
+            found: list[str] = []
+            while not found or request.page_token:
+                page = await stub.ListWorkspaces(request)
+                found += [workspace.workspace_id for workspace in page.workspaces]
+                request.page_token = page.next_page_token
+        assert found == made
+    finally:
+        await renamed.aclose()
+
+
 @kinds
 @ends
 async def test_workspace_is_as_it_was(mine: LastingService, kind: str, number: int) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Iterable
 
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.models import WorkspaceInfo
+from agentic_isolation_service.core.replicas import check_name, is_id
 
 
-def page_of(workspaces: Iterable[WorkspaceInfo], limit: int, after: str) -> tuple[list[WorkspaceInfo], str]:
-    """Returns a page of workspaces, oldest first, and the next page's token.
+def page_of(
+    workspaces: Iterable[WorkspaceInfo], limit: int, after: str, replica: str
+) -> tuple[list[WorkspaceInfo], str]:
+    """Returns a page of workspaces, oldest first, and the next page's token, which names the replica.
 
     Raises:
         InvalidArgumentError: The limit is not from 1 to 1,000, or the token is none that was given out.
@@ -20,28 +24,33 @@ def page_of(workspaces: Iterable[WorkspaceInfo], limit: int, after: str) -> tupl
     # Creation order and ids make the order total, so a page goes on where the last ended whatever has ended since.
     ordered = sorted(workspaces, key=lambda info: (info.created_at, info.id))
     if after:
-        last = _parse_token(after)
-        ordered = [info for info in ordered if (info.created_at.isoformat(timespec="microseconds"), info.id) > last]
+        *last, _ = _parse_token(after)
+        ordered = [info for info in ordered if [info.created_at.isoformat(timespec="microseconds"), info.id] > last]
     page = ordered[:limit]
-    return page, _token(page[-1]) if len(ordered) > limit else ""
+    return page, _token(page[-1], replica) if len(ordered) > limit else ""
 
 
-def last_of(token: str) -> str:
-    """Returns the id of the last workspace of the page before.
+def replica_of(token: str) -> str:
+    """Returns the name of the replica that gave a token out.
+
+    The last workspace's id does not tell: a replica that was renamed still has those with its old name.
 
     Raises:
         InvalidArgumentError: The token is none that was given out.
     """
-    return _parse_token(token)[1]
+    return _parse_token(token)[2]
 
 
-def _token(info: WorkspaceInfo) -> str:
-    return base64.urlsafe_b64encode(f"{info.created_at.isoformat(timespec='microseconds')} {info.id}".encode()).decode()
+def _token(info: WorkspaceInfo, replica: str) -> str:
+    created_at = info.created_at.isoformat(timespec="microseconds")
+    return base64.urlsafe_b64encode(f"{created_at} {info.id} {replica}".encode()).decode()
 
 
-def _parse_token(token: str) -> tuple[str, str]:
-    try:
-        created_at, workspace_id = base64.urlsafe_b64decode(token.encode()).decode().split(" ")
-    except ValueError:
-        raise InvalidArgumentError("not a token that this service gave out", field="page_token") from None
-    return created_at, workspace_id
+def _parse_token(token: str) -> tuple[str, str, str]:
+    with contextlib.suppress(ValueError):  # an InvalidArgumentError is one
+        created_at, workspace_id, replica = base64.urlsafe_b64decode(token.encode()).decode().split(" ")
+        if replica:
+            check_name(replica)
+        if is_id(workspace_id):
+            return created_at, workspace_id, replica
+    raise InvalidArgumentError("not a token that this service gave out", field="page_token")

@@ -57,10 +57,21 @@ class Replica:
         Raises:
             WrongReplicaError: Its id says so; the error names the replica.
         """
-        match = _ID.fullmatch(workspace_id)
-        if self.name and match and match[1] and match[1] != self.name:
+        if match := _ID.fullmatch(workspace_id):
+            self._check(f"workspace {workspace_id!r}", match[1])
+
+    def check_token(self, name: str) -> None:
+        """Refuses the page token that another replica gave out.
+
+        Raises:
+            WrongReplicaError: It did.
+        """
+        self._check("the page_token", name)
+
+    def _check(self, what: str, owner: str | None) -> None:
+        if self.name and owner and owner != self.name:
             raise WrongReplicaError(
-                f"workspace {workspace_id!r} is replica {match[1]!r}'s, and this is {self.name!r}; "
-                f"repeat the call with metadata agentic-isolation-replica: {match[1]}",
-                replica=match[1],
+                f"{what} is replica {owner!r}'s, and this is {self.name!r}; "
+                f"repeat the call with metadata agentic-isolation-replica: {owner}",
+                replica=owner,
             )

@@ -23,7 +23,7 @@ from agentic_isolation_service.core.counts import Counts
 from agentic_isolation_service.core.creation import Creations
 from agentic_isolation_service.core.holdings import Holdings
 from agentic_isolation_service.core.identity import Identity
-from agentic_isolation_service.core.pages import last_of, page_of
+from agentic_isolation_service.core.pages import page_of, replica_of
 from agentic_isolation_service.core.pools import Pools
 from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.providers import Providers
@@ -205,9 +205,10 @@ class Workspaces:
             WrongReplicaError: The token is another replica's.
         """
         if after:
-            self._replica.check(last_of(after))
+            self._replica.check_token(replica_of(after))
         infos = [held.info for held in self._holdings.seen_by(caller)]
-        return page_of((info for info in infos if labels.items() <= info.labels.items()), limit, after)
+        labelled = (info for info in infos if labels.items() <= info.labels.items())
+        return page_of(labelled, limit, after, self._replica.name)
 
     async def renew(self, caller: Caller, workspace_id: str, seconds: float | None = None) -> dt.datetime:
         """Sets a workspace's lease to end so many seconds from now and returns when that is; see HeldWorkspace.renew.
