@@ -20,9 +20,11 @@ from agentic_isolation import (
 )
 from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.providers.docker import DockerProvider
+from agentic_isolation_service.providers.docker.creation import Sweeper
+from agentic_isolation_service.providers.docker.engine import Engine as Connection
 from tests.engine import Engine
 from tests.engine.plugin import RUN_LABEL
-from tests.support.engine_leaks import containers, emptied
+from tests.support.engine_leaks import containers, emptied, volumes
 from tests.support.service import ServedProcess
 
 pytestmark = pytest.mark.docker
@@ -120,26 +122,58 @@ async def test_container_that_cannot_start(service: ServedProcess, security: Sec
     assert "/overlay2/" not in str(caught.value), "it tells of the host"
 
 
-async def test_container_that_was_never_started_is_swept(engine: Engine) -> None:
-    """What a service leaves that is killed between creating and starting: the next one finds it, and only it."""
+@pytest.mark.parametrize("look", [False, True], ids=["by-creation", "by-look"])
+async def test_container_that_was_never_started_is_swept(engine: Engine, look: bool) -> None:
+    """What a service leaves that is killed between creating and starting: the next one finds it, and only it.
+
+    It does so when it makes a workspace, and when it looks for its own, as it does every minute.
+    """
     name, _, value = RUN_LABEL.partition("=")
-    labels = {"agentic-isolation": "workspace", name: value}
-    volume = {"Type": "volume", "Target": "/workspace", "VolumeOptions": {"Labels": labels}}
-    abandoned = {"Image": engine.images.tiny, "Cmd": ["true"], "Labels": labels, "HostConfig": {"Mounts": [volume]}}
-    foreign = abandoned | {"Labels": labels | {"agentic-isolation": "other"}}
-    ids = [engine.api.json("POST", "/containers/create", content=config)["Id"] for config in (abandoned, foreign)]
     sweeping = DockerProvider(
         service_id="test", default_image=engine.images.python, labels={name: value}, stale_after=0
     )
+    ids = [abandoned(engine, "workspace"), abandoned(engine, "other")]
     try:
         config = WorkspaceConfig(security=RUNC, lease=60)
         await asyncio.sleep(1.1)  # the engine tells ages in seconds
-        place = await sweeping.create(PlaceSpec("ws-sweeping", config, bytes(32)))
+        place = None if look else await sweeping.create(PlaceSpec("ws-sweeping", config, bytes(32)))
+        if look:
+            assert await sweeping.list() == frozenset()
         assert {each["Id"] for each in containers(engine) if each["State"] == "created"} == {ids[1]}
-        await sweeping.destroy(place)
+        if place is not None:
+            await sweeping.destroy(place)
     finally:
         await sweeping.aclose()
         for each in ids:
             with contextlib.suppress(Exception):
                 engine.api.request("DELETE", f"/containers/{each}", query={"force": "1", "v": "1"})
     await emptied(engine)
+
+
+async def test_sweeping_holds_nobody_up_for_long(engine: Engine) -> None:
+    """Who makes a workspace does not wait until a thousand are removed: the rest is left to the next look."""
+    name, _, value = RUN_LABEL.partition("=")
+    for _ in range(2):
+        abandoned(engine, "workspace")
+        engine.api.request(
+            "POST", "/volumes/create", content={"Labels": {"agentic-isolation": "workspace", name: value}}
+        )
+    connection = Connection(engine.docker_host)
+    try:
+        async with connection.client() as client:
+            for left in (1, 0):
+                labels = {"agentic-isolation": "workspace", name: value}
+                await Sweeper(labels, stale_after=-2, patience=0).sweep(client)
+                assert len(containers(engine)) == left
+                assert len(volumes(engine)) == 2 * left, "those of containers, and those without"
+    finally:
+        await connection.aclose()
+
+
+def abandoned(engine: Engine, what: str) -> str:
+    """Creates a container with a volume, as a service does that is killed before it starts it, and returns its id."""
+    name, _, value = RUN_LABEL.partition("=")
+    labels = {"agentic-isolation": what, name: value}
+    volume = {"Type": "volume", "Target": "/workspace", "VolumeOptions": {"Labels": labels}}
+    config = {"Image": engine.images.tiny, "Cmd": ["true"], "Labels": labels, "HostConfig": {"Mounts": [volume]}}
+    return str(engine.api.json("POST", "/containers/create", content=config)["Id"])

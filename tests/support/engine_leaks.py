@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from agentic_isolation_service.providers.docker.creation import Sweeper
+from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT
 from agentic_isolation_service.providers.docker.engine import Engine as Connection
 from tests.engine import Engine
 from tests.engine.plugin import RUN_LABEL
@@ -58,7 +59,7 @@ async def sweep(engine: Engine) -> None:
     connection = Connection(engine.docker_host)
     try:
         async with connection.client() as client:
-            await Sweeper({name: value}, stale_after=-1).sweep(client)
+            await Sweeper({name: value}, stale_after=-1, patience=LOOK_TIMEOUT).sweep(client)
     finally:
         await connection.aclose()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import aiodocker
@@ -21,6 +22,8 @@ STALE_AFTER = 120
 """Seconds after which a container that was never started is not going to be: twice as long as a call may take."""
 SWEEP_INTERVAL = 60.0
 """Seconds between two looks for such containers."""
+SWEEP_PATIENCE = 2.0
+"""Seconds that one look may spend on removing: somebody may wait for it, and a thousand take an engine a minute."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,11 +61,15 @@ class Sweeper:
     Args:
         labels: What containers and volumes must carry to be looked at.
         stale_after: Seconds, by the engine's clock, that they must be old.
+        patience: Seconds, for each of the two kinds, after which the rest is left to the next look.
     """
 
-    def __init__(self, labels: Mapping[str, str], *, stale_after: float = STALE_AFTER) -> None:
+    def __init__(
+        self, labels: Mapping[str, str], *, stale_after: float = STALE_AFTER, patience: float = SWEEP_PATIENCE
+    ) -> None:
         self._labels = [f"{name}={value}" for name, value in labels.items()]
         self._stale_after = stale_after
+        self._patience = patience
         self._next = 0.0
 
     async def sweep(self, client: aiodocker.Docker) -> None:
@@ -86,14 +93,19 @@ class Sweeper:
             return
         horizon = engine_seconds((await client.system.info())["SystemTime"]) - self._stale_after
         # Without force: what has been started or taken into use after all is refused.
-        for container in containers:
-            if container["Created"] < horizon:
-                with contextlib.suppress(aiodocker.DockerError):
-                    await container.delete(v=True)
-        for volume in volumes:
-            if engine_seconds(volume["CreatedAt"]) < horizon:
-                with contextlib.suppress(aiodocker.DockerError):
-                    await client._query_json(f"volumes/{volume['Name']}", method="DELETE")
+        stale = [container for container in containers if container["Created"] < horizon]
+        await self._remove(functools.partial(container.delete, v=True) for container in stale)
+        names = [volume["Name"] for volume in volumes if engine_seconds(volume["CreatedAt"]) < horizon]
+        await self._remove(functools.partial(client._query_json, f"volumes/{name}", method="DELETE") for name in names)
+
+    async def _remove(self, removals: Iterable[Callable[[], Awaitable[object]]]) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience
+        for remove in removals:
+            with contextlib.suppress(aiodocker.DockerError):
+                await remove()
+            if loop.time() >= until:
+                return
 
 
 def engine_seconds(time: str) -> float:

@@ -174,7 +174,7 @@ class DockerProvider:
     async def list(self) -> frozenset[str]:
         """Returns the workspaces of this service that have a container which runs, is paused or is started again.
 
-        Nothing is removed: containers go by themselves when they end, and see Sweeper for those that never began.
+        Containers go by themselves when they end; see Sweeper for those that never began.
         """
         labels = [f"{name}={value}" for name, value in self._own_labels.items()]
         filters = json.dumps({"label": labels, "status": _STARTED})
@@ -182,6 +182,8 @@ class DockerProvider:
         try:
             async with self._engine.client() as client, asyncio.timeout(LOOK_TIMEOUT):
                 found = await client.containers.list(all=True, filters=filters)
+            async with self._engine.client() as client:
+                await self._sweeper.sweep(client)
         except aiodocker.DockerError as error:
             raise ProviderUnavailableError(
                 f"the Docker Engine at {self._engine.host} lists no containers: {error.message}"
