@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from agentic_isolation import SecurityConfig, WorkspaceConfig
+from agentic_isolation import ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.guest.binary import guest_binary
 from agentic_isolation_service.providers.docker import DockerProvider
@@ -86,8 +86,10 @@ async def provider(engine: Engine) -> AsyncIterator[DockerProvider]:
         await made.aclose()
 
 
-async def makes_a_workspace(made: DockerProvider, name: str, image: str | None = None) -> None:
-    config = WorkspaceConfig(image=image, security=SecurityConfig(use_gvisor=False))
+async def makes_a_workspace(
+    made: DockerProvider, name: str, image: str | None = None, limits: ResourceLimits | None = None
+) -> None:
+    config = WorkspaceConfig(image=image, security=SecurityConfig(use_gvisor=False), limits=limits)
     place = await made.create(PlaceSpec(name, config, KEY))
     try:
         async with contextlib.aclosing(session_of(made, place)) as session:
@@ -164,6 +166,15 @@ async def test_volume_that_was_pruned(empty_engine: Engine, only_the_volume: boo
         await asyncio.sleep(1.1 if only_the_volume else 0)  # the engine tells times in seconds
         await makes_a_workspace(made, "ws-after")
         await makes_a_workspace(made, "ws-later")
+
+
+async def test_network_that_was_pruned(empty_engine: Engine) -> None:
+    """It is made again, be it a moment after its firewall was put up."""
+    network = ResourceLimits(network=True)
+    async with provider(empty_engine) as made:
+        await makes_a_workspace(made, "ws-before", limits=network)
+        empty_engine.api.request("POST", "/networks/prune")
+        await makes_a_workspace(made, "ws-after", limits=network)
 
 
 async def test_volume_whose_guest_has_gone(empty_engine: Engine) -> None:

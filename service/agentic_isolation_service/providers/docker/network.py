@@ -74,11 +74,13 @@ class Networks:
         """
         now = asyncio.get_running_loop().time
         async with self._lock:
-            if self._ready is None or now() - self._ready[0] > _TRUSTED_FOR:
+            ready = self._ready
+            # Where no workspace has it just now, somebody who prunes the engine's networks has taken it away.
+            if ready is None or now() - ready[0] > _TRUSTED_FOR or not await _is_there(client, ready[1]):
                 self._ready = None
                 network = await self._make(client, errand)
-                self._ready = now(), network
-            return self._ready[1]
+                self._ready = ready = now(), network
+            return ready[1]
 
     async def _make(self, client: aiodocker.Docker, errand: ErrandPlan) -> WorkspaceNetwork:
         found = await self._ensure_network(client)
@@ -144,6 +146,16 @@ class Networks:
                 f"remove it (docker network rm {self._name})",
                 field=_FIELD,
             )
+
+
+async def _is_there(client: aiodocker.Docker, network: WorkspaceNetwork) -> bool:
+    try:
+        await client.networks.get(network.id)
+    except aiodocker.DockerError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
 
 
 def _subnets(found: Mapping[str, Any]) -> list[str]:
