@@ -95,6 +95,28 @@ func TestOrphansOfATimeWithoutDescriptors(t *testing.T) {
 	eventually(t, "the daemon is reaped", func() bool { return !alive(pid) })
 }
 
+// What a shim that was killed has left is told of where it cannot be looked at for as long as is waited for that.
+func TestOrphansThatCannotBeLookedAt(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	ch := c.Open("run", sh(nil, daemon+"sleep 60"))
+	ch.AwaitEvent()
+	pid := daemonPID(t, g)
+	undo := limitFiles(t, g.PID(), 3)
+	shims, _ := tree(t, g)
+	for _, shim := range shims {
+		must(t, syscall.Kill(shim, syscall.SIGKILL))
+	}
+	o := ch.Finish()
+	if !runs(t, pid) {
+		t.Fatal("the daemon was found")
+	}
+	if wantSignal(t, o, syscall.SIGKILL, "killed"); o.Result["survivors"] != 1.0 {
+		t.Errorf("the guest says %v", o.Result)
+	}
+	undo()
+}
+
 // The first command of a guest may find no descriptor for its input. The next one does.
 func TestCommandsAfterDescriptorsHaveRunOut(t *testing.T) {
 	g := guesttest.Start(t, nil)

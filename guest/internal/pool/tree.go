@@ -31,6 +31,8 @@ type Tree struct {
 	channel  uint32
 	observer Observer
 	over     chan struct{}
+	// left is how many of its processes could not be killed, known once it is over.
+	left int
 
 	// These are guarded by worker.mu.
 	watchdog *time.Timer
@@ -171,10 +173,11 @@ func (t *Tree) onSilence() {
 	}
 }
 
-func (t *Tree) ended() {
+func (t *Tree) ended(left int) {
 	t.worker.mu.Lock()
 	defer t.worker.mu.Unlock()
 	t.calm()
+	t.left = left
 	close(t.over)
 }
 
@@ -199,7 +202,7 @@ func (t *Tree) Select(all []proctree.Proc) []proctree.Proc {
 func (t *Tree) Survivors() int {
 	select {
 	case <-t.over:
-		return 0
+		return t.left
 	default:
 	}
 	all, err := proctree.Snapshot()

@@ -149,7 +149,7 @@ func (w *worker) event(f frame.Frame) {
 	w.mu.Unlock()
 	told := Event{e, w.pool.isShared(w)}
 	if e.Empty {
-		t.ended()
+		t.ended(0)
 		w.retire(killed)
 	}
 	t.observer.Observe(told)
@@ -180,7 +180,7 @@ func (w *worker) vanish() {
 	if t != nil {
 		w.awaitReaped()
 		survivors := w.pool.sweep()
-		t.ended()
+		t.ended(survivors)
 		t.observer.Lost(survivors)
 	}
 	for _, answer := range replies {
