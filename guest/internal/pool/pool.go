@@ -179,7 +179,6 @@ func (p *Pool) release(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.bound, w)
-	demand(p.freed)
 	if p.closed || w.lost() {
 		w.dismiss()
 		return
@@ -217,7 +216,6 @@ func (p *Pool) forget(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.bound, w)
-	demand(p.freed)
 	if i := slices.Index(p.idle, w); i >= 0 {
 		p.idle = slices.Delete(p.idle, i, i+1)
 	}

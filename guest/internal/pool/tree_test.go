@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/frame"
 	"agentic-isolation/guest/internal/shim"
 )
@@ -39,14 +40,19 @@ func connected(t *testing.T) (guest, shim *net.UnixConn) {
 	return ends[0], ends[1]
 }
 
+// childless is a pool whose shims are made up.
+func childless() *Pool {
+	return &Pool{
+		limit: 4, shims: map[int]*worker{}, bound: map[*worker]struct{}{},
+		low: make(chan struct{}, 1), strays: make(chan struct{}, 1), freed: make(chan struct{}, 1), quit: make(chan struct{}),
+	}
+}
+
 // A command that ends by itself just when it is killed leaves a shim with a kill before it, which would be the next
 // command's.
 func TestShimWithAKillBeforeItRunsNoOtherCommand(t *testing.T) {
 	ours, theirs := connected(t)
-	p := &Pool{
-		limit: 4, shims: map[int]*worker{}, bound: map[*worker]struct{}{},
-		low: make(chan struct{}, 1), strays: make(chan struct{}, 1), freed: make(chan struct{}, 1), quit: make(chan struct{}),
-	}
+	p := childless()
 	w := newWorker(p, os.Getpid(), ours)
 	p.bind(w)
 	over := make(told, 1)
@@ -83,4 +89,41 @@ func TestShimWithAKillBeforeItRunsNoOtherCommand(t *testing.T) {
 	}
 	ours.Close()
 	<-listening
+}
+
+// A command that waits for room asks for it now and then, and is not woken by its own failure.
+func TestWaitingForRoomTakesNoProcessor(t *testing.T) {
+	ours, theirs := connected(t)
+	p := childless()
+	w := newWorker(p, os.Getpid(), ours)
+	p.idle = append(p.idle, w)
+	p.bind(newWorker(p, 0, nil)) // runs something, whose end may make room
+	listening := make(chan struct{})
+	go func() { w.listen(); close(listening) }()
+	tries := make(chan int)
+	go func() {
+		decoder, n := frame.NewDecoder(theirs), 0
+		for {
+			f, err := decoder.Next()
+			if err != nil {
+				tries <- n
+				return
+			}
+			refusal, err := frame.AppendJSON(nil, frame.Error, f.Channel, fault.New(fault.ProcessLimit, "full"))
+			if err != nil {
+				panic(err)
+			}
+			_, _ = theirs.Write(refusal)
+			n++
+		}
+	}()
+	time.AfterFunc(500*time.Millisecond, func() { close(p.quit) })
+	if _, err := p.Start(&Spec{Argv: []string{"true"}, Dir: os.Stdin}, make(told, 1)); err != errClosed {
+		t.Error(err)
+	}
+	ours.Close()
+	<-listening
+	if n := <-tries; n < 3 || n > 20 {
+		t.Errorf("it has tried %d times in half a second", n)
+	}
 }

@@ -157,12 +157,13 @@ func (w *worker) event(f frame.Frame) {
 
 // retire gives the shim back. One that has killed has got more threads and memory by it than a fresh one needs.
 func (w *worker) retire(killed bool) {
-	if !killed {
+	if killed {
+		w.pool.forget(w)
+		w.dismiss()
+	} else {
 		w.pool.release(w)
-		return
 	}
-	w.pool.forget(w)
-	w.dismiss()
+	demand(w.pool.freed)
 }
 
 // vanish ends the command of a shim that has gone, after the orphans that it left to the guest have been killed.
@@ -182,6 +183,7 @@ func (w *worker) vanish() {
 		survivors := w.pool.sweep()
 		t.ended(survivors)
 		t.observer.Lost(survivors)
+		demand(w.pool.freed)
 	}
 	for _, answer := range replies {
 		answer <- reply{err: errGone}
