@@ -23,17 +23,6 @@ def summary_to_pb(summary: TransferSummary) -> pb.ArchiveSummary:
     )
 
 
-def summary_from_pb(message: pb.ArchiveSummary) -> TransferSummary:
-    """Message → TransferSummary."""
-    return TransferSummary(
-        files=message.files_count,
-        directories=message.directories_count,
-        symlinks=message.symlinks_count,
-        skipped=message.skipped_count,
-        content_bytes=message.content_bytes,
-    )
-
-
 def watch_event_to_pb(event: WatchEvent | KeepAlive) -> pb.WatchDirectoryResponse:
     """WatchEvent → WatchDirectoryResponse."""
     match event:

@@ -170,9 +170,6 @@ func (g *Guest) AwaitExit() {
 	}
 }
 
-// Stderr is what the guest has complained of so far.
-func (g *Guest) Stderr() string { return g.stderr.String() }
-
 func (g *Guest) stop() {
 	_ = g.Cmd.Process.Signal(syscall.SIGTERM)
 	select {
