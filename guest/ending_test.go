@@ -50,6 +50,7 @@ func TestEndingIsAnnounced(t *testing.T) {
 }
 
 func TestLeaseEndsInTime(t *testing.T) {
+	guesttest.Binary(t) // to build it takes longer than the lease
 	start := time.Now()
 	g := guesttest.Start(t, map[string]any{"lease_ms": 1000})
 	c := g.Connect()

@@ -188,13 +188,14 @@ func TestWindowOfARequest(t *testing.T) {
 
 func TestResultStaysWhileItIsRead(t *testing.T) {
 	const size = 1_000_000
-	c := guesttest.Start(t, map[string]any{"request_window_ms": 200}).Connect()
+	const window = 600 * time.Millisecond
+	c := guesttest.Start(t, map[string]any{"request_window_ms": window.Milliseconds()}).Connect()
 	run := runOf(asked("p", "a", map[string]any{"output": "capture"}), "head", "-c", fmt.Sprint(size), "/dev/zero")
 	ch := c.Open("run", run)
 	ch.Manual = true
 	ch.AwaitEvent()
 	awaitExited(t, c, "p")
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(window + 200*time.Millisecond)
 	if o := attach(c, "p"); len(o.Stdout) != size {
 		t.Fatal(len(o.Stdout), o.Err)
 	}
