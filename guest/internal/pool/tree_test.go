@@ -5,6 +5,10 @@ package pool
 import (
 	"net"
 	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,6 +97,7 @@ func TestShimWithAKillBeforeItRunsNoOtherCommand(t *testing.T) {
 
 // A command that waits for room asks for it now and then, and is not woken by its own failure.
 func TestWaitingForRoomTakesNoProcessor(t *testing.T) {
+	const tries = 6
 	ours, theirs := connected(t)
 	p := childless()
 	w := newWorker(p, os.Getpid(), ours)
@@ -100,30 +105,59 @@ func TestWaitingForRoomTakesNoProcessor(t *testing.T) {
 	p.bind(newWorker(p, 0, nil)) // runs something, whose end may make room
 	listening := make(chan struct{})
 	go func() { w.listen(); close(listening) }()
-	tries := make(chan int)
 	go func() {
-		decoder, n := frame.NewDecoder(theirs), 0
-		for {
+		decoder := frame.NewDecoder(theirs)
+		for n := 1; ; n++ {
 			f, err := decoder.Next()
 			if err != nil {
-				tries <- n
 				return
 			}
 			refusal, err := frame.AppendJSON(nil, frame.Error, f.Channel, fault.New(fault.ProcessLimit, "full"))
 			if err != nil {
 				panic(err)
 			}
+			if n == tries {
+				close(p.quit)
+			}
 			_, _ = theirs.Write(refusal)
-			n++
 		}
 	}()
-	time.AfterFunc(500*time.Millisecond, func() { close(p.quit) })
+	start := time.Now()
 	if _, err := p.Start(&Spec{Argv: []string{"true"}, Dir: os.Stdin}, make(told, 1)); err != errClosed {
 		t.Error(err)
 	}
+	if took := time.Since(start); took < (1<<(tries-1)-1)*firstRetry {
+		t.Errorf("it has tried %d times in %v", tries, took)
+	}
 	ours.Close()
 	<-listening
-	if n := <-tries; n < 3 || n > 20 {
-		t.Errorf("it has tried %d times in half a second", n)
+}
+
+// A shim that there is no room for dies at once. The next one is started when somebody needs it.
+func TestShimsThatDieAtTheirStartAreNotReplaced(t *testing.T) {
+	p := childless()
+	dir := t.TempDir()
+	log := filepath.Join(dir, "started")
+	p.program = filepath.Join(dir, "shim")
+	if err := os.WriteFile(p.program, []byte("#!/bin/sh\necho >> "+log+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p.empty = sync.NewCond(&p.forks)
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
+	p.tasks.Go(func() { p.reap(children) })
+	p.tasks.Go(func() { p.onDemand(p.low, p.warm) })
+	demand(p.low)
+	for started := 0; started == 0; time.Sleep(50 * time.Millisecond) {
+		content, _ := os.ReadFile(log)
+		started = len(content)
+	}
+	if !p.awaitNoShims(10 * time.Second) {
+		t.Error("it is not reaped")
+	}
+	close(p.quit)
+	p.tasks.Wait()
+	if content, err := os.ReadFile(log); err != nil || len(content) != 1 {
+		t.Errorf("%d were started (%v)", len(content), err)
 	}
 }

@@ -188,7 +188,11 @@ func (w *worker) vanish() {
 	for _, answer := range replies {
 		answer <- reply{err: errGone}
 	}
-	demand(w.pool.low)
+	select {
+	case <-w.ready:
+		demand(w.pool.low)
+	default: // it has died at its start, as the next one would
+	}
 }
 
 // awaitReaped also ends a shim that has hung up without ending: it has a command of a guest that is ending to kill.
