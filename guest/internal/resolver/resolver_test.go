@@ -13,18 +13,26 @@ import (
 
 const reaction = 10 * time.Second
 
+// listen takes a port that is free for both kinds: the kernel chooses one that is so for packets.
+func listen(t *testing.T, upstream ...string) *Relay {
+	t.Helper()
+	for {
+		r, err := Listen("127.0.0.1:0", upstream)
+		if err == nil {
+			return r
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // upstream answers every query with its own words, over UDP and TCP.
 func upstream(t *testing.T, words string) string {
 	t.Helper()
-	packets, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	streams, err := net.Listen("tcp4", packets.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { packets.Close(); streams.Close() })
+	listening := listen(t)
+	t.Cleanup(listening.Close)
+	packets, streams := listening.packets, listening.streams
 	go func() {
 		buffer := make([]byte, maxMessage)
 		for {
@@ -67,10 +75,7 @@ func nobody(t *testing.T) string {
 
 func relay(t *testing.T, upstream ...string) *Relay {
 	t.Helper()
-	r, err := Listen("127.0.0.1:0", upstream)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := listen(t, upstream...)
 	ended := make(chan struct{})
 	go func() { r.Serve(); close(ended) }()
 	t.Cleanup(func() {
