@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from tests.chaos.findings import Findings
+from tests.support.replica import free_port
 
 _T = TypeVar("_T")
 _START_TIMEOUT = 30.0
@@ -48,7 +48,7 @@ class Service:
         findings: Findings,
         chance: random.Random,
     ) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.state_dir = directory / "state"
         self._config = directory / "config.toml"
         self._config.write_text("\n".join(_pool(runtime) for runtime in runtimes))
@@ -223,9 +223,3 @@ max = 2
 security = {{ use_gvisor = {str(runtime == "runsc").lower()} }}
 limits = {{ memory = "256M", cpu = 1, disk = "64M" }}
 """
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
