@@ -19,7 +19,7 @@ async def unpack(session: GuestSession, path: str) -> Upload[TransferSummary]:
     """
     check_path(path, "path")
     channel = await session.open({"op": "unpack", "path": path}, since=3)
-    return Upload(session, channel, payloads.archive_summary, files.escape_of("path"))
+    return Upload(session, channel, payloads.archive_summary, files.naming("path"))
 
 
 async def pack(session: GuestSession, path: str, ignore: list[str]) -> Download[TransferSummary]:
@@ -48,4 +48,4 @@ async def pack(session: GuestSession, path: str, ignore: list[str]) -> Download[
             "they leave out so many single files that these cannot be named; ignore their directories instead",
             field="ignore_patterns",
         ) from error
-    return Download(session, channel, payloads.archive_summary, files.escape_of("path"))
+    return Download(session, channel, payloads.archive_summary, files.naming("path"))

@@ -28,7 +28,7 @@ async def stat(session: GuestSession, path: str, *, follow: bool = True) -> File
         FileError, PathEscapesError: It is not there, or may not be looked at.
     """
     check_path(path, "path")
-    with escape_named("path"):
+    with field_named("path"):
         return await session.call_for({"op": "stat", "path": path, "follow": follow}, payloads.file_info)
 
 
@@ -56,7 +56,7 @@ async def list_directory(
     operation: dict[str, object] = {"op": "list", "path": path, "limit": limit}
     if token:
         operation["after"] = _parse_token(token, depth)
-    with escape_named("path"):
+    with field_named("path"):
         if depth == 1:
             entries, last = await session.call_for(operation, _page)
         else:
@@ -73,7 +73,7 @@ async def make_directory(session: GuestSession, path: str, *, mode: int = 0o755,
     check_path(path, "path")
     _check_mode(mode)
     operation: dict[str, object] = {"op": "mkdir", "path": path, "mode": mode, "parents": parents}
-    with escape_named("path"):
+    with field_named("path"):
         return await session.call_for(operation, payloads.file_info)
 
 
@@ -84,7 +84,7 @@ async def remove(session: GuestSession, path: str, *, recursive: bool = False) -
         FileError, PathEscapesError: It cannot be removed.
     """
     check_path(path, "path")
-    with escape_named("path"):
+    with field_named("path"):
         await session.call({"op": "remove", "path": path, "recursive": recursive})
 
 
@@ -125,7 +125,7 @@ async def change_mode(session: GuestSession, path: str, mode: int) -> FileInfo:
     """
     check_path(path, "path")
     _check_mode(mode)
-    with escape_named("path"):
+    with field_named("path"):
         return await session.call_for({"op": "chmod", "path": path, "mode": mode}, payloads.file_info, since=3)
 
 
@@ -151,7 +151,7 @@ async def read(
     if length is not None:
         operation["length"] = min(length, _MAX_OFFSET)
     since = _ask_for_digest(operation, digest)
-    return Download(session, await session.open(operation, since=since), _content, escape_of("path"))
+    return Download(session, await session.open(operation, since=since), _content, naming("path"))
 
 
 async def write(
@@ -168,10 +168,10 @@ async def write(
         _check_mode(mode)
         operation["mode"] = mode
     since = _ask_for_digest(operation, digest)
-    return Upload(session, await session.open(operation, since=since), _written, escape_of("path"))
+    return Upload(session, await session.open(operation, since=since), _written, naming("path"))
 
 
-def escape_of(field: str) -> Explain:
+def naming(field: str) -> Explain:
     """Returns what names the field whose path leads out or makes no sense: the guest knows no names of fields."""
 
     def explain(error: IsolationError) -> IsolationError:
@@ -183,12 +183,12 @@ def escape_of(field: str) -> Explain:
 
 
 @contextlib.contextmanager
-def escape_named(field: str) -> Iterator[None]:
+def field_named(field: str) -> Iterator[None]:
     """Names the field whose path leads out of the workspace, or makes no sense, in what is raised within."""
     try:
         yield
     except InvalidArgumentError as error:
-        raise escape_of(field)(error) from error
+        raise naming(field)(error) from error
 
 
 async def _between(
@@ -201,12 +201,12 @@ async def _between(
         return await session.call_for(operation | {"from": source, "to": destination}, payloads.file_info, since=since)
     except InvalidArgumentError as error:
         at_fault = "destination_path"
-        with escape_named("source_path"), contextlib.suppress(FileError):
+        with field_named("source_path"), contextlib.suppress(FileError):
             look: dict[str, object] = {"op": "stat", "path": source, "follow": False}
             found = await session.call_for(look, payloads.file_info)
             if operation["op"] == "move" and found.path == (await stat(session, ".")).path:
                 at_fault = "source_path"  # The working directory itself stays, wherever it is to go.
-        raise escape_of(at_fault)(error) from error
+        raise naming(at_fault)(error) from error
 
 
 def _ask_for_digest(operation: dict[str, object], digest: bool) -> int:

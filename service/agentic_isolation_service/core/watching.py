@@ -9,7 +9,7 @@ from typing import Self
 
 from agentic_isolation.changes import WatchEvent, WatchStarted
 from agentic_isolation.runs import KeepAlive
-from agentic_isolation_service.core.files import escape_of
+from agentic_isolation_service.core.files import naming
 from agentic_isolation_service.core.validation import check_path
 from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.channel import Channel
@@ -88,4 +88,4 @@ class Watch:
             case FrameType.RESULT:
                 self._ended = True
             case FrameType.ERROR:
-                raise escape_of("path")(self._session.error(value))
+                raise naming("path")(self._session.error(value))
