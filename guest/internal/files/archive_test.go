@@ -165,8 +165,8 @@ func TestUnpackAndPack(t *testing.T) {
 	if names := left(t, root); len(names) > 0 {
 		t.Error(names)
 	}
-	must(t, s.Remove("new", true))
-	must(t, s.Remove("copy", true))
+	must(t, s.Remove("new", true, nil))
+	must(t, s.Remove("copy", true, nil))
 }
 
 func TestUnpackRefuses(t *testing.T) {
@@ -294,7 +294,7 @@ func TestArchiveSymlinkRace(t *testing.T) {
 		if content, _ := get(s, to+"/f"); content == "secret" {
 			t.Fatal("the secret was copied")
 		}
-		_ = s.Remove(to, true)
+		_ = s.Remove(to, true, nil)
 	}
 	stop.Store(true)
 	swapper.Wait()
@@ -319,7 +319,7 @@ func FuzzUnpack(f *testing.F) {
 		if names, _ := os.ReadDir(root); len(names) != 1 {
 			t.Error("it has left the directory")
 		}
-		_ = s.Remove("x", true)
+		_ = s.Remove("x", true, nil)
 	})
 }
 

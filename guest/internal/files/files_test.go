@@ -120,7 +120,7 @@ func TestSymlinksThatLeave(t *testing.T) {
 		want(t, err, fault.PathEscapes)
 		_, err = s.Mkdir(dir+"/d", 0o755, true)
 		want(t, err, fault.PathEscapes)
-		want(t, s.Remove(dir+"/secret", true), fault.PathEscapes)
+		want(t, s.Remove(dir+"/secret", true, nil), fault.PathEscapes)
 		_, err = s.Move(dir+"/secret", "stolen", true)
 		want(t, err, fault.PathEscapes)
 		_, _, err = s.WorkingDir(dir)
@@ -135,7 +135,7 @@ func TestSymlinksThatLeave(t *testing.T) {
 		t.Errorf("%+v %v", e, err)
 	}
 	// The link itself is the workspace's to remove.
-	must(t, s.Remove("abs", true))
+	must(t, s.Remove("abs", true, nil))
 	if raw, err := os.ReadFile(filepath.Join(outside, "secret")); err != nil || string(raw) != "secret" {
 		t.Fatal("the secret was touched")
 	}
@@ -190,7 +190,7 @@ func TestSymlinkRace(t *testing.T) {
 		}
 		_, _ = put(s, "d/new", "x", KeepMode)
 		_, _ = s.Mkdir("d/dir", 0o755, true)
-		_ = s.Remove("d/new", false)
+		_ = s.Remove("d/new", false, nil)
 		if page, err := s.List("d", "", 10, 1); err == nil {
 			for _, e := range page.Entries {
 				if e.Size == int64(len("secret")) && e.Name == "f" {
@@ -372,12 +372,12 @@ func TestMkdirRemoveMove(t *testing.T) {
 	_, err = s.Mkdir("f/g", 0o755, true)
 	want(t, err, fault.NotADirectory)
 
-	want(t, s.Remove("x", false), fault.DirectoryNotEmpty)
-	want(t, s.Remove("missing", false), fault.FileNotFound)
-	want(t, s.Remove("missing", true), fault.FileNotFound)
-	want(t, s.Remove(".", true), fault.BadRequest)
-	want(t, s.Remove("/workspace", true), fault.BadRequest)
-	must(t, s.Remove("x", true))
+	want(t, s.Remove("x", false, nil), fault.DirectoryNotEmpty)
+	want(t, s.Remove("missing", false, nil), fault.FileNotFound)
+	want(t, s.Remove("missing", true, nil), fault.FileNotFound)
+	want(t, s.Remove(".", true, nil), fault.BadRequest)
+	want(t, s.Remove("/workspace", true, nil), fault.BadRequest)
+	must(t, s.Remove("x", true, nil))
 
 	_, err = put(s, "g", "g", KeepMode)
 	must(t, err)

@@ -11,8 +11,9 @@ import (
 	"agentic-isolation/guest/internal/fault"
 )
 
-// Remove removes a file or an empty directory, or with recursive a directory and all that it holds.
-func (s *Space) Remove(p string, recursive bool) error {
+// Remove removes a file or an empty directory, or with recursive a directory and all that it holds. Once stop is closed
+// it ends with fault.Cancelled: where others put more into a directory than it takes out, nothing else would end it.
+func (s *Space) Remove(p string, recursive bool, stop <-chan struct{}) error {
 	defer s.acquire()()
 	at, dir, base, err := s.parent(p)
 	if err != nil {
@@ -27,7 +28,7 @@ func (s *Space) Remove(p string, recursive bool) error {
 		return fault.New(fault.BadRequest, "%q holds the working directory, which stays; remove what is in it", at.shown)
 	}
 	if recursive {
-		err = RemoveAll(dir, base)
+		err = (&removal{stop: stop}).entry(dir, base, 0)
 	} else {
 		err = dir.Remove(base)
 	}
@@ -58,10 +59,17 @@ func RemoveAll(dir *os.Root, name string) error {
 	return (&removal{}).entry(dir, name, 0)
 }
 
-// removal is one under way. What lies too deep is moved up into its outermost directory, and removed from there.
-type removal struct{ outermost *os.Root }
+// removal is one under way, until stop is closed. What lies too deep is moved up into its outermost directory, and removed
+// from there.
+type removal struct {
+	stop      <-chan struct{}
+	outermost *os.Root
+}
 
 func (r *removal) entry(dir *os.Root, name string, depth int) error {
+	if r.isStopped() {
+		return errStopped
+	}
 	err := dir.Remove(name)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -96,6 +104,17 @@ func (r *removal) entry(dir *os.Root, name string, depth int) error {
 	}
 }
 
+var errStopped error = fault.New(fault.Cancelled, "the removal was cancelled")
+
+func (r *removal) isStopped() bool {
+	select {
+	case <-r.stop:
+		return true
+	default:
+		return false
+	}
+}
+
 // pass removes what it finds in a directory, and returns how much that was. What is removed meanwhile may make it
 // miss some, and what is moved up may come too late for it.
 func (r *removal) pass(dir *os.Root, depth int) (count int, err error) {
@@ -112,6 +131,9 @@ func (r *removal) pass(dir *os.Root, depth int) (count int, err error) {
 			} else {
 				count++
 			}
+		}
+		if r.isStopped() {
+			return 0, errStopped
 		}
 		if failed != nil {
 			if failed != io.EOF {

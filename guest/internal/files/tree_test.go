@@ -150,11 +150,24 @@ func TestRemovalOfADeepTree(t *testing.T) {
 	var before syscall.Rlimit
 	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
 	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: before.Max}))
-	err := s.Remove("t", true)
+	err := s.Remove("t", true, nil)
 	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before))
 	must(t, err)
 	if left, err := os.ReadDir(root); err != nil || len(left) != 0 {
 		t.Error(left, err)
+	}
+}
+
+// Where others put more into a directory than is taken out, nothing but this ends a removal.
+func TestRemovalIsCancelled(t *testing.T) {
+	s, root := space(t)
+	must(t, os.MkdirAll(filepath.Join(root, "t/d"), 0o755))
+	must(t, os.WriteFile(filepath.Join(root, "t/d/f"), nil, 0o644))
+	stop := make(chan struct{})
+	close(stop)
+	want(t, s.Remove("t", true, stop), fault.Cancelled)
+	if _, err := os.Stat(filepath.Join(root, "t/d/f")); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -180,7 +193,7 @@ func TestTreesOfAnyDepth(t *testing.T) {
 		t.Errorf("%d descriptors are open, %d were", now, open)
 	}
 	for _, name := range []string{"t", "u", "v"} {
-		must(t, s.Remove(name, true))
+		must(t, s.Remove(name, true, nil))
 	}
 }
 
@@ -260,8 +273,8 @@ func TestCopy(t *testing.T) {
 		t.Error(names)
 	}
 	// Only so can the test clean up.
-	must(t, s.Remove("d", true))
-	must(t, s.Remove("e", true))
+	must(t, s.Remove("d", true, nil))
+	must(t, s.Remove("e", true, nil))
 }
 
 func TestChmod(t *testing.T) {

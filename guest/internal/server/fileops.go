@@ -71,8 +71,8 @@ type removeRequest struct {
 	Recursive bool   `json:"recursive"`
 }
 
-func (g *Guest) remove(_ *link.Channel, r *removeRequest) (none, error) {
-	return none{}, g.files.Remove(r.Path, r.Recursive)
+func (g *Guest) remove(ch *link.Channel, r *removeRequest) (none, error) {
+	return none{}, g.files.Remove(r.Path, r.Recursive, ch.Closed())
 }
 
 type moveRequest struct {
