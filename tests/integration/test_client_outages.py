@@ -201,6 +201,17 @@ async def test_silent_command_is_waited_for(path: FaultyPath) -> None:
         assert path.connection_count == connections
 
 
+async def test_slow_path_is_no_broken_one(ws: AgenticWorkspace, path: FaultyPath) -> None:
+    """However much is to be sent, pings do not wait behind it for so long that nobody seems to be there."""
+    connections = path.connection_count
+    path.rate = 100_000
+    content = random.Random(5).randbytes(4_000_000)
+    await ws.write_file("file", content)
+    path.rate = 0
+    assert await ws.read_file("file") == content
+    assert path.connection_count == connections
+
+
 @pytest.mark.parametrize("end", ["refuse", "swallow"])
 @pytest.mark.parametrize("mode", ["execute", "stream"])
 async def test_patience_ends(service: ServedProcess, path: FaultyPath, mode: str, end: str) -> None:

@@ -40,6 +40,8 @@ class Relay:
         self._connections: set[asyncio.Task[None]] = set()
         self.delay = 0.0
         """Seconds for which each piece of data is held back at most, at random; order is kept."""
+        self.rate = 0
+        """Bytes that pass each way in a second at most; 0: as many as come."""
         self.connection_count = 0
         """Connections so far."""
         self.byte_count = 0
@@ -112,14 +114,21 @@ class Relay:
         finally:
             self._connections.discard(me)
 
+    @property
+    def _most(self) -> int:
+        """Bytes to take at a time: a tenth of a second's where they are slowed."""
+        return max(1, self.rate // 10) if self.rate else _SIZE
+
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *allowed: asyncio.Event
     ) -> None:
-        while data := await reader.read(_SIZE):
+        while data := await reader.read(self._most):
             for permission in allowed:
                 await permission.wait()
             if self.delay:
                 await asyncio.sleep(random.uniform(0, self.delay))
+            if self.rate:
+                await asyncio.sleep(len(data) / self.rate)
             writer.write(data)
             self.byte_count += len(data)
             await writer.drain()

@@ -43,6 +43,10 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # Of a call's metadata, a long token among them. Between the two gRPC refuses some calls and not others.
     ("grpc.max_metadata_size", 32 << 10),
     ("grpc.absolute_max_metadata_size", 64 << 10),
+    # What is under way to it a ping has to wait behind: on a slow path so little of it that the answer comes in time,
+    # while probing for more would grow it to megabytes. Half as much would be little for paths that are fast and long.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 << 10),
     # A second server must fail to bind a taken port instead of sharing its connections.
     ("grpc.so_reuseport", 0),
     # Of the calls that wait to be accepted gRPC refuses some from a thousand on, whosever they are, and all from three
