@@ -295,6 +295,28 @@ async def test_key_of_a_kind_that_is_not_known_changes_nothing(
         await asyncio.to_thread(certificates_of, ServiceConfig(file=FileSettings(tls=files.settings)))
 
 
+@pytest.mark.parametrize("curve", ["ed25519", "secp521r1"])
+async def test_key_of_a_kind_that_clients_do_not_take_is_refused(keys: Keys, files: Files, curve: str) -> None:
+    """They would be told nothing but that the connection was closed."""
+    pair = await asyncio.to_thread(keys.ours.issue, curve, names="IP:127.0.0.1", purpose="serverAuth", curve=curve)
+    files.put(pair)
+    with pytest.raises(InvalidArgumentError, match=r"tls\.certificate: .* RSA, P-256 and P-384"):
+        await asyncio.to_thread(certificates_of, ServiceConfig(file=FileSettings(tls=files.settings)))
+
+
+async def test_certificate_of_p_384_is_taken(secured: Identified, keys: Keys, files: Files) -> None:
+    longer = await asyncio.to_thread(
+        keys.ours.issue, "longer", subject="/CN=longer", names="IP:127.0.0.1", purpose="serverAuth", curve="secp384r1"
+    )
+    files.put(longer)
+
+    async def is_new() -> bool:
+        return await server_name(secured, keys) == "longer"
+
+    await eventually(is_new, "new connections get the new certificate")
+    await asked(secured, shown_by(keys.builder, keys.ours.certificate))
+
+
 async def test_clients_authority_is_rotated(secured: Identified, keys: Keys, files: Files) -> None:
     both = keys.ours.certificate.read_bytes() + keys.other.certificate.read_bytes()
     (files.directory / "clients.pem").write_bytes(both)

@@ -55,7 +55,15 @@ class Authority:
     def issue(
         self, name: str, *, subject: str = "/", names: str = "", purpose: str = "clientAuth", curve: str = _CURVE
     ) -> Pair:
-        """Makes NAME.pem and NAME.key; `names` are alternative ones as openssl spells them, "DNS:a,URI:b"."""
+        """Makes NAME.pem and NAME.key.
+
+        Args:
+            name: Of the files.
+            subject: As openssl spells it.
+            names: Alternative ones as openssl spells them, "DNS:a,URI:b".
+            purpose: Of the key.
+            curve: Of the key: ed25519, or one for ECDSA.
+        """
         extensions = self.directory / f"{name}.ext"
         lines = [f"extendedKeyUsage={purpose}", *([f"subjectAltName={names}"] if names else [])]
         extensions.write_text("\n".join(lines))
@@ -82,7 +90,8 @@ class Pair:
 
 
 def _new_key(name: str, curve: str = _CURVE) -> list[str]:
-    return ["-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{curve}", "-nodes", "-keyout", f"{name}.key"]
+    kind = [curve] if curve == "ed25519" else ["ec", "-pkeyopt", f"ec_paramgen_curve:{curve}"]
+    return ["-newkey", *kind, "-nodes", "-keyout", f"{name}.key"]
 
 
 def _openssl(directory: Path, *arguments: str) -> None:

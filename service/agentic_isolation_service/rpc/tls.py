@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from agentic_isolation.errors import InvalidArgumentError
@@ -64,6 +66,8 @@ class ServerCertificates:
             certified = certificate.public_key()
         except (ValueError, UnsupportedAlgorithm) as error:
             raise _unsupported("tls.certificate", error) from error
+        if not _is_taken(certified):
+            raise _unsupported("tls.certificate", "clients in Python or C++ take none but RSA, P-256 and P-384")
         try:
             private = load_pem_private_key(key, None)
         except (ValueError, TypeError) as error:
@@ -80,8 +84,15 @@ class ServerCertificates:
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=authorities)
 
 
-def _unsupported(field: str, error: Exception) -> InvalidArgumentError:
-    return InvalidArgumentError(f"its key is of a kind that is not supported ({error}); make one of P-256", field=field)
+def _is_taken(key: object) -> bool:
+    """Returns whether gRPC's own clients take a certificate with such a key; else they would not say why."""
+    if isinstance(key, EllipticCurvePublicKey):
+        return isinstance(key.curve, SECP256R1 | SECP384R1)
+    return isinstance(key, RSAPublicKey)
+
+
+def _unsupported(field: str, why: object) -> InvalidArgumentError:
+    return InvalidArgumentError(f"its key is of a kind that is not supported ({why}); make one of P-256", field=field)
 
 
 def _certificates(data: bytes, field: str) -> list[x509.Certificate]:
