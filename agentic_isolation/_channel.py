@@ -183,7 +183,7 @@ class ChannelConnection(Connection):
     def translated(self, error: BaseException) -> IsolationError | None:
         """Returns the error of the tree that one of gRPC's stands for; None: it is none of gRPC's."""
         if isinstance(error, grpc.aio.AioRpcError):
-            return error_of(error, self.target)
+            return error_of(error, self.target, self._channels.advice(error.details() or ""))
         if isinstance(error, grpc.aio.UsageError):
             return self.closed_error()
         # Closing cancels calls, whose callers nobody has cancelled.
@@ -282,7 +282,7 @@ def _at_once(known: Coroutine[Any, Any, _T]) -> _T:
     raise AssertionError("a call that has ended knows how")
 
 
-def error_of(error: grpc.aio.AioRpcError, target: str) -> IsolationError:
+def error_of(error: grpc.aio.AioRpcError, target: str, advice: str = "") -> IsolationError:
     """Returns the error of the tree that a status stands for: by its ErrorInfo's reason, else by its code."""
     details = _Details()
     metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()
@@ -309,7 +309,7 @@ def error_of(error: grpc.aio.AioRpcError, target: str) -> IsolationError:
             "the request is larger than a message may be, which is 4 MiB; pass the bulk as a file"
         )
     kind = _BY_CODE.get(error.code(), IsolationError)
-    return kind(f"{target} answered {error.code().name}: {error.details()}")
+    return kind(f"{target} answered {error.code().name}: {error.details()}{advice}")
 
 
 @dataclass(slots=True)

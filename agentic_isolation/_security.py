@@ -25,6 +25,10 @@ _Options = Sequence[tuple[str, Any]]
 _Metadata = tuple[tuple[str, str], ...]
 _PAUSE = 1.0
 """Seconds between two looks at files."""
+_NO_CONNECTION = "failed to connect"
+_HUNG_UP = ("Socket closed", "Connection reset", "Broken pipe")
+"""In the details of the status, UNAVAILABLE, of a call for which the other side let no connection come about."""
+_NO_TLS_THERE = "WRONG_VERSION_NUMBER"
 _NO_PROXY = (("grpc.enable_http_proxy", 0),)
 """A proxy that the environment names would be told what is meant for this machine only."""
 
@@ -113,6 +117,18 @@ class Channels:
             del self._leases[channel]
             if channel is not self._channel:
                 await channel.close(None)
+
+    def advice(self, details: str) -> str:
+        """Returns what may help where gRPC says that no connection came about; empty: nothing is known that might."""
+        if _NO_CONNECTION not in details:
+            return ""
+        if _NO_TLS_THERE in details:
+            return "; the service does not seem to have TLS"
+        if not any(words in details for words in _HUNG_UP):
+            return ""
+        if self._certificates is not None:
+            return "; if the service has client_ca, it wants a certificate of these authorities (certificate_file)"
+        return "; if the service has TLS, give ca_file (AGENTIC_ISOLATION_TLS_CA) or tls (AGENTIC_ISOLATION_TLS=1)"
 
     async def aclose(self) -> None:
         """Closes all channels and cancels their calls."""

@@ -30,6 +30,8 @@ from agentic_isolation_service.settings.tls import TlsSettings
 from tests.integration.identified import Identified, identified
 from tests.support.certificates import Authority, Pair
 from tests.support.eventually import eventually
+from tests.support.faulty_path import FaultyPath
+from tests.support.service import ServedProcess
 
 SPIFFE = "spiffe://example.org/ns/agents/sa/builder"
 
@@ -184,11 +186,20 @@ async def test_certificate_that_names_more_than_one_is_refused(
 
 async def test_whoever_has_no_certificate_of_ours_does_not_come_in(secured: Identified, keys: Keys) -> None:
     for pair in (None, keys.stranger):
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError, match="client_ca, it wants a certificate"):
             await asked(secured, shown_by(pair, keys.ours.certificate))
-    with pytest.raises(UnavailableError):  # plaintext
+    with pytest.raises(UnavailableError, match="has TLS, give ca_file"):  # plaintext
         await asked(secured, Credentials())
     assert not secured.callers
+
+
+async def test_service_without_tls_is_said_to_be_one(service: ServedProcess, keys: Keys) -> None:
+    async with FaultyPath(service.target) as path:
+        with pytest.raises(UnavailableError, match="does not seem to have TLS"):
+            async with ServiceClient(
+                path.target, credentials=shown_by(None, keys.ours.certificate), retry_timeout=0
+            ) as client:
+                await client.info()
 
 
 async def test_client_takes_no_service_of_another_authority_or_name(secured: Identified, keys: Keys) -> None:
