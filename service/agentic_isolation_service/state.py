@@ -21,6 +21,7 @@ from agentic_isolation._nested import nested
 from agentic_isolation.errors import ProviderUnavailableError
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.guest.binary import guest_binary
+from agentic_isolation_service.trees import remove_tree
 
 _PREFIX = "agentic-isolation-"
 _OURS = frozenset({"lock", "identity", "registry.db"})
@@ -130,7 +131,7 @@ class _Temporary(_Held):
         return held
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
         super().close()
         if self._watcher is not None and self._watcher.stdin is not None:
             self._watcher.stdin.close()

@@ -110,6 +110,21 @@ def mounted(path: Path) -> Iterator[None]:
         subprocess.run(["umount", str(path)], check=True)
 
 
+def fill(directory: Path) -> None:
+    """Puts more directories into one, each in the other, than Python calls functions, and one without permissions."""
+    around = os.open(directory, os.O_RDONLY)
+    for _ in range(sys.getrecursionlimit() + 200):
+        os.mkdir("d", dir_fd=around)
+        os.close(os.open("file", os.O_CREAT, dir_fd=around))
+        below = os.open("d", os.O_RDONLY, dir_fd=around)
+        os.close(around)
+        around = below
+    os.mkdir("locked", dir_fd=around)
+    os.mkdir("locked/d", dir_fd=around)
+    os.chmod("locked", 0, dir_fd=around)
+    os.close(around)
+
+
 def only_guest(parent: int) -> int:
     """Returns the guest that a process has started. A shim that its guest is just starting looks like one, too."""
     found = [proc.find_process(pid) for pid in proc.guests_below(parent)]
@@ -188,6 +203,19 @@ async def test_what_a_killed_guest_left_is_removed(directory: Path) -> None:
             assert homes(directory) == {"ws-alive", "file"}
             await provider.destroy(Place("ws-alive", "local"))
         assert homes(directory) == {"file"}
+
+
+async def test_what_a_killed_guest_left_is_removed_however_deep_it_is(directory: Path) -> None:
+    """A workspace that was filled so keeps no service from starting."""
+    with PlaceMaker("local", directory, "ws-deep", service_id="") as maker:
+        guest = only_guest(maker.process.pid)
+        await asyncio.to_thread(fill, directory / "w" / "ws-deep" / "root")
+        maker.kill()
+        os.kill(guest, signal.SIGKILL)
+        await ended(guest)
+        async with providing(directory) as provider:
+            await eventually(lambda: lists(provider, set()), "it is not listed")
+    assert not homes(directory)
 
 
 async def test_guest_of_this_process_that_was_killed(directory: Path) -> None:

@@ -7,8 +7,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
-import sys
 from collections.abc import AsyncGenerator, Hashable, Iterable
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from agentic_isolation_service.guest.settings import times
 from agentic_isolation_service.guest.stream import SocketStream
 from agentic_isolation_service.providers.local.peer import has_listener, tells_nothing
 from agentic_isolation_service.providers.local.process import GuestProcess
+from agentic_isolation_service.trees import remove_tree
 
 _FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_SOCKET_PATH = 107
@@ -240,26 +239,11 @@ def _remove_remains(directories: Iterable[Path]) -> None:
 
 
 def _remove_tree(directory: Path) -> None:
-    """Removes a directory, also where a workload has taken its own permissions away.
+    """Removes a workspace's directory.
 
     Raises:
         UnavailableError: Something of it is left.
     """
-
-    def unlock_and_retry(function: object, path: str, error: object) -> None:
-        try:
-            for locked in (os.path.dirname(path), path):
-                if not os.path.islink(locked):
-                    os.chmod(locked, 0o700)
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.unlink(path)
-        except OSError:
-            pass  # What is left is reported below.
-
-    # `onerror` became `onexc` in Python 3.12.
-    handler = {"onexc": unlock_and_retry} if sys.version_info >= (3, 12) else {"onerror": unlock_and_retry}
-    shutil.rmtree(directory, **handler)  # type: ignore[arg-type]
+    remove_tree(directory)
     if directory.exists():
         raise UnavailableError(f"{directory} cannot be removed completely; see what is mounted or immutable there")
