@@ -10,11 +10,12 @@ import posixpath
 import secrets
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from agentic_isolation._tar import Tally, TarReader
+from agentic_isolation._tar import Entry, Tally, TarReader
 from agentic_isolation.errors import BadArchiveError, NotARegularFileError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,7 +34,7 @@ class AtomicFile:
 
     Args:
         directory: Descriptor of its directory.
-        name: Its name there. A file or symlink of that name is replaced.
+        name: Its name there. A file or symlink of that name is replaced; a device, a pipe or a socket is not.
     """
 
     def __init__(self, directory: int, name: str) -> None:
@@ -70,7 +71,11 @@ class AtomicFile:
             view = view[os.write(self._file, view) :]
 
     def commit(self, mode: int, mtime: float | None = None) -> None:
-        """Gives the file its permission bits, its time, and then its name."""
+        """Gives the file its permission bits, its time, and then its name.
+
+        Raises:
+            NotARegularFileError: What has that name is nothing to be replaced.
+        """
         os.fchmod(self._file, mode & 0o777)
         if mtime is not None:
             os.utime(self._file, (mtime, mtime))
@@ -81,6 +86,8 @@ class AtomicFile:
                 self._link(self._temporary)
                 self._named = True
         if self._named:
+            with contextlib.suppress(FileNotFoundError):
+                _refuse_special(os.lstat(self._name, dir_fd=self._directory), self._name)
             os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             self._named = False
 
@@ -100,6 +107,7 @@ class Source:
     """
 
     def __init__(self, path: Path) -> None:
+        _refuse_special(path.stat(), path)  # a socket cannot even be opened
         # A pipe would be waited for until somebody opens its other end.
         self._file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
         status = os.fstat(self._file.fileno())
@@ -138,14 +146,22 @@ class Target:
         path: Where it is to be.
 
     Raises:
+        NotARegularFileError: There is a device, a pipe or a socket, or a symlink to one.
         OSError: It cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
+        try:
+            status = path.stat()
+        except OSError:
+            pass  # what follows says what is wrong
+        else:
+            _refuse_special(status, path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._file = AtomicFile(self._directory, path.name)
+            with _about(path):
+                self._file = AtomicFile(self._directory, path.name)
         except BaseException:
             os.close(self._directory)
             raise
@@ -196,23 +212,30 @@ def unpack(directory: str, reader: TarReader, tally: Tally) -> None:
         for entry in reader.entries():
             parts = _parts(entry.name)
             tally.path = posixpath.join(directory, *parts)
-            if entry.kind == "directory":
-                tree.make(parts, entry.mode)
-                tally.directories += 1
-            elif not parts:
+            if not parts and entry.kind != "directory":
                 raise BadArchiveError(f"an entry without a name of its own: {entry.name!r}")
-            elif entry.kind == "file":
-                with AtomicFile(tree.open(parts[:-1]), parts[-1]) as file:
-                    for piece in reader.content():
-                        file.write(piece)
-                        tally.content_bytes += len(piece)
-                    file.commit(entry.mode & ~umask, entry.mtime)
-                tally.files += 1
-            elif _leads_out(parts, entry.target):
-                tally.skipped += 1
-            else:
-                tree.link(parts, entry.target)
-                tally.symlinks += 1
+            with _about(tally.path):
+                _unpack_entry(tree, parts, entry, reader, tally, umask)
+
+
+def _unpack_entry(
+    tree: _Tree, parts: tuple[str, ...], entry: Entry, reader: TarReader, tally: Tally, umask: int
+) -> None:
+    if entry.kind == "directory":
+        tree.make(parts, entry.mode)
+        tally.directories += 1
+    elif entry.kind == "file":
+        with AtomicFile(tree.open(parts[:-1]), parts[-1]) as file:
+            for piece in reader.content():
+                file.write(piece)
+                tally.content_bytes += len(piece)
+            file.commit(entry.mode & ~umask, entry.mtime)
+        tally.files += 1
+    elif _leads_out(parts, entry.target):
+        tally.skipped += 1
+    else:
+        tree.link(parts, entry.target)
+        tally.symlinks += 1
 
 
 class _Tree:
@@ -272,6 +295,22 @@ class _Tree:
         if self._descriptor != self._root:
             os.close(self._descriptor)
             self._descriptor = self._root
+
+
+def _refuse_special(status: os.stat_result, path: str | Path) -> None:
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+        raise NotARegularFileError(f"{path} is a device, a pipe or a socket")
+
+
+@contextlib.contextmanager
+def _about(path: str | Path) -> Iterator[None]:
+    """Has errors of calls that know of no more than a directory's descriptor name the path that they are about."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _temporary_name() -> str:

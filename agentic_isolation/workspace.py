@@ -264,7 +264,8 @@ class AgenticWorkspace(RunsCommands):
             progress: Is told how far it is.
 
         Raises:
-            OSError: Something cannot be written here.
+            OSError: Something cannot be written here; NotARegularFileError where it would replace a device, a pipe or a
+                socket.
             FileError, PathEscapesError: Something cannot be read there.
             BadArchiveError, ContentMismatchError: What arrived is not what was sent.
         """

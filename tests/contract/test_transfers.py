@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import random
+import socket
 import stat
 from pathlib import Path
 
@@ -131,7 +132,9 @@ async def test_what_is_not_there_or_leads_out_is_refused(ws: Workspace, here: Pa
         with pytest.raises(OSError, match="symbolic links") as caught:
             await ws.upload(looping)
         assert caught.value.errno == errno.ELOOP
-    for special in (here / "tree/fifo", Path("/dev/zero")):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(here / "socket"))
+    for special in (here / "tree/fifo", here / "socket", Path("/dev/zero")):
         with pytest.raises(NotARegularFileError):
             await ws.upload(special)
     with pytest.raises(WorkspaceFileNotFoundError):
@@ -145,6 +148,21 @@ async def test_what_is_not_there_or_leads_out_is_refused(ws: Workspace, here: Pa
                 await attempt
     assert not (here / "back").exists()
     assert not (await ws.execute("find . -name '*agentic*'")).stdout
+
+
+async def test_what_is_no_file_here_is_not_replaced(ws: Workspace, here: Path) -> None:
+    """As /dev/null would be, by whoever may and does not want the file."""
+    await ws.write_file("there/fifo", "content")
+    (here / "link").symlink_to("tree/fifo")
+    for attempt in (
+        ws.download("there/fifo", here / "tree/fifo"),
+        ws.download("there/fifo", here / "link"),
+        ws.download("there/fifo", here / "tree"),
+        ws.download("there", here / "tree"),
+    ):
+        with pytest.raises(NotARegularFileError):
+            await attempt
+    assert (here / "link").is_fifo()
 
 
 @pytest.mark.places("runc", "gvisor")

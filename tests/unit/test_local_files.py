@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,9 @@ from typing import Any, cast
 import pytest
 
 from agentic_isolation._connection import Connection
-from agentic_isolation._local_files import Target
+from agentic_isolation._local_files import Target, unpack
 from agentic_isolation._retry import Patience
+from agentic_isolation._tar import Tally, TarReader
 from agentic_isolation._transfers import Transfers
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.support import proc
@@ -38,6 +40,17 @@ def test_names_of_any_length_are_written_and_replaced(tmp_path: Path, character:
             target.close()
         assert path.read_bytes() == content
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_errors_name_the_whole_path(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught:  # noqa: PT011  whatever /proc says
+        Target(Path("/proc/file"))
+    assert caught.value.filename == "/proc/file"
+    (tmp_path / "file").touch()
+    entry = tarfile.TarInfo("file/below").tobuf()
+    with pytest.raises(NotADirectoryError) as below:
+        unpack(str(tmp_path), TarReader(iter([entry]).__next__), Tally())
+    assert below.value.filename == str(tmp_path / "file/below")
 
 
 class Unhurried:
