@@ -19,7 +19,7 @@ from agentic_isolation._pipe import PipeAbortedError, ThreadPipe
 from agentic_isolation._retry import persevere
 from agentic_isolation._threads import in_own_thread, in_thread, opened_in_thread
 from agentic_isolation._wire import check_series, check_text, wrong_type
-from agentic_isolation.errors import ContentMismatchError, InvalidArgumentError, UnavailableError
+from agentic_isolation.errors import ContentMismatchError, FileError, InvalidArgumentError, UnavailableError
 from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb
 
@@ -86,6 +86,8 @@ class Transfers:
                 while data := await in_thread(file.read, _CHUNK):
                     yield pb.WriteFileRequest(data=data)
                     news.tell(file.done, str(source))
+                if file.done < file.size:  # what is in /proc has no size, and content all the same
+                    raise FileError(f"{source} became shorter while it was read; try again")
                 end = pb.WriteFileEnd(size_bytes=file.done, sha256=file.sha256())
                 yield pb.WriteFileRequest(end=end)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentic_isolation import (
+    FileError,
     InvalidArgumentError,
     NoSpaceError,
     NotARegularFileError,
@@ -148,6 +149,13 @@ async def test_what_is_not_there_or_leads_out_is_refused(ws: Workspace, here: Pa
                 await attempt
     assert not (here / "back").exists()
     assert not (await ws.execute("find . -name '*agentic*'")).stdout
+
+
+async def test_file_that_shrinks_is_not_taken_for_a_whole_one(ws: Workspace, here: Path) -> None:
+    source = here / "tree/sub/data.bin"
+    with pytest.raises(FileError, match="became shorter"):
+        await ws.upload(source, "in", progress=lambda _: os.truncate(source, 1_000_000))
+    assert not await ws.file_exists("in")
 
 
 async def test_what_is_no_file_here_is_not_replaced(ws: Workspace, here: Path) -> None:
