@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import inspect
 import re
 import urllib.parse
 from collections import Counter
@@ -145,7 +146,7 @@ def test_class_is_exported_and_documented(kind: type[IsolationError]) -> None:
     assert kind.__name__ in errors.__all__
     assert kind.__name__ in agentic_isolation.__all__
     assert getattr(agentic_isolation, kind.__name__) is kind
-    assert (kind.__dict__.get("__doc__") or "").endswith((".", "\n    "))
+    assert inspect.cleandoc(kind.__dict__.get("__doc__") or "").endswith(".")
 
 
 def test_message_is_shown_with_its_field_also_by_those_that_are_os_errors() -> None:
