@@ -21,7 +21,7 @@ from agentic_isolation._wire import check_text, check_type, check_unsigned
 from agentic_isolation.errors import IsolationError
 from agentic_isolation.interaction import ProcessInfo, TerminalSize
 from agentic_isolation.process import Process
-from agentic_isolation.runs import Command, ExecuteResult, ProcessEvent, Termination
+from agentic_isolation.runs import Command, ExecuteResult, StreamEvent, Termination
 from agentic_isolation.v1 import workspace_pb2 as pb
 
 _LONGEST_WAIT = 1e9
@@ -77,12 +77,12 @@ class Commands:
         connection, workspace_id = self._connection, self._workspace_id
         request_id = self._begin()
 
-        def start() -> AsyncGenerator[ProcessEvent, None]:
+        def start() -> AsyncGenerator[StreamEvent, None]:
             request = pb.StreamRequest(workspace_id=workspace_id, linger=self._linger, request_id=request_id)
             request.start.CopyFrom(pb.ProcessStart(command=message, line_mode=lines))
             return self._read(request)
 
-        def resume(process_id: str, offset: int) -> AsyncGenerator[ProcessEvent, None]:
+        def resume(process_id: str, offset: int) -> AsyncGenerator[StreamEvent, None]:
             place = pb.ProcessResume(process_id=process_id, offset=offset)
             return self._read(pb.StreamRequest(workspace_id=workspace_id, resume=place))
 
@@ -191,7 +191,7 @@ class Commands:
     def _killer(self, request_id: str) -> Callable[[], Awaitable[None]] | None:
         return partial(self._kill, request_id) if self._connection.retry_timeout else None
 
-    async def _read(self, request: pb.StreamRequest) -> AsyncGenerator[ProcessEvent, None]:
+    async def _read(self, request: pb.StreamRequest) -> AsyncGenerator[StreamEvent, None]:
         call = self._connection.stream(self._connection.stub.Stream, request)
         async with contextlib.aclosing(call) as responses:
             async for response in responses:

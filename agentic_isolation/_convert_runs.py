@@ -14,8 +14,8 @@ from agentic_isolation.runs import (
     KeepAlive,
     Output,
     OutputSource,
-    ProcessEvent,
     Started,
+    StreamEvent,
     Termination,
     TerminationCause,
 )
@@ -104,8 +104,8 @@ def captured_from_pb(message: pb.CapturedOutput) -> CapturedOutput:
     return CapturedOutput(message.head, message.tail, message.omitted_bytes, message.total_bytes)
 
 
-def event_to_pb(event: ProcessEvent, response: type[_Response]) -> _Response:
-    """ProcessEvent → StreamResponse or AttachResponse."""
+def event_to_pb(event: StreamEvent, response: type[_Response]) -> _Response:
+    """StreamEvent → StreamResponse or AttachResponse."""
     match event:
         case Output(source, offset, data):
             return response(output=pb.ProcessOutput(source=_SOURCES[source], offset=offset, data=data))
@@ -121,8 +121,8 @@ def event_to_pb(event: ProcessEvent, response: type[_Response]) -> _Response:
             return response(keepalive=pb.KeepAlive())
 
 
-def event_from_pb(message: pb.StreamResponse | pb.AttachResponse) -> ProcessEvent | None:
-    """StreamResponse or AttachResponse → ProcessEvent; None for one that is none, or that a newer server sends."""
+def event_from_pb(message: pb.StreamResponse | pb.AttachResponse) -> StreamEvent | None:
+    """StreamResponse or AttachResponse → StreamEvent; None for one that is none, or that a newer server sends."""
     match message.WhichOneof("event"):
         case "output":
             output = message.output

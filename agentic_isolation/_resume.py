@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from agentic_isolation._cleanup import finish
 from agentic_isolation._retry import PASSING, Patience, give_up
 from agentic_isolation.errors import ClosedError, DeadlineError, IsolationError, OffsetError, UnavailableError
-from agentic_isolation.runs import Exited, Gap, Output, ProcessEvent, Started
+from agentic_isolation.runs import Exited, Gap, Output, Started, StreamEvent
 
-Call = AsyncGenerator[ProcessEvent, None]
+Call = AsyncGenerator[StreamEvent, None]
 
 
 class ResumedEvents:
@@ -50,7 +50,7 @@ class ResumedEvents:
         self._interrupted = False
         self._closed = asyncio.Event()
 
-    async def next(self) -> ProcessEvent | None:
+    async def next(self) -> StreamEvent | None:
         """Waits for the next event; None after Exited.
 
         Raises:
@@ -80,7 +80,7 @@ class ResumedEvents:
         await self._closed.wait()
         return True
 
-    async def _next(self) -> ProcessEvent | None:
+    async def _next(self) -> StreamEvent | None:
         try:
             while not self._ended:
                 try:
@@ -110,7 +110,7 @@ class ResumedEvents:
             self._closed.set()
             self._on_end()
 
-    async def _read(self) -> ProcessEvent:
+    async def _read(self) -> StreamEvent:
         if self._call is None:
             self._to_kill = True
             self._call = self._resume(self._process_id, self._offset) if self._process_id else self._start()
@@ -119,7 +119,7 @@ class ResumedEvents:
             raise UnavailableError("the stream ended before the command did")
         return event
 
-    def _is_news(self, event: ProcessEvent) -> bool:
+    def _is_news(self, event: StreamEvent) -> bool:
         """Moves on by an event; returns whether it was not seen before."""
         match event:
             case Started(process_id):

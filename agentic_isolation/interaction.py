@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agentic_isolation.runs import ProcessEvent, Termination
+from agentic_isolation.runs import StreamEvent, Termination
 
 __all__ = ["AttachEvent", "InputProgress", "ProcessInfo", "TerminalSize"]
 
@@ -29,7 +29,7 @@ class InputProgress:
     """Nothing more will be taken."""
 
 
-AttachEvent = ProcessEvent | InputProgress
+AttachEvent = StreamEvent | InputProgress
 """What an attachment consists of."""
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "OutputSource",
     "ProcessEvent",
     "Started",
+    "StreamEvent",
     "Termination",
     "TerminationCause",
     "command_of",
@@ -224,5 +225,7 @@ class KeepAlive:
     """Nothing happened for a while."""
 
 
-ProcessEvent = Started | Output | Gap | Exited | KeepAlive
+ProcessEvent = Started | Output | Gap | Exited
 """What a stream of a process consists of."""
+StreamEvent = ProcessEvent | KeepAlive
+"""What the calls of one consist of."""

@@ -34,8 +34,8 @@ from agentic_isolation.runs import (
     KeepAlive,
     Output,
     OutputSource,
-    ProcessEvent,
     Started,
+    StreamEvent,
     Termination,
     TerminationCause,
 )
@@ -150,7 +150,7 @@ terminations = st.builds(
     )
 )
 outputs = st.builds(CapturedOutput, st.binary(max_size=20), st.binary(max_size=20), uint64, uint64)
-events: st.SearchStrategy[ProcessEvent] = st.one_of(
+events: st.SearchStrategy[StreamEvent] = st.one_of(
     st.builds(Started, texts, times),
     st.builds(Output, st.sampled_from(OutputSource), uint64, st.binary(max_size=20)),
     st.builds(Gap, uint64),
@@ -272,7 +272,7 @@ def test_captured_output(output: CapturedOutput) -> None:
 
 @settings(max_examples=40)
 @given(events)
-def test_event(event: ProcessEvent) -> None:
+def test_event(event: StreamEvent) -> None:
     received = run_convert.event_from_pb(run_convert.event_to_pb(event, pb.StreamResponse))
     if isinstance(event, Exited):
         assert isinstance(received, Exited)

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import types
+from typing import get_args
 
 import pytest
 
@@ -32,6 +33,11 @@ def test_modules_export_what_they_define(module: types.ModuleType) -> None:
     public = {name for name in defined if not name.startswith("_")}
     assert public - set(module.__all__) == set()
     assert module.__all__ == sorted(module.__all__)
+
+
+def test_events_of_a_process_are_those_that_there_are_names_for() -> None:
+    """So `match` with a case for each is all of them, to type checkers too."""
+    assert {kind.__name__ for kind in get_args(runs.ProcessEvent)} <= set(agentic_isolation.__all__)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

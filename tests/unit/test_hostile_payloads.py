@@ -11,7 +11,7 @@ import pytest
 from agentic_isolation import IsolationError, WorkspaceLostError
 from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_runs as run_convert
-from agentic_isolation.runs import Command, ProcessEvent
+from agentic_isolation.runs import Command, StreamEvent
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.core import files, processes
 from agentic_isolation_service.core.processes import OutputMode, ProcessRun
@@ -65,7 +65,7 @@ async def run(session: GuestSession) -> object:
     return await processes.execute(session, run)
 
 
-async def events(session: GuestSession) -> list[ProcessEvent]:
+async def events(session: GuestSession) -> list[StreamEvent]:
     """Runs a command as a stream and returns its events, each of which can be sent to a client."""
     async with await ProcessRun.of(Command(["true"]), {}, OutputMode()).open(session) as stream:
         found = []

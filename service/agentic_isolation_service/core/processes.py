@@ -28,8 +28,8 @@ from agentic_isolation.runs import (
     KeepAlive,
     Output,
     OutputSource,
-    ProcessEvent,
     Started,
+    StreamEvent,
     Termination,
 )
 from agentic_isolation_service.core import validation
@@ -219,7 +219,7 @@ class ProcessStream:
             self._feeder.cancel()
             await asyncio.gather(self._feeder, return_exceptions=True)
 
-    async def next(self, keepalive: float | None = None) -> ProcessEvent | None:
+    async def next(self, keepalive: float | None = None) -> StreamEvent | None:
         """Waits for the next event; None after Exited.
 
         Args:
@@ -239,7 +239,7 @@ class ProcessStream:
         self._ended = isinstance(event, Exited)
         return event
 
-    async def _receive(self, patience: float | None) -> ProcessEvent:
+    async def _receive(self, patience: float | None) -> StreamEvent:
         while True:
             if patience is None:
                 kind, data, value, number = await self._channel.receive()
