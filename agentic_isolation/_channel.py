@@ -21,7 +21,7 @@ from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT
 from agentic_isolation._routing import REPLICA_KEY, Routing
 from agentic_isolation._security import Channels, Methods, Token
 from agentic_isolation._tracing import trace_metadata
-from agentic_isolation._wire import check_text
+from agentic_isolation._wire import check_text, check_type
 from agentic_isolation.credentials import Credentials
 from agentic_isolation.errors import (
     DeadlineError,
@@ -108,9 +108,11 @@ class ChannelConnection(Connection):
         # A refused retry_timeout must not leave a channel.
         super().__init__(check_text(target, "target"), retry_timeout)
         self._closed = False
-        credentials = Credentials.from_environment() if credentials is None else credentials
+        if credentials is None:
+            credentials = Credentials.from_environment()
+        check_type(credentials, "credentials", Credentials)
         self._token = Token(credentials)
-        self._routing = Routing(replica or "")
+        self._routing = Routing("" if replica is None else check_text(replica, "replica"))
         self._channels = Channels(target, credentials, _OPTIONS)
         methods: Any = Methods()
         self.stub = pb_grpc.WorkspaceServiceStub(methods)

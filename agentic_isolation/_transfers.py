@@ -256,7 +256,8 @@ def _summary(tally: tar.Tally) -> TransferSummary:
 def _path_of(local: str | os.PathLike[str]) -> Path:
     """Returns a path of this machine. Raises InvalidArgumentError where it can be none."""
     try:
-        if b"\0" not in os.fsencode(local):
+        # Nothing would be the current directory to pathlib: all that lies there, where a variable is not set.
+        if (encoded := os.fsencode(local)) and b"\0" not in encoded:
             return Path(local)
     except (TypeError, UnicodeEncodeError):
         pass

@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
+from agentic_isolation._wire import check_text, check_type, wrong_type
 from agentic_isolation.errors import InvalidArgumentError
 
 __all__ = ["Credentials"]
@@ -22,7 +23,8 @@ class Credentials:
     later have the certificates that lie there then.
 
     Raises:
-        InvalidArgumentError: They contradict each other, or a token is none; the error does not contain it.
+        InvalidArgumentError: They contradict each other, a token is none, or something is of another type; the error
+            does not contain it.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -41,6 +43,12 @@ class Credentials:
     """Use TLS, to any service but one on a unix socket. ca_file, certificate_file and server_name imply it."""
 
     def __post_init__(self) -> None:
+        for name in ("token_file", "ca_file", "certificate_file", "key_file"):
+            if not isinstance(file := getattr(self, name), str | os.PathLike | None):
+                raise wrong_type(file, f"credentials.{name}", "a path")
+        if self.server_name is not None:
+            check_text(self.server_name, "credentials.server_name")
+        check_type(self.tls, "credentials.tls", bool)
         if self.token is not None:
             if self.token_file is not None:
                 raise InvalidArgumentError("there is a token, too; give one of them", field="credentials.token_file")
@@ -88,6 +96,6 @@ class Credentials:
 
 def check_token(token: str, name: str) -> str:
     """Returns a token. Raises InvalidArgumentError, which does not contain it, where it cannot be sent."""
-    if not _TOKEN.fullmatch(token):
+    if not _TOKEN.fullmatch(check_text(token, name)):
         raise InvalidArgumentError("a token has only printable ASCII characters, and no spaces", field=name)
     return token

@@ -51,7 +51,7 @@ class AgenticWorkspace(RunsCommands):
         connect: Reaches a service that has no address, in place of one at `target`.
 
     Raises:
-        InvalidArgumentError: The retry_timeout is negative, infinite or no number, or the config is none.
+        InvalidArgumentError: The retry_timeout is negative, infinite or no number, or something is of another type.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class AgenticWorkspace(RunsCommands):
         connect: Connect | None = None,
     ) -> None:
         self.config = check_type(config, "config", WorkspaceConfig)
+        if credentials is not None:
+            check_type(credentials, "credentials", Credentials)
         self._connect = connect or partial(
             connected, target_or_default(target), check_retry_timeout(retry_timeout), credentials
         )

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from agentic_isolation._connection import Connection
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._shared import Shared
+from agentic_isolation._wire import check_text, check_type
 from agentic_isolation.errors import InvalidArgumentError, WorkspaceNotFoundError
 from agentic_isolation.models import SecurityConfig, WorkspaceConfig, WorkspaceInfo
 from agentic_isolation.workspace import AgenticWorkspace
@@ -86,7 +87,7 @@ class DirectProvider:
             InvalidArgumentError, IsolationUnavailableError: What is asked for makes no sense, or cannot be had.
             ProviderUnavailableError: The provider cannot make workspaces.
         """
-        if config.provider != self.name:
+        if check_type(config, "config", WorkspaceConfig).provider != self.name:
             raise InvalidArgumentError(
                 f"{config.provider!r} is not this provider, which is {self.name!r}", field="provider"
             )
@@ -101,16 +102,17 @@ class DirectProvider:
         """Returns a workspace with the methods that it has through a service. Its `close` and `destroy` are one.
 
         Raises:
+            InvalidArgumentError: It is no WorkspaceInfo.
             WorkspaceNotFoundError: This provider has not made it, or has destroyed it.
         """
-        found = self._open.get(workspace.id)
+        found = self._found(workspace)
         if found is None:
             raise WorkspaceNotFoundError(f"there is no workspace {workspace.id!r}: this provider has destroyed it")
         return found
 
     async def destroy(self, workspace: WorkspaceInfo) -> None:
         """Kills everything in a workspace and removes it. May be called twice; goes on when cancelled."""
-        found = self._open.get(workspace.id)
+        found = self._found(workspace)
         if found is not None:
             await found.close()
 
@@ -126,6 +128,9 @@ class DirectProvider:
     """Returns the content of a file in a workspace."""
     file_exists = _forwarded(AgenticWorkspace.file_exists)
     """Returns whether anything in a workspace has a path."""
+
+    def _found(self, workspace: WorkspaceInfo) -> AgenticWorkspace | None:
+        return self._open.get(check_type(workspace, "workspace", WorkspaceInfo).id)
 
     @contextlib.asynccontextmanager
     async def _connected(self, at_its_end: contextlib.ExitStack) -> AsyncIterator[Connection]:
@@ -171,6 +176,9 @@ class WorkspaceDockerProvider(DirectProvider):
         host: str | None = None,
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
     ) -> None:
+        for value, name in ((default_image, "default_image"), (host, "host")):
+            if value is not None:
+                check_text(value, name)
         settings = DockerConfig.from_environment()
         settings = replace(settings, image=default_image or settings.image, host=host)
         super().__init__(ServiceConfig(docker=settings), security, retry_timeout)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentic_isolation import AgenticWorkspace, InvalidArgumentError, ResourceLimits, SecurityConfig
+from agentic_isolation import (
+    AgenticWorkspace,
+    Credentials,
+    InvalidArgumentError,
+    ResourceLimits,
+    SecurityConfig,
+    ServiceClient,
+    WorkspaceDockerProvider,
+    WorkspaceLocalProvider,
+)
 from agentic_isolation import _convert as convert
 from agentic_isolation.models import WorkspaceConfig
 from tests.support.ways import Workspace
@@ -47,6 +57,7 @@ OTHERS: list[tuple[Callable[[Any], Awaitable[object]], str]] = [
     (lambda ws: ws.files.remove("file", recursive="no"), "recursive"),
     (lambda ws: ws.upload(5), "local"),
     (lambda ws: ws.upload("no\0path"), "local"),
+    (lambda ws: ws.upload(""), "local"),
     (lambda ws: ws.upload("/", ignore=None), "ignore"),
     (lambda ws: ws.upload("/", progress=5), "progress"),
     (lambda ws: ws.download(Path("file")), "remote"),
@@ -121,10 +132,41 @@ def test_ids(workspace_id: Any) -> None:
 
 
 def test_ways_to_a_service() -> None:
-    for settings, field in (({"target": 5}, "target"), ({"retry_timeout": "60"}, "retry_timeout")):
+    ways: list[dict[str, Any]] = [{"target": 5}, {"retry_timeout": "60"}, {"credentials": "token"}]
+    for make in (AgenticWorkspace.create, partial(ServiceClient, target="unix:/nowhere")):
+        for way in ways:
+            with pytest.raises(InvalidArgumentError) as caught:
+                make(**way)
+            assert [caught.value.field] == [*way]
+    with pytest.raises(InvalidArgumentError, match="replica"):
+        ServiceClient("unix:/nowhere", replica=5)  # type: ignore[arg-type]
+
+
+def test_credentials() -> None:
+    wrong: list[dict[str, Any]] = [
+        {"token": b"t"},
+        {"token_file": 5},
+        {"ca_file": b"/"},
+        {"server_name": 5},
+        {"tls": "1"},
+    ]
+    for settings in wrong:
         with pytest.raises(InvalidArgumentError) as caught:
-            AgenticWorkspace.create(**settings)
-        assert caught.value.field == field
+            Credentials(**settings)
+        assert [caught.value.field] == [f"credentials.{name}" for name in settings]
+
+
+async def test_providers() -> None:
+    provider = WorkspaceLocalProvider()
+    for attempt in (lambda given: provider.execute(given, "true"), provider.destroy):
+        with pytest.raises(InvalidArgumentError, match="workspace: give WorkspaceInfo"):
+            await attempt("ws-aaaaaaaaaaaaaaaaaaaa")  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="config: give WorkspaceConfig"):
+        await provider.create("local")  # type: ignore[arg-type]
+    for settings in ({"default_image": 5}, {"host": Path("/run/docker.sock")}):
+        with pytest.raises(InvalidArgumentError) as caught:
+            WorkspaceDockerProvider(**settings)
+        assert [caught.value.field] == [*settings]
 
 
 def test_config() -> None:
