@@ -161,7 +161,7 @@ class ChannelConnection(Connection):
                 with _Translated(self, requests):
                     metadata = await self._metadata(head or request, replica)
                     async with self._channels.lease() as channel:
-                        return await _ended(method(channel, requests or request, timeout=timeout, metadata=metadata))
+                        return await method(channel, requests or request, timeout=timeout, metadata=metadata)
             except WrongReplicaError as error:
                 replica = self._turn_to(error, replica, request, head)
 
@@ -245,21 +245,6 @@ class _Translated:
             finally:
                 # An error whose traceback leads to itself would hold the call, and so its connection, for as long.
                 del translated, error, traceback
-
-
-async def _ended(call: Any) -> Any:
-    """Returns a call's answer. Cancelled, it says what the cancellation has said, which gRPC for Python forgets.
-
-    Written out, as it is on the way of every command: a task around the call, to be shielded, costs a tenth of it.
-    """
-    has_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    call.add_done_callback(lambda _: None if has_ended.done() else has_ended.set_result(None))
-    try:
-        await has_ended
-    except asyncio.CancelledError:
-        call.cancel()
-        raise
-    return await call  # at once
 
 
 def _is_cancelled(error: BaseException | None) -> bool:

@@ -12,12 +12,12 @@ async def finish(cleanup: Coroutine[object, object, None]) -> None:
     The clean-up bounds its own time.
     """
     task = asyncio.ensure_future(cleanup)
-    cancelled: tuple[object, ...] | None = None
+    cancelled = False
     while not task.done():
         try:
             await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error.args  # by what it says anyio knows whose it is
-    if cancelled is not None:
-        raise asyncio.CancelledError(*cancelled)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
     task.result()
