@@ -19,6 +19,8 @@ _PAUSE = 1.0
 _FROM_THE_FIRST = "0"
 """Since when events are asked for: an engine has kept its last 256, of whatever kind, since it was started."""
 _KEPT_EVENTS = 256
+_TOLD_WITHIN = 0.5
+"""Seconds after a container's end within which its `oom` event has come."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +41,7 @@ class MemoryWatch:
     def __init__(self, engine: Engine, labels: Mapping[str, str]) -> None:
         self._engine = engine
         self._labels = [f"{name}={value}" for name, value in labels.items()]
-        self._exhausted: dict[str, bool] = {}
+        self._exhausted: dict[str, asyncio.Event] = {}
         self._strangers: deque[str] = deque(maxlen=_KEPT_EVENTS)
         """Containers of events that came for none that is watched: one that was not yet adopted, perhaps."""
         self._task: asyncio.Task[None] | None = None
@@ -47,7 +49,7 @@ class MemoryWatch:
 
     def add(self, name: str) -> None:
         """Begins to watch a container, which may have used up its memory already."""
-        self._exhausted[name] = False
+        self._exhausted[name] = asyncio.Event()
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="docker-memory-watch")
         if name in self._strangers:
@@ -59,7 +61,15 @@ class MemoryWatch:
 
     def is_exhausted(self, name: str) -> bool:
         """Returns whether a container has been ended because it had used up its memory."""
-        return self._exhausted.get(name, False)
+        exhausted = self._exhausted.get(name)
+        return exhausted is not None and exhausted.is_set()
+
+    async def has_exhausted(self, name: str) -> bool:
+        """Returns whether a container that has ended had used up its memory, which may be told a moment later."""
+        if (exhausted := self._exhausted.get(name)) is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(exhausted.wait(), _TOLD_WITHIN)
+        return self.is_exhausted(name)
 
     async def aclose(self) -> None:
         """Ends the watch; may be called twice."""
@@ -83,16 +93,15 @@ class MemoryWatch:
             try:
                 while (event := await events.get()) is not None:
                     name = event.get("Actor", {}).get("Attributes", {}).get("name", "")
-                    match self._exhausted.get(name):
-                        case None:
-                            self._strangers.append(name)
-                        case False:
-                            self._end(name)
+                    if name not in self._exhausted:
+                        self._strangers.append(name)
+                    elif not self.is_exhausted(name):
+                        self._end(name)
             finally:
                 await client.events.stop()  # type: ignore[no-untyped-call]
 
     def _end(self, name: str) -> None:
-        self._exhausted[name] = True
+        self._exhausted[name].set()
         _log.info("out of memory", extra={"container": name})
         kill = asyncio.create_task(self._kill(name), name=f"docker-kill:{name}")
         self._kills.add(kill)

@@ -211,8 +211,7 @@ class DockerProvider:
                     raise
                 state = await _state_of(container)
                 if state not in _LIVING:
-                    # The watch may have ended it while the engine was asked.
-                    exhausted = self._memory.is_exhausted(name)
+                    exhausted = await self._memory.has_exhausted(name)
                     raise GoneError(_EXHAUSTED if exhausted else f"its container is {state}") from error
                 raise ProviderUnavailableError(
                     f"the Docker Engine at {self._engine.host} opens no way into the container, "
