@@ -69,18 +69,25 @@ func TestStrangersLeaveDescriptors(t *testing.T) {
 	g.Connect().Ping("in")
 }
 
-// What a shim that was killed has left is found and killed as soon as there are descriptors again.
-func TestOrphansOfATimeWithoutDescriptors(t *testing.T) {
-	g := guesttest.Start(t, nil)
-	c := g.Connect()
-	ch := c.Open("run", sh(nil, daemon+"sleep 60"))
+// orphaned takes all descriptors from a guest, and the shim from a command of it that has a daemon. It returns the
+// command's channel, the daemon, and what gives the guest its descriptors back.
+func orphaned(t *testing.T, g *guesttest.Guest) (ch *guesttest.Channel, pid int, undo func()) {
+	t.Helper()
+	ch = g.Connect().Open("run", sh(nil, daemon+"sleep 60"))
 	ch.AwaitEvent()
-	pid := daemonPID(t, g)
-	undo := limitFiles(t, g.PID(), 3)
+	pid = daemonPID(t, g)
+	undo = limitFiles(t, g.PID(), 3)
 	shims, _ := tree(t, g)
 	for _, shim := range shims {
 		must(t, syscall.Kill(shim, syscall.SIGKILL))
 	}
+	return ch, pid, undo
+}
+
+// What a shim that was killed has left is found and killed as soon as there are descriptors again.
+func TestOrphansOfATimeWithoutDescriptors(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	ch, pid, undo := orphaned(t, g)
 	eventually(t, "the shims are reaped", func() bool {
 		left, _ := tree(t, g)
 		return len(left) == 0
@@ -98,15 +105,7 @@ func TestOrphansOfATimeWithoutDescriptors(t *testing.T) {
 // What a shim that was killed has left is told of where it cannot be looked at for as long as is waited for that.
 func TestOrphansThatCannotBeLookedAt(t *testing.T) {
 	g := guesttest.Start(t, nil)
-	c := g.Connect()
-	ch := c.Open("run", sh(nil, daemon+"sleep 60"))
-	ch.AwaitEvent()
-	pid := daemonPID(t, g)
-	undo := limitFiles(t, g.PID(), 3)
-	shims, _ := tree(t, g)
-	for _, shim := range shims {
-		must(t, syscall.Kill(shim, syscall.SIGKILL))
-	}
+	ch, pid, undo := orphaned(t, g)
 	o := ch.Finish()
 	if !runs(t, pid) {
 		t.Fatal("the daemon was found")
