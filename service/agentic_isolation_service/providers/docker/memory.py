@@ -64,11 +64,12 @@ class MemoryWatch:
         exhausted = self._exhausted.get(name)
         return exhausted is not None and exhausted.is_set()
 
-    async def has_exhausted(self, name: str) -> bool:
+    async def was_exhausted(self, name: str) -> bool:
         """Returns whether a container that has ended had used up its memory, which may be told a moment later."""
         if (exhausted := self._exhausted.get(name)) is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(exhausted.wait(), _TOLD_WITHIN)
+                async with asyncio.timeout(_TOLD_WITHIN):
+                    await exhausted.wait()
         return self.is_exhausted(name)
 
     async def aclose(self) -> None:

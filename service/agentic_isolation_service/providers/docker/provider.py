@@ -174,7 +174,7 @@ class DockerProvider:
     async def list(self) -> frozenset[str]:
         """Returns the workspaces of this service that have a container which runs, is paused or is started again.
 
-        Containers go by themselves when they end; see Sweeper for those that never began.
+        Containers go by themselves when they end. Those that never began are swept on the way: see Sweeper.
         """
         labels = [f"{name}={value}" for name, value in self._own_labels.items()]
         filters = json.dumps({"label": labels, "status": _STARTED})
@@ -211,7 +211,7 @@ class DockerProvider:
                     raise
                 state = await _state_of(container)
                 if state not in _LIVING:
-                    exhausted = await self._memory.has_exhausted(name)
+                    exhausted = await self._memory.was_exhausted(name)
                     raise GoneError(_EXHAUSTED if exhausted else f"its container is {state}") from error
                 raise ProviderUnavailableError(
                     f"the Docker Engine at {self._engine.host} opens no way into the container, "
