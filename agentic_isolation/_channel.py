@@ -161,7 +161,7 @@ class ChannelConnection(Connection):
                 with _Translated(self, requests):
                     metadata = await self._metadata(head or request, replica)
                     async with self._channels.lease() as channel:
-                        return await method(channel, requests or request, timeout=timeout, metadata=metadata)
+                        return await _ended(method(channel, requests or request, timeout=timeout, metadata=metadata))
             except WrongReplicaError as error:
                 replica = self._turn_to(error, replica, request, head)
 
@@ -245,6 +245,26 @@ class _Translated:
             finally:
                 # An error whose traceback leads to itself would hold the call, and so its connection, for as long.
                 del translated, error, traceback
+
+
+async def _ended(call: Any) -> Any:
+    """Returns a call's answer. Cancelled, it says what the cancellation has said, which gRPC for Python forgets."""
+    answer = asyncio.ensure_future(call)
+    try:
+        return await asyncio.shield(answer)
+    except asyncio.CancelledError:
+        call.cancel()
+        answer.add_done_callback(_take_note)
+        await asyncio.wait([answer])
+        raise
+    finally:
+        del answer  # the traceback of its error leads here
+
+
+def _take_note(answer: asyncio.Future[Any]) -> None:
+    """Looks at an error that nobody waits for any more, of which asyncio would complain."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _is_cancelled(error: BaseException | None) -> bool:

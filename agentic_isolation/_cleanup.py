@@ -12,12 +12,12 @@ async def finish(cleanup: Coroutine[object, object, None]) -> None:
     The clean-up bounds its own time.
     """
     task = asyncio.ensure_future(cleanup)
-    cancelled = False
+    cancelled: tuple[object, ...] | None = None
     while not task.done():
         try:
             await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        raise asyncio.CancelledError
+        except asyncio.CancelledError as error:
+            cancelled = error.args  # by what it says anyio knows whose it is
+    if cancelled is not None:
+        raise asyncio.CancelledError(*cancelled)
     task.result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -52,6 +52,43 @@ async def test_cancelled_stream_kills_the_tree(ws: Workspace) -> None:
         await reading
     await all_gone(ws, mark)
     assert lines.empty()
+
+
+@pytest.mark.parametrize("often", [False, True])
+async def test_cancellation_says_what_it_has_said(ws: Workspace, *, often: bool) -> None:
+    """By that anyio, which cancels until there is an end, knows its own; any other leaves the scope it was for."""
+    mark = new_mark()
+    line = f"sleep {mark}"
+    background = await ws.start(line, detached=True)
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "execute": lambda: ws.execute(line),
+        "stream": lambda: anext(ws.stream(line)),
+        "events": lambda: _exit_of(ws.stream(line).events()),
+        "process": lambda: _end_of(ws, line),
+        "wait": lambda: ws.wait(background.id),
+    }
+    for name, call in calls.items():
+        waiting = asyncio.ensure_future(call())
+        await asyncio.sleep(0.2)
+        waiting.cancel(name)
+        while often and not waiting.done():
+            await asyncio.sleep(0)
+            waiting.cancel(name)
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await waiting
+        assert cancelled.value.args == (name,)
+    await background.kill()
+    await all_gone(ws, mark)
+
+
+async def _exit_of(events: AsyncIterator[object]) -> None:
+    async for _ in events:
+        pass
+
+
+async def _end_of(ws: Workspace, line: str) -> None:
+    async with await ws.start(line) as process:
+        await process.wait()
 
 
 async def test_stream_that_somebody_else_closes_kills_the_tree(ws: Workspace) -> None:
