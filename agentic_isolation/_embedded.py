@@ -9,13 +9,19 @@ import asyncio
 import weakref
 from contextlib import AbstractAsyncContextManager
 
+from agentic_isolation._forking import refuse_forked
 from agentic_isolation._shared import Shared
 
 _services: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Shared[str]] = weakref.WeakKeyDictionary()
 
 
 def embedded_target() -> AbstractAsyncContextManager[str]:
-    """Yields the address of this event loop's service, which runs until its last user has left."""
+    """Yields the address of this event loop's service, which runs until its last user has left.
+
+    Raises:
+        UnsupportedError: This process was forked while gRPC was in use.
+    """
+    refuse_forked()
     return _services.setdefault(asyncio.get_running_loop(), Shared(_serve)).use()
 
 

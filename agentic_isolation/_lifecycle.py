@@ -15,6 +15,7 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation._commands import Commands
 from agentic_isolation._connection import Connection
 from agentic_isolation._lease import RENEWALS_PER_LEASE, end, keep_renewed
+from agentic_isolation._loops import same_loop
 from agentic_isolation._target import credentials_for, service_at
 from agentic_isolation.credentials import Credentials
 from agentic_isolation.errors import ClosedError, ProviderUnavailableError, WorkspaceNotFoundError
@@ -58,6 +59,7 @@ class Lifecycle:
         self._connection: Connection | None = None
         self._commands: Commands | None = None
         self._info: WorkspaceInfo | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
@@ -99,9 +101,11 @@ class Lifecycle:
         Raises:
             ClosedError: It was opened before.
             IsolationError: It cannot be made or found.
+            RuntimeError: There is no event loop of asyncio.
         """
         if self._connection is not None or self._closed:
             raise ClosedError("the workspace was opened before; create another one")
+        self._loop = same_loop(None)
         try:
             connection = self._connection = await self._resources.enter_async_context(self._connect())
             if isinstance(self._wanted, str):
@@ -113,8 +117,13 @@ class Lifecycle:
             raise
 
     async def close(self) -> None:
-        """Gives up what was opened. May be called twice; goes on when cancelled."""
+        """Gives up what was opened. May be called twice; goes on when cancelled.
+
+        Raises:
+            RuntimeError: It was opened on another event loop.
+        """
         if not self._closed:
+            same_loop(self._loop)
             self._closed = True
             await finish(self._resources.aclose())
 

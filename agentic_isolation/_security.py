@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -16,6 +17,8 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 
+from agentic_isolation._forking import ends_use, refuse_forked, uses_grpc
+from agentic_isolation._loops import same_loop
 from agentic_isolation._threads import in_thread
 from agentic_isolation.credentials import Credentials, check_token
 from agentic_isolation.errors import InvalidArgumentError
@@ -73,7 +76,9 @@ class Channels:
         self._options = [*options]
         self._closed = False
         self._leases: dict[grpc.aio.Channel, int] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: grpc.aio.Channel | None = None
+        self._plain = partial(grpc.aio.insecure_channel, target, options=self._options)
         self._certificates: _Watched[grpc.ChannelCredentials] | None = None
         self._used: grpc.ChannelCredentials | None = None
         unix = target.startswith(("unix:", "unix-abstract:"))
@@ -82,14 +87,12 @@ class Channels:
                 self._options.append(("grpc.ssl_target_name_override", credentials.server_name))
             files = (credentials.ca_file, credentials.certificate_file, credentials.key_file)
             self._certificates = _Watched([Path(file) for file in files if file is not None], self._secured)
-        elif not credentials.has_token:
-            self._channel = grpc.aio.insecure_channel(target, options=self._options)
-        elif unix or _is_loopback(target):
+        elif credentials.has_token and (unix or _is_loopback(target)):
             # It fails where the other end turns out to be on another machine.
             kind = grpc.LocalConnectionType.UDS if unix else grpc.LocalConnectionType.LOCAL_TCP
             local = grpc.local_channel_credentials(kind)
-            self._channel = grpc.aio.secure_channel(target, local, options=[*self._options, *_NO_PROXY])
-        else:
+            self._plain = partial(grpc.aio.secure_channel, target, local, options=[*self._options, *_NO_PROXY])
+        elif credentials.has_token:
             raise InvalidArgumentError(
                 f"it would travel to {target} in plaintext; give ca_file (AGENTIC_ISOLATION_TLS_CA), or tls "
                 "(AGENTIC_ISOLATION_TLS=1) for a service whose certificate is from a public authority",
@@ -99,8 +102,9 @@ class Channels:
     def lease(self) -> AbstractAsyncContextManager[grpc.aio.Channel]:
         """Returns what gives the channel for one call.
 
-        Entered, it raises InvalidArgumentError where the files for TLS cannot be read or make no sense, and
-        grpc.aio.UsageError where the channels are closed.
+        Entered, it raises InvalidArgumentError where the files for TLS cannot be read or make no sense,
+        grpc.aio.UsageError where the channels are closed, RuntimeError on another event loop than before, and
+        UnsupportedError in a process that was forked while gRPC was in use.
         """
         return _Lease(self)
 
@@ -135,17 +139,24 @@ class Channels:
         self._closed = True
         for channel in {*self._leases, *([] if self._channel is None else [self._channel])}:
             await channel.close(None)
+        ends_use(self)
 
     async def _current(self) -> grpc.aio.Channel:
         self._refuse_when_closed()
+        refuse_forked()
+        self._loop = same_loop(self._loop)
         if self._certificates is not None:
             certificates = await self._certificates.current()
             self._refuse_when_closed()
             if self._channel is None or certificates is not self._used:
+                uses_grpc(self)
                 before, self._used = self._channel, certificates
                 self._channel = grpc.aio.secure_channel(self._target, certificates, options=self._options)
                 if before is not None and before not in self._leases:
                     await before.close(None)
+        elif self._channel is None:
+            uses_grpc(self)
+            self._channel = self._plain()
         assert self._channel is not None
         return self._channel
 

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from agentic_isolation import (
     UnavailableError,
     WorkspaceLocalProvider,
     WorkspaceNotFoundError,
+    __version__,
 )
 from tests.support import proc
 from tests.support.eventually import eventually
@@ -33,6 +34,7 @@ from tests.support.leaks import PREFIX
 from tests.support.proc import mentioning
 from tests.support.program import announced, python_environment
 from tests.support.service import ServedProcess
+from tests.support.ways import Way
 
 NO_SUCH_WORKSPACE = "ws-aaaaaaaaaaaaaaaaaaaa"
 
@@ -97,6 +99,43 @@ def test_successive_event_loops() -> None:
             return (await ws.execute("echo hi")).stdout
 
     assert [asyncio.run(use()) for _ in range(3)] == ["hi\n"] * 3
+
+
+def test_client_that_is_older_than_its_event_loop(service: ServedProcess) -> None:
+    client = ServiceClient(service.target)
+
+    async def ask() -> str:
+        async with client:
+            return (await client.info()).version
+
+    assert asyncio.run(ask()) == __version__
+
+
+@pytest.mark.parametrize("road", ["direct", "embedded", "served"])
+async def test_use_on_another_event_loop_does_nothing(service: ServedProcess, road: str) -> None:
+    async with Way.of(f"local-{road}", target=service.target).open() as ws:
+        uses: dict[str, Callable[[], Awaitable[object]]] = {
+            "execute": lambda: ws.execute("touch executed"),
+            "stream": lambda: anext(ws.stream("touch streamed")),
+            "start": lambda: ws.start("touch started"),
+            "write": lambda: ws.write_file("written", ""),
+            "close": ws.close,
+        }
+        for use in uses.values():
+            with pytest.raises(RuntimeError, match="event loop"):
+                await asyncio.to_thread(asyncio.run, _awaited(use))
+        assert await ws.files.list() == []
+        assert (await ws.execute("echo unharmed")).stdout == "unharmed\n"
+    assert not exists(ws)
+
+
+async def _awaited(use: Callable[[], Awaitable[object]]) -> None:
+    await use()
+
+
+def test_use_without_asyncio() -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        embedded().__await__().send(None)
 
 
 async def test_await_and_close() -> None:

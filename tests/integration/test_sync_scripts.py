@@ -154,3 +154,32 @@ def test_in_a_process_that_was_forked() -> None:
             print(ws.execute("echo $0").stdout, end="")
     """)
     assert script.end()[:2] == (0, ["ClosedError True True", "/bin/sh"])
+
+
+def test_workspaces_in_a_process_that_was_forked() -> None:
+    """They work, but where gRPC was in use just then; there they say so, and do not wait for ever."""
+    script = Script("""
+        import asyncio, signal
+        from agentic_isolation import AgenticWorkspace, UnsupportedError
+        async def use():
+            async with AgenticWorkspace.create(provider="local", target=""):
+                return "used"
+        def forked():
+            child = os.fork()
+            if not child:
+                signal.alarm(20)
+                try:
+                    print(asyncio.run(use()), flush=True)
+                    local().close()
+                except UnsupportedError as error:
+                    print("spawn" in str(error), flush=True)
+                os._exit(0)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        warnings.simplefilter("ignore")
+        local().close()
+        print(forked(), flush=True)
+        with local():
+            print(forked(), flush=True)
+        print(forked())
+    """)
+    assert script.end()[:2] == (0, ["used", "0", "True", "0", "used", "0"])

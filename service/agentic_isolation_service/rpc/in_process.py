@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation._connection import Connection
+from agentic_isolation._loops import same_loop
 from agentic_isolation.errors import DeadlineError
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from agentic_isolation_service.core.workspaces import Workspaces
@@ -30,6 +31,7 @@ class InProcessConnection(Connection):
         super().__init__("this process", retry_timeout)
         # The stub's methods take the same requests and give the same responses; what comes between is written here.
         self.stub = cast("pb_grpc.WorkspaceServiceAsyncStub", WorkspaceServicer(workspaces))
+        self._loop = same_loop(None)
         self._streams: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -85,6 +87,7 @@ class InProcessConnection(Connection):
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise self.closed_error()
+        same_loop(self._loop)
 
 
 @contextlib.asynccontextmanager
