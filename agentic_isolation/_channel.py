@@ -248,23 +248,18 @@ class _Translated:
 
 
 async def _ended(call: Any) -> Any:
-    """Returns a call's answer. Cancelled, it says what the cancellation has said, which gRPC for Python forgets."""
-    answer = asyncio.ensure_future(call)
+    """Returns a call's answer. Cancelled, it says what the cancellation has said, which gRPC for Python forgets.
+
+    Written out, as it is on the way of every command: a task around the call, to be shielded, costs a tenth of it.
+    """
+    has_ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    call.add_done_callback(lambda _: None if has_ended.done() else has_ended.set_result(None))
     try:
-        return await asyncio.shield(answer)
+        await has_ended
     except asyncio.CancelledError:
         call.cancel()
-        answer.add_done_callback(_take_note)
-        await asyncio.wait([answer])
         raise
-    finally:
-        del answer  # the traceback of its error leads here
-
-
-def _take_note(answer: asyncio.Future[Any]) -> None:
-    """Looks at an error that nobody waits for any more, of which asyncio would complain."""
-    if not answer.cancelled():
-        answer.exception()
+    return await call  # at once
 
 
 def _is_cancelled(error: BaseException | None) -> bool:
