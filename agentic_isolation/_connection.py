@@ -143,3 +143,7 @@ class Connection(abc.ABC):
             DeadlineError: It has not answered within `timeout` seconds.
             IsolationError: What it answered.
         """
+
+
+Connects = Callable[[float], Connection]
+"""Makes a connection to a service in this process, by its retry_timeout."""

@@ -1,6 +1,6 @@
 """The embedded service: one in this process for each event loop, while any workspace of it needs one.
 
-It listens on a unix socket in a private directory (mode 0700), so its callers speak to it exactly as to a remote one.
+Its callers call its methods without a network between, and its answers and errors are those that a remote one gives.
 """
 
 from __future__ import annotations
@@ -9,24 +9,19 @@ import asyncio
 import weakref
 from contextlib import AbstractAsyncContextManager
 
-from agentic_isolation._forking import refuse_forked
+from agentic_isolation._connection import Connects
 from agentic_isolation._shared import Shared
 
-_services: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Shared[str]] = weakref.WeakKeyDictionary()
+_services: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Shared[Connects]] = weakref.WeakKeyDictionary()
 
 
-def embedded_target() -> AbstractAsyncContextManager[str]:
-    """Yields the address of this event loop's service, which runs until its last user has left.
-
-    Raises:
-        UnsupportedError: This process was forked while gRPC was in use.
-    """
-    refuse_forked()
-    return _services.setdefault(asyncio.get_running_loop(), Shared(_serve)).use()
+def embedded_service() -> AbstractAsyncContextManager[Connects]:
+    """Yields what connects to this event loop's service, which runs until its last user has left."""
+    return _services.setdefault(asyncio.get_running_loop(), Shared(_open)).use()
 
 
-def _serve() -> AbstractAsyncContextManager[str]:
+def _open() -> AbstractAsyncContextManager[Connects]:
     # Imported here: programs that use a remote service never load one.
-    from agentic_isolation_service.app import serve_embedded
+    from agentic_isolation_service.app import open_embedded
 
-    return serve_embedded()
+    return open_embedded()

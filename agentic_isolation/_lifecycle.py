@@ -6,18 +6,15 @@ import asyncio
 import contextlib
 import contextvars
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from agentic_isolation import _convert as convert
-from agentic_isolation._channel import ChannelConnection
 from agentic_isolation._cleanup import finish
 from agentic_isolation._commands import Commands
 from agentic_isolation._connection import Connection
 from agentic_isolation._lease import RENEWALS_PER_LEASE, end, keep_renewed
 from agentic_isolation._loops import same_loop
-from agentic_isolation._target import credentials_for, service_at
-from agentic_isolation.credentials import Credentials
 from agentic_isolation.errors import ClosedError, ProviderUnavailableError, WorkspaceNotFoundError
 from agentic_isolation.models import WorkspaceConfig, WorkspaceInfo
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -28,20 +25,6 @@ _CREATE_TIMEOUT = 600.0
 _TAKE_BACK_TIMEOUT = 3.0
 """Seconds that a cancelled creation has to end by itself; then its call is cancelled."""
 _NOT_OPEN = "the workspace is not open; use `async with` or `await` on AgenticWorkspace.create(...)"
-
-
-@contextlib.asynccontextmanager
-async def connected(
-    target: str, retry_timeout: float, credentials: Credentials | None = None
-) -> AsyncIterator[Connection]:
-    """Yields a connection over a channel to the service at `target`; empty: the one that is embedded here."""
-    async with service_at(target) as address:
-        shown = credentials_for(target, credentials)
-        connection = ChannelConnection(address, credentials=shown, retry_timeout=retry_timeout)
-        try:
-            yield connection
-        finally:
-            await connection.aclose()
 
 
 class Lifecycle:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 
-from agentic_isolation._embedded import embedded_target
+from agentic_isolation._channel import ChannelConnection
+from agentic_isolation._connection import Connection
+from agentic_isolation._embedded import embedded_service
 from agentic_isolation._wire import check_text
 from agentic_isolation.credentials import Credentials
 
@@ -25,17 +27,20 @@ def target_or_default(target: str | None) -> str:
     return check_text(target, "target")
 
 
-def service_at(target: str) -> AbstractAsyncContextManager[str]:
-    """Yields the address of the service at `target`; empty: of this event loop's embedded one."""
-    return contextlib.nullcontext(target) if target else embedded_target()
-
-
-def credentials_for(target: str, credentials: Credentials | None) -> Credentials:
-    """Returns what is shown to the service at `target`: what was given, else the environment's; nothing to our own.
+@contextlib.asynccontextmanager
+async def connected(
+    target: str, retry_timeout: float, credentials: Credentials | None = None
+) -> AsyncIterator[Connection]:
+    """Yields a connection to the service at `target`; empty: to this event loop's embedded one, which asks for nothing.
 
     Raises:
-        InvalidArgumentError: The environment's contradict each other.
+        InvalidArgumentError: The environment's credentials contradict each other, or what was given makes no sense.
     """
-    if not target:
-        return Credentials()
-    return Credentials.from_environment() if credentials is None else credentials
+    async with contextlib.AsyncExitStack() as stack:
+        if target:
+            connection: Connection = ChannelConnection(target, credentials=credentials, retry_timeout=retry_timeout)
+        else:
+            connects = await stack.enter_async_context(embedded_service())
+            connection = connects(retry_timeout)
+        stack.push_async_callback(connection.aclose)
+        yield connection

@@ -11,7 +11,7 @@ from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_images as images_convert
 from agentic_isolation import _convert_interaction as interaction_convert
 from agentic_isolation._channel import ChannelConnection
-from agentic_isolation._connection import CALL_TIMEOUT
+from agentic_isolation._connection import CALL_TIMEOUT, Connection
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, PASSING
 from agentic_isolation._wire import check_text
 from agentic_isolation.credentials import Credentials
@@ -24,39 +24,15 @@ from agentic_isolation.v1 import workspace_pb2 as pb
 _SERVICE = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
 
 
-class ServiceClient:
-    """Looks after a running service's workspaces.
+class ServiceCalls:
+    """What is asked of a whole service, over whichever connection.
 
     Args:
-        target: The service's address, `host:port` or `unix:PATH`.
-        credentials: For the service; None: those of the environment.
-        retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
-        replica: Behind a proxy, the replica to list and describe; None: any, by the proxy's choice.
-
-    Raises:
-        InvalidArgumentError: The retry_timeout is negative, infinite or no number, or a token would leave this machine
-            in plaintext.
+        connection: To the service; whoever has opened it closes it.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        credentials: Credentials | None = None,
-        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
-        replica: str | None = None,
-    ) -> None:
-        self._connection = ChannelConnection(
-            target, credentials=credentials, retry_timeout=retry_timeout, replica=replica
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._connection.aclose()
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def info(self) -> ServerInfo:
         """Describes the service.
@@ -69,18 +45,6 @@ class ServiceClient:
             connection.stub.GetServerInfo, pb.GetServerInfoRequest(), at_once=(ProviderUnavailableError,)
         )
         return convert.server_from_pb(answer)
-
-    async def serves(self, *, timeout: float = CALL_TIMEOUT) -> bool:
-        """Returns whether the service takes calls: not any more once it has been told to end. Asks once.
-
-        Args:
-            timeout: Seconds to wait for its answer.
-
-        Raises:
-            DeadlineError: It has not answered in time.
-            UnavailableError: It cannot be reached.
-        """
-        return await self._connection.serves(_SERVICE, timeout=timeout)
 
     async def list_workspaces(self, labels: Mapping[str, str] | None = None) -> AsyncIterator[WorkspaceInfo]:
         """Yields the workspaces that have all of `labels`, oldest first.
@@ -167,3 +131,49 @@ class ServiceClient:
         request = pb.ListProcessesRequest(workspace_id=check_text(workspace_id, "workspace_id"))
         answer = await connection.call(connection.stub.ListProcesses, request)
         return [interaction_convert.process_from_pb(process) for process in answer.processes]
+
+
+class ServiceClient(ServiceCalls):
+    """Looks after a running service's workspaces.
+
+    Args:
+        target: The service's address, `host:port` or `unix:PATH`.
+        credentials: For the service; None: those of the environment.
+        retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
+        replica: Behind a proxy, the replica to list and describe; None: any, by the proxy's choice.
+
+    Raises:
+        InvalidArgumentError: The retry_timeout is negative, infinite or no number, or a token would leave this machine
+            in plaintext.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: Credentials | None = None,
+        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
+        replica: str | None = None,
+    ) -> None:
+        self._channel = ChannelConnection(target, credentials=credentials, retry_timeout=retry_timeout, replica=replica)
+        super().__init__(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._channel.aclose()
+
+    async def serves(self, *, timeout: float = CALL_TIMEOUT) -> bool:
+        """Returns whether the service takes calls: not any more once it has been told to end. Asks once.
+
+        Args:
+            timeout: Seconds to wait for its answer.
+
+        Raises:
+            DeadlineError: It has not answered in time.
+            UnavailableError: It cannot be reached.
+        """
+        return await self._channel.serves(_SERVICE, timeout=timeout)

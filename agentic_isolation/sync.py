@@ -15,8 +15,8 @@ works where an event loop runs already, as in notebooks, and several threads may
   dies, and then the exception is raised.
 * Workspaces that are open when the main thread ends are closed then, whichever threads still use them.
 * In a process that was forked, its parent's workspaces raise ClosedError and are left to the parent. gRPC does not bear
-  being forked while it is in use, so those that are made where any were open raise UnsupportedError: start processes by
-  `multiprocessing`'s "spawn" or "forkserver", and make workspaces there.
+  being forked while it is in use, so where any workspaces of a service (`target`) were open those that are to be one's
+  raise UnsupportedError: start processes by `multiprocessing`'s "spawn" or "forkserver", and make workspaces there.
 """
 
 from __future__ import annotations

@@ -9,15 +9,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from agentic_isolation import _convert as convert
-from agentic_isolation._lifecycle import Connect, Lifecycle, connected
+from agentic_isolation._lifecycle import Connect, Lifecycle
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._running import RunsCommands
-from agentic_isolation._target import credentials_for, service_at, target_or_default
+from agentic_isolation._target import connected, target_or_default
 from agentic_isolation._wire import check_mapping, check_text, check_type
 from agentic_isolation.credentials import Credentials
 from agentic_isolation.files import Files
 from agentic_isolation.models import FileInfo, ResourceLimits, SecurityConfig, WorkspaceConfig, WorkspaceInfo
-from agentic_isolation.service import ServiceClient
+from agentic_isolation.service import ServiceCalls
 from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb
 
@@ -306,10 +306,5 @@ class AgenticWorkspace(RunsCommands):
             InvalidArgumentError: The retry_timeout is negative, infinite or no number.
             UnavailableError: The service cannot be reached.
         """
-        target = target_or_default(target)
-        shown = credentials_for(target, credentials)
-        async with (
-            service_at(target) as address,
-            ServiceClient(address, credentials=shown, retry_timeout=retry_timeout) as service,
-        ):
-            return [workspace async for workspace in service.list_workspaces(labels)]
+        async with connected(target_or_default(target), retry_timeout, credentials) as connection:
+            return [workspace async for workspace in ServiceCalls(connection).list_workspaces(labels)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 
+from agentic_isolation._connection import Connects
 from agentic_isolation._nested import nested
-from agentic_isolation.errors import PreconditionError
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.replicas import Replica
@@ -22,16 +22,13 @@ from agentic_isolation_service.registry import SqliteRegistry
 from agentic_isolation_service.rpc import unix_socket
 from agentic_isolation_service.rpc.authentication.layer import administrator
 from agentic_isolation_service.rpc.backlog import Backlog
+from agentic_isolation_service.rpc.in_process import InProcessConnection
 from agentic_isolation_service.rpc.server import RpcServer
 from agentic_isolation_service.rpc.unix_socket import SocketAccess
 from agentic_isolation_service.settings.file import settings_of_environment
 from agentic_isolation_service.settings.listening import is_unix
 from agentic_isolation_service.state import StateDirectory
 
-_EMBEDDED_GRACE = 1.0
-"""Seconds for calls that their own program has just cancelled to end."""
-_MAX_SOCKET_PATH = 107
-"""Bytes (unix(7))."""
 _log = logging.getLogger(__name__)
 
 
@@ -63,40 +60,31 @@ async def serve(config: ServiceConfig) -> AsyncIterator[str]:
     """
     async with (
         open_workspaces(config) as workspaces,
-        _listening(workspaces, config, config.address) as address,
+        _listening(workspaces, config) as address,
     ):
         yield address
 
 
 @nested
-async def serve_embedded() -> AsyncIterator[str]:
-    """Runs a service on a unix socket in a private temporary directory and yields its address.
+async def open_in_process(config: ServiceConfig) -> AsyncIterator[Connects]:
+    """Opens a service that is its program's alone, and yields what connects to it without a network.
 
     It serves no metrics and sends no spans: its program has its own telemetry, and there may be many such programs.
-
-    Raises:
-        PreconditionError: The path of the temporary directory is too long for a socket.
     """
-    # Whoever may open its socket is this program itself, which has nothing to prove.
-    file = replace(await asyncio.to_thread(settings_of_environment), tokens=(), jwt=None, tls=None, tenants=Tenants())
-    config = ServiceConfig(file=file, grace=_EMBEDDED_GRACE)
     async with (
-        StateDirectory.open(None) as state,
-        _workspaces(state, config) as workspaces,
-        _listening(workspaces, config, _address_in(state), embedded=True) as address,
+        open_workspaces(config) as workspaces,
+        layers_of(config, workspaces, None, None, embedded=True) as layers,
     ):
-        yield address
+        yield partial(InProcessConnection, workspaces, layers)
 
 
-def _address_in(state: StateDirectory) -> str:
-    """Returns the address of an embedded service."""
-    socket = state.path / "grpc.sock"
-    if (length := len(os.fsencode(socket))) > _MAX_SOCKET_PATH:
-        raise PreconditionError(
-            f"the embedded service's socket, {socket}, would have a path of {length} bytes, and {_MAX_SOCKET_PATH} is "
-            "the most; set TMPDIR to a directory with a shorter path"
-        )
-    return f"unix:{socket}"
+@nested
+async def open_embedded() -> AsyncIterator[Connects]:
+    """Opens an embedded service, as the environment has it."""
+    # Whoever calls it is this program itself, which has nothing to prove.
+    file = replace(await asyncio.to_thread(settings_of_environment), tokens=(), jwt=None, tls=None, tenants=Tenants())
+    async with open_in_process(ServiceConfig(file=file)) as connects:
+        yield connects
 
 
 @nested
@@ -138,19 +126,18 @@ async def _workspaces(state: StateDirectory, config: ServiceConfig) -> AsyncIter
 
 
 @nested
-async def _listening(
-    workspaces: Workspaces, config: ServiceConfig, address: str, *, embedded: bool = False
-) -> AsyncIterator[str]:
-    """Serves on an address meanwhile. A service that is `embedded` is its program's alone, wherever its socket lies."""
+async def _listening(workspaces: Workspaces, config: ServiceConfig) -> AsyncIterator[str]:
+    """Serves on the configured address meanwhile, and yields it with the port that it got."""
+    address = config.address
     tenants = config.file.tenants
     authentication = await asyncio.to_thread(authentication_of, config, tenants.caller_of if tenants else administrator)
     certificates = await asyncio.to_thread(certificates_of, config)
     access = SocketAccess(mode=config.socket_mode)
     if is_unix(address):
-        path, anywhere = address.removeprefix("unix:"), embedded or config.insecure_listen
+        path, anywhere = address.removeprefix("unix:"), config.insecure_listen
         access = await unix_socket.check(path, access, group=config.socket_group, anywhere=anywhere)
-    backlog = None if embedded else Backlog()
-    async with layers_of(config, workspaces, authentication, backlog, embedded=embedded) as layers:
+    backlog = Backlog()
+    async with layers_of(config, workspaces, authentication, backlog) as layers:
         # Nothing is waited for until it is started: gRPC never lets go of a server that was not.
         server = RpcServer(
             workspaces, layers, authentication=authentication, backlog=backlog, channelz=config.channelz

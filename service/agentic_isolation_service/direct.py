@@ -17,9 +17,8 @@ from agentic_isolation._wire import check_text, check_type
 from agentic_isolation.errors import InvalidArgumentError, WorkspaceNotFoundError
 from agentic_isolation.models import SecurityConfig, WorkspaceConfig, WorkspaceInfo
 from agentic_isolation.workspace import AgenticWorkspace
-from agentic_isolation_service.app import open_workspaces
+from agentic_isolation_service.app import open_in_process
 from agentic_isolation_service.config import DockerConfig, ServiceConfig
-from agentic_isolation_service.rpc.in_process import InProcessConnection
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -76,7 +75,7 @@ class DirectProvider:
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
     ) -> None:
         self._retry_timeout = check_retry_timeout(retry_timeout)
-        self._shared = Shared(lambda: open_workspaces(service or ServiceConfig()))
+        self._shared = Shared(lambda: open_in_process(service or ServiceConfig()))
         self._security = security
         self._open: dict[str, AgenticWorkspace] = {}
 
@@ -135,8 +134,8 @@ class DirectProvider:
     @contextlib.asynccontextmanager
     async def _connected(self, at_its_end: contextlib.ExitStack) -> AsyncIterator[Connection]:
         with at_its_end:
-            async with self._shared.use() as workspaces:
-                connection = InProcessConnection(workspaces, self._retry_timeout)
+            async with self._shared.use() as connects:
+                connection = connects(self._retry_timeout)
                 try:
                     yield connection
                 finally:

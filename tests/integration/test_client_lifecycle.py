@@ -64,15 +64,12 @@ async def test_embedded_service_is_private(others: list[Path]) -> None:
     async with embedded():
         (state,) = [path for path in state_directories() if path not in others]
         assert stat.S_IMODE(state.stat().st_mode) == 0o700
-        assert (state / "grpc.sock").is_socket()
+        assert not (state / "grpc.sock").exists(), "it listens nowhere"
     assert state_directories() == others
 
 
-@pytest.mark.parametrize("length", [60, 100])  # too long for the guest's socket alone, and for the service's, too
-async def test_temporary_directory_with_a_path_too_long(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, length: int
-) -> None:
-    long = directory / ("x" * (length - len(f"{directory}/")))
+async def test_temporary_directory_with_a_path_too_long(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = directory / ("x" * (60 - len(f"{directory}/")))
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     with pytest.raises(PreconditionError, match="TMPDIR"):

@@ -17,6 +17,7 @@ from tests.support import proc
 from tests.support.eventually import eventually
 from tests.support.jobs import new_mark
 from tests.support.program import announced, python_environment
+from tests.support.service import ServedProcess
 
 PREAMBLE = """
 import os, threading, time, warnings
@@ -156,30 +157,38 @@ def test_in_a_process_that_was_forked() -> None:
     assert script.end()[:2] == (0, ["ClosedError True True", "/bin/sh"])
 
 
-def test_workspaces_in_a_process_that_was_forked() -> None:
-    """They work, but where gRPC was in use just then; there they say so, and do not wait for ever."""
-    script = Script("""
+def test_workspaces_in_a_process_that_was_forked(service: ServedProcess) -> None:
+    """They work, but a service's where gRPC was in use just then; there they say so, and do not wait for ever."""
+    script = Script(f"""
         import asyncio, signal
         from agentic_isolation import AgenticWorkspace, UnsupportedError
-        async def use():
-            async with AgenticWorkspace.create(provider="local", target=""):
+        SERVED = {service.target!r}
+        def made(target):
+            return Workspace.create(provider="local", target=target)
+        async def use(target):
+            async with AgenticWorkspace.create(provider="local", target=target):
                 return "used"
         def forked():
             child = os.fork()
             if not child:
                 signal.alarm(20)
-                try:
-                    print(asyncio.run(use()), flush=True)
-                    local().close()
-                except UnsupportedError as error:
-                    print("spawn" in str(error), flush=True)
+                for target in ("", SERVED):
+                    try:
+                        print(asyncio.run(use(target)), flush=True)
+                        made(target).close()
+                    except UnsupportedError as error:
+                        print("spawn" in str(error), flush=True)
                 os._exit(0)
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         warnings.simplefilter("ignore")
-        local().close()
+        made("").close()
+        made(SERVED).close()
         print(forked(), flush=True)
-        with local():
+        with made(""):
+            print(forked(), flush=True)
+        with made(SERVED):
             print(forked(), flush=True)
         print(forked())
     """)
-    assert script.end()[:2] == (0, ["used", "0", "True", "0", "used", "0"])
+    anywhere, nowhere_else = ["used", "used", "0"], ["used", "True", "0"]
+    assert script.end()[:2] == (0, [*anywhere, *anywhere, *nowhere_else, *anywhere])

@@ -12,6 +12,7 @@ from agentic_isolation.errors import ClosedError, DeadlineError, InvalidArgument
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.registry import SqliteRegistry
+from agentic_isolation_service.rpc.calls import Call
 from agentic_isolation_service.rpc.in_process import InProcessConnection
 
 
@@ -26,7 +27,7 @@ class Ends:
 @pytest.fixture
 async def connection() -> AsyncIterator[InProcessConnection]:
     async with SqliteRegistry.open(None) as registry:
-        connection = InProcessConnection(Workspaces({}, registry, Identity.new()), retry_timeout=0)
+        connection = InProcessConnection(Workspaces({}, registry, Identity.new()), (), retry_timeout=0)
         try:
             yield connection
         finally:
@@ -181,3 +182,60 @@ async def test_use_after_closing(connection: InProcessConnection, ends: Ends) ->
         await anext(connection.stream(lambda request, context: echo(request, context, ends), numbers(ends)))
     with pytest.raises(ClosedError):
         await connection.call(lambda request, context: asyncio.sleep(0), None)
+
+
+class Watch:
+    """A layer that sees all that a call takes and gives."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    @contextlib.asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        async def pace(response: object) -> None:
+            self.told.append(("gives", response))
+
+        self.told.append((call.method, call.request))
+        call.inspect, call.pace = lambda request: self.told.append(("takes", request)), pace
+        try:
+            yield
+        finally:
+            self.told.append((call.request, call.first_response, call.response))
+
+
+async def test_layers_see_what_calls_take_and_give(ends: Ends) -> None:
+    async def answer(request: object, context: object) -> str:
+        return f"{request}!"
+
+    async def upload(requests: AsyncIterator[int], context: object) -> int:
+        return sum([request async for request in requests if request < 3])
+
+    async def stream(request: int, context: object) -> AsyncIterator[int]:
+        yield request + 1
+        yield request + 2
+
+    async def exchange(requests: AsyncIterator[int], context: object) -> AsyncIterator[int]:
+        async for request in requests:
+            yield -request
+
+    async def three() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+
+    watch = Watch()
+    async with SqliteRegistry.open(None) as registry:
+        connection = InProcessConnection(Workspaces({}, registry, Identity.new()), (watch,), retry_timeout=0)
+        assert await connection.call(answer, "hi") == "hi!"
+        assert watch.told == [("answer", "hi"), ("gives", "hi!"), ("hi", "hi!", "hi!")]
+        watch.told.clear()
+        assert await connection.call(upload, three()) == 3
+        assert watch.told == [("upload", None), ("takes", 0), ("takes", 1), ("takes", 2), ("gives", 3), (0, 3, 3)]
+        watch.told.clear()
+        assert [response async for response in connection.stream(stream, 5)] == [6, 7]
+        assert watch.told == [("stream", 5), ("gives", 6), ("gives", 7), (5, 6, 7)]
+        watch.told.clear()
+        assert [response async for response in connection.stream(exchange, three())] == [0, -1, -2]
+        assert watch.told == [
+            ("exchange", 0), ("gives", 0), ("takes", 1), ("gives", -1), ("takes", 2), ("gives", -2), (0, 0, -2),
+        ]  # fmt: skip
+        await connection.aclose()

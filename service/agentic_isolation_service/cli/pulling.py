@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from agentic_isolation import AgenticWorkspace, ImageLayer, UnsupportedError
-from agentic_isolation._target import service_at
-from agentic_isolation.service import ServiceClient
+from agentic_isolation._target import connected
+from agentic_isolation.service import ServiceCalls
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -39,17 +39,16 @@ async def workspace_of_image(
         working_dir: As AgenticWorkspace.create.
         environment: As AgenticWorkspace.create.
     """
-    async with service_at(target) as address:
+    async with connected(target, retry_timeout) as connection:
         if provider == _DOCKER and sys.stderr.isatty():
-            async with ServiceClient(address, retry_timeout=retry_timeout) as service:
-                await _pull(service, image or "")
+            await _pull(ServiceCalls(connection), image or "")
         async with AgenticWorkspace.create(
-            provider, image, working_dir, environment=environment, target=address, retry_timeout=retry_timeout
+            provider, image, working_dir, environment=environment, target=target, retry_timeout=retry_timeout
         ) as workspace:
             yield workspace
 
 
-async def _pull(service: ServiceClient, image: str) -> None:
+async def _pull(service: ServiceCalls, image: str) -> None:
     with contextlib.ExitStack() as shown, contextlib.suppress(UnsupportedError):  # of an older service
         display: _Display | None = None
         async with contextlib.aclosing(service.pull_image(_DOCKER, image)) as events:

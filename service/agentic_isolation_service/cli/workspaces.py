@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from agentic_isolation import AgenticWorkspace, ServerInfo, WorkspaceInfo
-from agentic_isolation._embedded import embedded_target
-from agentic_isolation.service import ServiceClient
+from agentic_isolation._target import connected
+from agentic_isolation.service import ServiceCalls, ServiceClient
 from agentic_isolation_service.cli import render
 from agentic_isolation_service.cli.completion import complete_workspace
 from agentic_isolation_service.cli.options import (
@@ -72,8 +72,8 @@ def info(target: str | None, workspace_id: str | None, replica: str | None, as_j
         if target:
             async with ServiceClient(target, retry_timeout=0, replica=replica) as service:
                 return await service.info()
-        async with embedded_target() as embedded, ServiceClient(embedded, retry_timeout=0) as service:
-            return await service.info()
+        async with connected("", retry_timeout=0) as embedded:
+            return await ServiceCalls(embedded).info()
 
     if workspace_id is None:
         described = run_to_end(server())

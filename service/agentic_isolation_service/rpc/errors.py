@@ -23,6 +23,7 @@ from agentic_isolation.errors import InvalidArgumentError, IsolationError, Quota
 from agentic_isolation_service.rpc.calls import Call, Layer, at_the_end, surrounded
 from agentic_isolation_service.rpc.decoding import decoded, decoder, known
 from agentic_isolation_service.rpc.drain import Drain, DrainingError
+from agentic_isolation_service.rpc.requests import noted, together
 
 DOMAIN = "agentic-isolation"
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -119,7 +120,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
             call = Call(name, context)
             upload = _Upload(requests)
             async with _Told(context, rest=upload):
-                return await self._respond(method, encode, _noted(upload, call), call)
+                return await self._respond(method, encode, noted(upload, call), call)
             return _NOTHING
 
         return guarded
@@ -135,7 +136,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
                 with self._drain.call(resumable=True):
                     first = await _in_time(self._first(context))
                 call = Call(name, context, request=known(first))
-                await self._answer(method, _together(first, requests, call), call)
+                await self._answer(method, together(first, requests, call), call)
 
         return guarded
 
@@ -224,30 +225,6 @@ class _Upload:
         message = known(request)
         self._complete = message is not None and message.WhichOneof("content") == "end"
         return request
-
-
-async def _noted(requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-    """Yields the requests of a call, and notes the first of them."""
-    async for request in requests:
-        if call.request is None:
-            call.request = known(request)
-        yield _inspected(request, call)
-
-
-def _inspected(request: Any, call: Call) -> Any:
-    """Returns a request, once the layers have seen it."""
-    message = decoded(request)
-    if call.inspect is not None:
-        call.inspect(message)
-    return message
-
-
-async def _together(first: Any, rest: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-    """Yields the requests of a call whose first one was taken; None: there was none."""
-    if first is not None:
-        yield decoded(first)
-        async for request in rest:
-            yield _inspected(request, call)
 
 
 async def _in_time(opening: Awaitable[Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
 from agentic_isolation._cleanup import finish
@@ -13,10 +13,12 @@ from agentic_isolation._loops import same_loop
 from agentic_isolation.errors import DeadlineError
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.rpc.calls import Call, Layer, surrounded
+from agentic_isolation_service.rpc.requests import noted, together
 from agentic_isolation_service.rpc.servicer import WorkspaceServicer
 
-_NO_CONTEXT = None
-"""Of a call that has come over no network. The servicer's methods use none."""
+_NO_CONTEXT: Any = None
+"""Of a call that has come over no network. The servicer's methods use none, nor do the layers that may be here."""
 
 
 class InProcessConnection(Connection):
@@ -24,11 +26,13 @@ class InProcessConnection(Connection):
 
     Args:
         workspaces: Open, until this is closed.
+        layers: What surrounds each call, the outermost first.
         retry_timeout: Seconds for which a call that may be repeated is, while something is unavailable; 0: it is not.
     """
 
-    def __init__(self, workspaces: Workspaces, retry_timeout: float) -> None:
+    def __init__(self, workspaces: Workspaces, layers: Sequence[Layer], retry_timeout: float) -> None:
         super().__init__("this process", retry_timeout)
+        self._layers = layers
         # The stub's methods take the same requests and give the same responses; what comes between is written here.
         self.stub = cast("pb_grpc.WorkspaceServiceAsyncStub", WorkspaceServicer(workspaces))
         self._loop = same_loop(None)
@@ -43,7 +47,7 @@ class InProcessConnection(Connection):
         room = asyncio.Semaphore()
 
         async def run() -> None:
-            async with _left_at_the_end(request), contextlib.aclosing(method(request, _NO_CONTEXT)) as responses:
+            async with _left_at_the_end(request), contextlib.aclosing(self._responses(method, request)) as responses:
                 async for response in responses:
                     await room.acquire()
                     given.put_nowait(response)
@@ -78,11 +82,45 @@ class InProcessConnection(Connection):
         deadline = asyncio.timeout(timeout)
         try:
             async with deadline, _left_at_the_end(request):
-                return await method(request, _NO_CONTEXT)
+                return await self._response(method, request)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
             raise DeadlineError(f"there was no answer within {timeout:g} s") from error
+
+    async def _response(self, method: Callable[..., Any], request: Any) -> Any:
+        if not self._layers:
+            return await method(request, _NO_CONTEXT)
+        call = Call(method.__name__, _NO_CONTEXT)
+        if isinstance(request, AsyncGenerator):
+            request = noted(request, call)
+        else:
+            call.request = request
+        async with surrounded(call, self._layers):
+            response = call.response = call.first_response = await method(request, _NO_CONTEXT)
+            if call.pace is not None:
+                await call.pace(response)
+        return response
+
+    def _responses(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:
+        responses = self._surrounded(method, request) if self._layers else method(request, _NO_CONTEXT)
+        return cast("AsyncGenerator[Any, None]", responses)
+
+    async def _surrounded(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:
+        call = Call(method.__name__, _NO_CONTEXT)
+        if isinstance(request, AsyncGenerator):
+            call.request = await anext(request, None)
+            request = together(call.request, request, call)
+        else:
+            call.request = request
+        async with surrounded(call, self._layers), contextlib.aclosing(method(request, _NO_CONTEXT)) as responses:
+            async for response in responses:
+                if call.first_response is None:
+                    call.first_response = response
+                call.response = response
+                if call.pace is not None:
+                    await call.pace(response)
+                yield response
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

@@ -57,10 +57,10 @@ def trace_of(call: Call) -> TraceContext | None:
 def trace_environment() -> Mapping[str, str]:
     """Returns what commands are told of the trace of the current call; empty: it belongs to none.
 
-    Where no call has come over the network, it is that of the program's active span.
+    Where the call has come over no network, it is that of the program's active span.
     """
     call = current_call()
-    trace = _told_by(trace_metadata() or ()) if call is None else trace_of(call)
+    trace = _told_by(trace_metadata() or ()) if call is None or call.context is None else trace_of(call)
     return {} if trace is None else trace.environment
 
 
