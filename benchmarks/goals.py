@@ -43,23 +43,39 @@ class Goal:
     full_only: bool = False
     """Whether only a run in full measures it: others have fewer workspaces or streams than it is about."""
 
+    @property
+    def embedded(self) -> str:
+        """The contender that has the service in its own process, where the goal's has it in another; else empty."""
+        road, _, place = self.contender.partition("/")
+        return f"embedded/{place}" if road == "served" else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run says of a goal."""
 
     goal: Goal
-    figure: float | None
+    figure: float | None = None
     """None: not measured."""
+    embedded: float | None = None
+    """The same of a service in the client's own process; None: not measured."""
 
     @property
     def met(self) -> bool | None:
         """Whether it is met; None: not measured."""
-        if self.figure is None or math.isnan(self.figure):
+        return self._is_met(self.figure)
+
+    @property
+    def met_embedded(self) -> bool | None:
+        """Whether a service in the client's own process meets it; None: not measured."""
+        return self._is_met(self.embedded)
+
+    def _is_met(self, figure: float | None) -> bool | None:
+        if figure is None or math.isnan(figure):
             return None
         if self.goal.kind in (Kind.FASTER, Kind.MANY):
-            return self.figure >= self.goal.bound
-        return self.figure <= self.goal.bound
+            return figure >= self.goal.bound
+        return figure <= self.goal.bound
 
 
 GOALS: Sequence[Goal] = (
@@ -153,11 +169,16 @@ GOALS: Sequence[Goal] = (
 def outcomes(figures: Figures, scale: str, goals: Sequence[Goal] = GOALS) -> list[Outcome]:
     """Returns what the figures of a run at a scale say of each goal."""
     whole = scale == "full"
-    return [Outcome(goal, None if goal.full_only and not whole else _figure(goal, figures)) for goal in goals]
+    return [
+        Outcome(goal)
+        if goal.full_only and not whole
+        else Outcome(goal, _figure(goal, goal.contender, figures), _figure(goal, goal.embedded, figures))
+        for goal in goals
+    ]
 
 
-def _figure(goal: Goal, figures: Figures) -> float | None:
-    ours = figures.get(goal.metric, {}).get(goal.contender)
+def _figure(goal: Goal, contender: str, figures: Figures) -> float | None:
+    ours = figures.get(goal.metric, {}).get(contender)
     found = [figures.get(goal.reference_metric or goal.metric, {}).get(name) for name in goal.references]
     references = [figure.rounds for figure in found if figure is not None]
     if ours is None or len(references) != len(goal.references):

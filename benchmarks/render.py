@@ -29,7 +29,7 @@ def markdown(document: Mapping[str, Any], *, summary: bool) -> str:
     """Returns the goals' table, and without `summary` all figures too, with what they were taken on and how."""
     figures = figures_from_json(document)
     goals = map(asked_and_found, outcomes(figures, document["scale"]))
-    lines = [taken_on(document), "", *table(("Goal", "Asked", "Found", ""), goals)]
+    lines = [taken_on(document), "", *table(("Goal", "Asked", "Found", "", "Embedded"), goals)]
     lines += ["", *_side_by_side(figures)]
     if not summary:
         cells = []

@@ -31,7 +31,14 @@ def document(results: Results, about: Mapping[str, object]) -> dict[str, Any]:
             for metric, contenders in figures.items()
         },
         "goals": [
-            {"goal": _asked(outcome), "title": outcome.goal.title, "figure": outcome.figure, "met": outcome.met}
+            {
+                "goal": _asked(outcome),
+                "title": outcome.goal.title,
+                "figure": outcome.figure,
+                "met": outcome.met,
+                "figure_embedded": outcome.embedded,
+                "met_embedded": outcome.met_embedded,
+            }
             for outcome in outcomes(figures, str(about["scale"]))
         ],
         "missing": results.missing,
@@ -107,10 +114,11 @@ def amount(value: float) -> str:
 
 
 def asked_and_found(outcome: Outcome) -> Sequence[str]:
-    """Returns a goal's title, what is asked, what was found, and whether it is met."""
-    goal = outcome.goal
-    found = "" if outcome.figure is None else f"{amount(outcome.figure)} {_unit(outcome)}".strip()
-    return goal.title, _asked(outcome), found, _WORDS[outcome.met]
+    """Returns a goal's title, what is asked, what was found and whether it is met, and both for an embedded service."""
+    embedded = (
+        "" if outcome.embedded is None else f"{_found(outcome, outcome.embedded)}, {_WORDS[outcome.met_embedded]}"
+    )
+    return outcome.goal.title, _asked(outcome), _found(outcome, outcome.figure), _WORDS[outcome.met], embedded
 
 
 def _asked(outcome: Outcome) -> str:
@@ -122,8 +130,9 @@ def _asked(outcome: Outcome) -> str:
     return "none" if goal.kind is Kind.ALL else f"below {goal.bound:,g} {goal.unit}"
 
 
-def _unit(outcome: Outcome) -> str:
-    return "times" if outcome.goal.references else outcome.goal.unit
+def _found(outcome: Outcome, figure: float | None) -> str:
+    unit = "times" if outcome.goal.references else outcome.goal.unit
+    return "" if figure is None else f"{amount(figure)} {unit}".strip()
 
 
 def _figures(figures: Figures) -> Table:
@@ -143,7 +152,7 @@ def _figures(figures: Figures) -> Table:
 
 
 def _goals(found: Sequence[Outcome]) -> Table:
-    table = Table("GOAL", "ASKED", "FOUND", "", box=None)
+    table = Table("GOAL", "ASKED", "FOUND", "", "EMBEDDED", box=None)
     for outcome in found:
         table.add_row(
             *asked_and_found(outcome), style="green" if outcome.met else "red" if outcome.met is False else "dim"

@@ -78,6 +78,7 @@ def test_goals_are_held_against_ratios_round_by_round() -> None:
         results.add("served/runc", {"execute_ms": [ours]})
         results.add("aiodocker/runc", {"execute_ms": [theirs]})
         results.add("echo/served", {"execute_ms": [more]})
+        results.add("embedded/runc", {"execute_ms": [ours / 2]})
     both = ["aiodocker/runc", "echo/served"]
     goals = [
         Goal("faster", "execute_ms", "served/runc", Kind.FASTER, 30, ["aiodocker/runc"]),
@@ -92,6 +93,8 @@ def test_goals_are_held_against_ratios_round_by_round() -> None:
     assert outcomes(results.figures(), "quick", goals)[-1].met is None
     assert found[0].figure == 35
     assert found[2].figure == pytest.approx(2 / 72)
+    assert [outcome.met_embedded for outcome in found] == [True, True, True, True, None, True]
+    assert (found[0].embedded, found[4].embedded) == (70, None)
 
 
 def test_figures_sum_up_all_rounds() -> None:
