@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agentic_isolation import (
@@ -91,7 +93,7 @@ async def test_modes(ws: Workspace) -> None:
 
 
 @pytest.mark.places("local")
-async def test_nothing_leads_out(ws: Workspace) -> None:
+async def test_nothing_leads_out(ws: Workspace, directory: Path) -> None:
     """By name, and by a symlink of the workload's; whichever of two paths it is, is told."""
     await ws.execute(TREE + "; ln -s /etc door; ln -s .. up")
     for path in ("../x", "/etc/passwd", "door/passwd", "up/x"):
@@ -102,7 +104,7 @@ async def test_nothing_leads_out(ws: Workspace) -> None:
             ("destination_path", ws.files.move("t/a.x", path, overwrite=True)),
             ("path", ws.files.chmod(path, 0o777)),
             ("path", ws.files.watch(path).__aenter__()),
-            ("path", ws.upload(".", path)),
+            ("path", ws.upload(directory, path)),
             ("path", ws.download(path, "never")),
         ):
             with pytest.raises(PathEscapesError) as caught:
