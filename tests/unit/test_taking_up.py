@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 import time
 
 import pytest
 
 from agentic_isolation.errors import ProviderUnavailableError
-from agentic_isolation_service.core import adoption
+from agentic_isolation.models import Isolation, WorkspaceConfig, WorkspaceInfo, WorkspaceState
+from agentic_isolation_service.core import adoption, reconciliation
 from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.identity import Identity
+from agentic_isolation_service.core.records import WorkspaceRecord
 from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.registry import SqliteRegistry
-from tests.unit.fake_guest import FakeGuest, listen
+from tests.support.eventually import eventually
+from tests.unit.fake_guest import INFO, PATIENCE, FakeGuest, GuestEnd, Script, listen
 from tests.unit.fake_provider import FakeProvider
 
 PLACES = 8
@@ -37,19 +43,79 @@ async def test_provider_that_cannot_tell_is_told_of(caplog: pytest.LogCaptureFix
     assert told.levelname == "WARNING"
 
 
+def left(provider: FakeProvider, identity: Identity, workspace_id: str, script: Script) -> None:
+    """Has a place of an earlier process there, which nobody has written down."""
+    key = identity.guest_key(workspace_id)
+    provider.guests[workspace_id] = FakeGuest(script, workspace_id=workspace_id, key=key)
+
+
 async def test_places_that_do_not_answer_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that nobody has written down is asked whose it is."""
     monkeypatch.setattr(adoption, "_ANSWER_TIMEOUT", WAIT)
     identity, provider = Identity.new(), FakeProvider(listen)
     for number in range(PLACES):
-        workspace_id = f"ws-{number}"
-        provider.guests[workspace_id] = FakeGuest(
-            listen, workspace_id=workspace_id, key=identity.guest_key(workspace_id)
-        )
+        left(provider, identity, f"ws-{number}", listen)
     async with SqliteRegistry.open(None) as registry:
         began = time.monotonic()
         async with Workspaces({"fake": lambda: provider}, registry, identity, lasting=True) as workspaces:
             assert time.monotonic() - began < PLACES * WAIT / 2
             assert workspaces.page(OPERATOR, {}, 10, "") == ([], "")
+    for guest in provider.guests.values():
+        await guest.__aexit__(None, None, None)
+
+
+class Remembering:
+    """The script of a guest that says what it was given to remember, once `after` is set."""
+
+    def __init__(self, record: str, after: asyncio.Event) -> None:
+        self._record = record
+        self._after = after
+
+    async def __call__(self, end: GuestEnd) -> None:
+        while True:
+            channel, _ = await end.operation()
+            await self._after.wait()
+            await end.send_json(FrameType.RESULT, channel, INFO | {"record": self._record, "lease_left_ms": 60_000})
+
+
+def remembered(registry: SqliteRegistry, identity: Identity, workspace_id: str) -> str:
+    """Returns what the guest of a workspace was given."""
+    now = dt.datetime.now(dt.UTC)
+    info = WorkspaceInfo(
+        id=workspace_id,
+        provider="fake",
+        state=WorkspaceState.READY,
+        working_dir="/workspace",
+        created_at=now,
+        lease_expires_at=now + dt.timedelta(seconds=60),
+        isolation=Isolation(runtime="fake"),
+    )
+    return identity.seal(registry.encode(WorkspaceRecord(WorkspaceConfig(provider="fake"), info, "", "", "")))
+
+
+async def test_silent_places_hold_a_start_up_for_so_long_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They hold up none that answers; one that answers later is taken up then."""
+    monkeypatch.setattr(reconciliation, "_TURN", WAIT / 10)
+    monkeypatch.setattr(reconciliation, "_START_PATIENCE", WAIT)
+    identity, provider = Identity.new(), FakeProvider(listen)
+    at_once, later = asyncio.Event(), asyncio.Event()
+    at_once.set()
+    async with asyncio.timeout(PATIENCE), SqliteRegistry.open(None) as registry:
+        for number in range(5 * PLACES):
+            left(provider, identity, f"ws-{number}", listen)
+        for workspace_id, after in ("ws-quick", at_once), ("ws-slow", later):
+            script = Remembering(remembered(registry, identity, workspace_id), after)
+            left(provider, identity, workspace_id, script)
+        async with Workspaces({"fake": lambda: provider}, registry, identity, lasting=True) as workspaces:
+
+            def found() -> list[str]:
+                return [info.id for info in workspaces.page(OPERATOR, {}, 10, "")[0]]
+
+            assert found() == ["ws-quick"]
+            assert "do not answer" in caplog.text
+            later.set()
+            await eventually(lambda: len(found()) == 2, "the other one is taken up")
     for guest in provider.guests.values():
         await guest.__aexit__(None, None, None)

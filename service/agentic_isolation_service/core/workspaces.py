@@ -150,6 +150,7 @@ class Workspaces:
         if self._reconciling is not None:
             self._reconciling.cancel()
             await asyncio.gather(self._reconciling, return_exceptions=True)
+        await self._reconciliation.aclose()
         await self._pools.stop()
         await self._removals.aclose()
         await self._pools.leave()
