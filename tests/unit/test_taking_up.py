@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from agentic_isolation.errors import ProviderUnavailableError
+from agentic_isolation.errors import ProviderUnavailableError, RegistryUnavailableError
 from agentic_isolation.models import Isolation, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import adoption, reconciliation
 from agentic_isolation_service.core.caller import OPERATOR
@@ -119,3 +119,21 @@ async def test_silent_places_hold_a_start_up_for_so_long_and_no_longer(
             await eventually(lambda: len(found()) == 2, "the other one is taken up")
     for guest in provider.guests.values():
         await guest.__aexit__(None, None, None)
+
+
+async def test_registry_that_cannot_be_used_for_now_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    """Its disk is full when old requests are to be forgotten: that is told in a line, and tried again."""
+    attempts = 0
+
+    async def work() -> None:
+        nonlocal attempts
+        attempts += 1
+        raise RegistryUnavailableError("database or disk is full")
+
+    looking = asyncio.create_task(adoption.keep_going(0.01, work))
+    await eventually(lambda: attempts > 1, "it is tried again")
+    looking.cancel()
+    await asyncio.wait([looking])
+    for record in caplog.records:
+        assert (record.levelname, record.exc_info) == ("WARNING", None)
+        assert record.message.endswith("disk is full")

@@ -110,5 +110,7 @@ async def keep_going(interval: float, work: Callable[[], Awaitable[None]]) -> No
         await asyncio.sleep(interval)
         try:
             await work()
+        except IsolationError as error:
+            _log.warning("what is written down and what exists cannot be brought together for now: %s", error)
         except Exception:  # noqa: BLE001  a reaper
             _log.exception("cannot bring together what is written down and what exists")
