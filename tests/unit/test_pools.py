@@ -112,6 +112,31 @@ async def test_place_that_does_not_take_the_claim(
     assert not provider.guests
 
 
+async def test_pools_beside_the_one_whose_places_do_not_take_the_claim(provider: FakeProvider) -> None:
+    """What is ready in another one, and would do as well, is claimed before a workspace is made."""
+    refused = asyncio.Event()
+
+    async def refuse_once(end: GuestEnd, channel: int) -> None:
+        await (accept if refused.is_set() else refuse)(end, channel)
+        refused.set()
+
+    provider = FakeProvider(Guests(refuse_once))
+    templates = [PoolTemplate(name=name, config=CONFIG, min=1, max=1) for name in ("first", "second")]
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}, templates) as workspaces:
+
+        def are_full() -> bool:
+            return all(pool.ready for pool in workspaces.describe_pools(OPERATOR))
+
+        await eventually(are_full, "both are filled")
+        waiting = set(provider.guests)
+        info = await workspaces.create(OPERATOR, CONFIG)
+        assert info.id in waiting
+        counted = [(pool.name, pool.hits, pool.misses) for pool in workspaces.describe_pools(OPERATOR)]
+        assert counted == [("first", 0, 0), ("second", 1, 0)]
+        await eventually(are_full, "both are filled again")
+    assert not provider.guests
+
+
 async def _removed(provider: FakeProvider, places: set[str]) -> None:
     await eventually(lambda: places - provider.guests.keys(), "what was claimed is removed")
 

@@ -122,7 +122,8 @@ class Pools:
     ) -> HeldWorkspace | None:
         """Returns a workspace that was ready, and is the owner's now, or None where one has to be made.
 
-        A place that does not take the claim is removed, and so is that of a claim that is cancelled.
+        A place that does not take the claim is removed, and so is that of a claim that is cancelled. Where a pool has
+        no other one, the places of the next pool are tried that would do.
 
         Raises:
             RegistryUnavailableError: It cannot be written down.
@@ -130,20 +131,21 @@ class Pools:
         pools = [pool for pool in self._of(provider, config) if pool.template.is_for(owner)]
         if not pools:
             return None
-        pool = next((pool for pool in pools if pool.ready), pools[0])
-        now = _now()
-        pool.demand.ask(now)
+        pools.sort(key=lambda pool: not pool.ready)
+        asked = pools[0]
+        asked.demand.ask(_now())
         try:
             async with asyncio.timeout(_CLAIM_PATIENCE):
-                while (place := pool.take()) is not None:
-                    if await self._claimed(place, config, request_id, owner):
-                        pool.count(hit=True)
-                        return place.held
+                for pool in pools:
+                    while (place := pool.take()) is not None:
+                        if await self._claimed(place, config, request_id, owner):
+                            pool.count(hit=True)
+                            return place.held
         except TimeoutError:
             pass
         finally:
             self._refiller.wake()
-        pool.count(hit=False)
+        asked.count(hit=False)
         return None
 
     def take_up(self, provider: Provider, held: HeldWorkspace) -> bool:
