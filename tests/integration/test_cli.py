@@ -141,6 +141,29 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert "Usage: agentic-isolation run" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("run", "--provder", "local", "--", "true"), "--provder"),
+        (("run", "--provider", "local", "--imgae=x", "true"), "--imgae"),
+        (("run", "-x", "true"), "-x"),
+        (("exec", "--wrkdir", "/tmp", "ws-1", "true"), "--wrkdir"),
+    ],
+    ids=["run", "with a value", "short", "exec"],
+)
+def test_options_that_there_are_not(arguments: tuple[str, ...], option: str) -> None:
+    """They are neither the command nor the workspace."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = (line for line in done.stderr.splitlines() if "No such option" in line)
+    assert option in line
+
+
+def test_options_of_the_command() -> None:
+    assert run(*LOCAL, "printf", "%s ", "--provder", "-e", "--", "-x").stdout == "--provder -e -- -x "
+    assert 'no program "--provder"' in run(*LOCAL, "--", "--provder").stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_to_run_cleans_up(number: signal.Signals) -> None:
     """The fixtures look for directories, guests and commands that are left."""

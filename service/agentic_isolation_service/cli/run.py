@@ -17,10 +17,11 @@ from agentic_isolation_service.core.validation import MAX_STDIN
 
 RETRY_TIMEOUT = 5.0
 """Seconds for which the service may be away: enough for a new start, and little where there is none."""
-_PASSTHROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_OPTIONS_FIRST = {"allow_interspersed_args": False}
+"""Whatever comes after the first word that is no option is the command's."""
 
 
-@click.command(context_settings=_PASSTHROUGH)
+@click.command(context_settings=_OPTIONS_FIRST)
 @optional_target
 @click.option("--provider", default="docker", show_default=True, help="docker, or local: a directory, not isolated.")
 @click.option("--image", help="Image for the docker provider.")
@@ -60,7 +61,7 @@ def run(
     sys.exit(run_to_end(program()))
 
 
-@click.command("exec", context_settings=_PASSTHROUGH)
+@click.command("exec", context_settings=_OPTIONS_FIRST)
 @required_target
 @click.option("--workdir", help="Directory that the command starts in.")
 @click.option("--env", "-e", multiple=True, metavar="NAME=VALUE", help="Variable for the command; repeatable.")
