@@ -145,6 +145,25 @@ async def test_leases_are_renewed_no_longer_than_they_may_be(workspaces: Workspa
     await workspaces.renew(RED, info.id)
 
 
+async def test_lowered_bound_that_ends_a_workspace_is_told(
+    provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients renew what they have as it was made, and need not look at what becomes of that."""
+    lowered = Tenants([Tenant(name="red", identities=[Pattern("red")], policy=replace(POLICY, max_lease=100))])
+    async with asyncio.timeout(PATIENCE), SqliteRegistry.open(None) as registry:
+        makers, identity = {"fake": lambda: provider}, Identity.new()
+        async with Workspaces(makers, registry, identity, lasting=True, tenants=TENANTS) as before:
+            info = await before.create(RED, replace(CONFIG, lease=300))
+        async with Workspaces(makers, registry, identity, lasting=True, tenants=lowered) as workspaces:
+            for asked in (None, 300):
+                with pytest.raises(NotAllowedError, match=r"300 s is not for this tenant, .* at most 100 s"):
+                    await workspaces.renew(RED, info.id, asked)
+            [told] = [record for record in caplog.records if "not renewed any more" in record.message]
+            assert (told.levelname, vars(told)["workspace_id"]) == ("WARNING", info.id)
+            await workspaces.renew(RED, info.id, 100)
+            await workspaces.destroy(RED, info.id)
+
+
 async def test_pools_of_tenants(provider: FakeProvider) -> None:
     """A place is claimed by those whom its pool is for, and theirs from then on; others have one made."""
     pools = [

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation.errors import CapacityError, IsolationError, UnavailableError
+from agentic_isolation.errors import CapacityError, IsolationError, NotAllowedError, UnavailableError
 from agentic_isolation.images import PullEvent
 from agentic_isolation.models import PoolInfo, ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import validation
@@ -221,7 +221,12 @@ class Workspaces:
             WorkspaceLostError: The guest is gone.
         """
         held = self.get(caller, workspace_id)
-        self._tenants.policy_of(caller).check_lease(held.config.lease if seconds is None else seconds)
+        try:
+            self._tenants.policy_of(caller).check_lease(held.config.lease if seconds is None else seconds)
+        except NotAllowedError as error:
+            if seconds is None:  # what it was made with, and its client goes on asking for without looking
+                _log.warning("a lease is not renewed any more: %s", error, extra={"workspace_id": workspace_id})
+            raise
         return await held.renew(seconds)
 
     async def destroy(self, caller: Caller, workspace_id: str) -> None:
