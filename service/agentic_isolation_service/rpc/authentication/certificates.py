@@ -33,6 +33,11 @@ class PeerCertificates:
 
     def __init__(self, revoked: Reloaded[Sequence[x509.CertificateRevocationList]] | None = None) -> None:
         self._revoked = revoked
+        self._lists: Sequence[x509.CertificateRevocationList] = ()
+        self._ends: list[tuple[datetime, str]] = []
+        """Until when each of the lists is up to date, and whose it is, the next one last; without those told of."""
+        if revoked is not None:
+            self._tell_outdated(revoked.latest)
 
     async def identify(self, proof: Proof) -> str | None:
         """Returns the identity of the peer's certificate. Raises what an Authenticator does."""
@@ -40,10 +45,23 @@ class PeerCertificates:
         if pem is None:
             return None
         certificate, identity = _known(pem)
-        # Asked for each call, so that a connection does not outlive its certificate's revocation.
-        if self._revoked is not None and _is_revoked(certificate, await self._revoked.current()):
-            raise UnauthenticatedError("the client certificate was revoked by its issuer; connect with a new one")
+        if self._revoked is not None:
+            # Asked for each call, so that a connection does not outlive its certificate's revocation.
+            lists = await self._revoked.current()
+            self._tell_outdated(lists)
+            if _is_revoked(certificate, lists):
+                raise UnauthenticatedError("the client certificate was revoked by its issuer; connect with a new one")
         return identity
+
+    def _tell_outdated(self, lists: Sequence[x509.CertificateRevocationList]) -> None:
+        """Logs of each list, once, that it is out of date: it is used all the same."""
+        if lists is not self._lists:
+            self._lists = lists
+            ends = [(one.next_update_utc, one.issuer.rfc4514_string()) for one in lists]
+            self._ends = sorted(((end, issuer) for end, issuer in ends if end is not None), reverse=True)
+        while self._ends and self._ends[-1][0] < datetime.now(UTC):
+            end, issuer = self._ends.pop()
+            _log.warning("the revocation list of %s was to be renewed by %s", issuer, end)
 
 
 def identity_of(certificate: x509.Certificate) -> str:
@@ -73,7 +91,7 @@ def identity_of(certificate: x509.Certificate) -> str:
 
 
 def revocation_lists(file: Path) -> Sequence[x509.CertificateRevocationList]:
-    """Reads the revocation lists in a file in PEM. One that is out of date is used, and logged.
+    """Reads the revocation lists in a file in PEM, also those that are out of date.
 
     Raises:
         OSError: It cannot be read.
@@ -85,11 +103,6 @@ def revocation_lists(file: Path) -> Sequence[x509.CertificateRevocationList]:
         raise InvalidArgumentError("a revocation list in it is broken", field="tls.revoked") from error
     if not lists:
         raise InvalidArgumentError("it holds no revocation list in PEM", field="tls.revoked")
-    for one in lists:
-        if one.next_update_utc is not None and one.next_update_utc < datetime.now(UTC):
-            _log.warning(
-                "the revocation list of %s was to be renewed by %s", one.issuer.rfc4514_string(), one.next_update_utc
-            )
     return lists
 
 
