@@ -51,6 +51,14 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "config.toml"
 
 
+def test_byte_order_mark_is_no_part_of_it(file: Path) -> None:
+    """Editors of Windows begin files with it, unseen."""
+    file.write_text(FULL, encoding="utf-8-sig")
+    marked = read_settings(file)
+    file.write_text(FULL, encoding="utf-8")
+    assert marked == read_settings(file)
+
+
 def test_every_setting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(FULL)
     config = WorkspaceConfig(

@@ -84,7 +84,7 @@ def read_settings(path: Path) -> FileSettings:
             `pool[0].min`.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except ValueError as error:
         raise InvalidArgumentError(f"{path} is no TOML file: {error}", field="config") from None
     try:
