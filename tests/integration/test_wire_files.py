@@ -72,6 +72,18 @@ async def test_upload_that_only_stops_changes_nothing(stub: Stub, workspace: pb.
     await eventually(lambda: host_files(workspace) == ["file"], "the temporary files are gone")
 
 
+@pytest.mark.parametrize("content", [b"garbage " * 1000, b"\0" * 700], ids=["garbage", "cut"])
+async def test_what_is_no_archive_is_named(stub: Stub, workspace: pb.Workspace, content: bytes) -> None:
+    async def upload() -> AsyncIterator[pb.WriteArchiveRequest]:
+        yield pb.WriteArchiveRequest(header=pb.WriteArchiveHeader(workspace_id=workspace.workspace_id))
+        yield pb.WriteArchiveRequest(data=content)
+        yield pb.WriteArchiveRequest(end=pb.WriteArchiveEnd())
+
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "BAD_ARCHIVE", "data"):
+        await stub.WriteArchive(upload())
+    assert host_files(workspace) == []
+
+
 @pytest.mark.parametrize("name", ["file", "new"])
 async def test_upload_that_is_cut_changes_nothing(stub: Stub, workspace: pb.Workspace, name: str) -> None:
     """Cut by the client at any place; a temporary file shows that the upload had begun."""

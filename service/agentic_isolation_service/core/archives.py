@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentic_isolation.errors import InvalidArgumentError
+from agentic_isolation.errors import BadArchiveError, InvalidArgumentError, IsolationError
 from agentic_isolation.transfer import TransferSummary
 from agentic_isolation_service.core import files
 from agentic_isolation_service.core.transfers import Download, Upload
@@ -19,7 +19,7 @@ async def unpack(session: GuestSession, path: str) -> Upload[TransferSummary]:
     """
     check_path(path, "path")
     channel = await session.open({"op": "unpack", "path": path}, since=3)
-    return Upload(session, channel, payloads.archive_summary, files.naming("path"))
+    return Upload(session, channel, payloads.archive_summary, _explained)
 
 
 async def pack(session: GuestSession, path: str, ignore: list[str]) -> Download[TransferSummary]:
@@ -49,3 +49,10 @@ async def pack(session: GuestSession, path: str, ignore: list[str]) -> Download[
             field="ignore_patterns",
         ) from error
     return Download(session, channel, payloads.archive_summary, files.naming("path"))
+
+
+def _explained(error: IsolationError) -> IsolationError:
+    """Returns a guest's error of an archive with the field that it is about."""
+    if isinstance(error, BadArchiveError):
+        return BadArchiveError(error.message, field="data")
+    return files.naming("path")(error)
