@@ -1,4 +1,4 @@
-"""Messages of the contract ↔ models, both ways, for client and server alike. Checks nothing: the server validates."""
+"""Messages of the contract ↔ models, both ways, for client and server alike. Checks no ranges: the server validates."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from agentic_isolation._wire import check_mapping, check_seconds, check_text, check_type, check_unsigned
@@ -58,6 +59,21 @@ def duration_from_pb(duration: Duration) -> float:
     return float(duration.seconds + duration.nanos / 1e9)
 
 
+def asked_seconds(duration: Duration, field: str) -> float:
+    """Duration of a request → seconds. Raises InvalidArgumentError, naming the field, where it is not normalised."""
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(nanos) >= 10**9 or seconds * nanos < 0:
+        raise InvalidArgumentError(
+            f"{seconds} s and {nanos} ns are no Duration: nanos are below 10^9 and have the sign of the seconds",
+            field=field,
+        )
+    return duration_from_pb(duration)
+
+
+def _asked_optional(request: Message, field: str) -> float | None:
+    return asked_seconds(getattr(request, field), field) if request.HasField(field) else None
+
+
 def _optional_duration(seconds: float | None, field: str) -> Duration | None:
     return None if seconds is None else duration_to_pb(seconds, field)
 
@@ -99,8 +115,12 @@ def config_to_pb(config: WorkspaceConfig) -> pb.CreateWorkspaceRequest:
 
 
 def config_from_pb(request: pb.CreateWorkspaceRequest) -> WorkspaceConfig:
-    """CreateWorkspaceRequest → WorkspaceConfig, with the contract's defaults for what is absent."""
-    default = WorkspaceConfig()
+    """CreateWorkspaceRequest → WorkspaceConfig, with the contract's defaults for what is absent.
+
+    Raises:
+        InvalidArgumentError: A Duration is none.
+    """
+    default, lease = WorkspaceConfig(), _asked_optional(request, "lease_duration")
     return WorkspaceConfig(
         provider=request.provider,
         image=request.image or None,
@@ -109,9 +129,9 @@ def config_from_pb(request: pb.CreateWorkspaceRequest) -> WorkspaceConfig:
         security=security_from_pb(request.security) if request.HasField("security") else None,
         limits=limits_from_pb(request.limits) if request.HasField("limits") else None,
         labels=dict(request.labels),
-        lease=duration_from_pb(request.lease_duration) if request.HasField("lease_duration") else default.lease,
-        idle_timeout=duration_from_pb(request.idle_timeout) if request.HasField("idle_timeout") else None,
-        max_lifetime=duration_from_pb(request.max_lifetime) if request.HasField("max_lifetime") else None,
+        lease=default.lease if lease is None else lease,
+        idle_timeout=_asked_optional(request, "idle_timeout"),
+        max_lifetime=_asked_optional(request, "max_lifetime"),
         secrets=dict(request.secrets),
     )
 

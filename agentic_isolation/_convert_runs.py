@@ -47,14 +47,18 @@ def command_to_pb(command: Command) -> pb.Command:
 
 
 def command_from_pb(message: pb.Command) -> Command:
-    """Message → Command; one without a program has an empty argument list."""
+    """Message → Command; one without a program has an empty argument list.
+
+    Raises:
+        InvalidArgumentError: A Duration is none.
+    """
     return Command(
         program=message.shell if message.WhichOneof("program") == "shell" else list(message.argv.args),
         cwd=message.working_dir or None,
         env=dict(message.environment),
         stdin=message.stdin if message.HasField("stdin") else None,
-        timeout=convert.duration_from_pb(message.timeout) if message.HasField("timeout") else None,
-        kill_grace=convert.duration_from_pb(message.kill_grace),
+        timeout=convert.asked_seconds(message.timeout, "command.timeout") if message.HasField("timeout") else None,
+        kill_grace=convert.asked_seconds(message.kill_grace, "command.kill_grace"),
         user=message.user or None,
         redact_secrets=message.redact_secrets,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.wire import argv, seconds, shell
@@ -15,6 +16,8 @@ HERE = "HERE"
 MISSING = "ws-aaaaaaaaaaaaaaaaaaaa"
 """The id of a workspace that is not there."""
 HOUR = 3600
+TWO_SIGNS = Duration(seconds=60, nanos=-1)
+"""No Duration: 59.999999999 s are written otherwise."""
 UNKNOWN: Any = 99
 """The number of no NetworkMode."""
 
@@ -127,6 +130,10 @@ CREATE = [
     create("short-lease", "lease_duration", lease_duration=seconds(0.999)),
     create("long-lease", "lease_duration", lease_duration=seconds(24 * HOUR + 1)),
     create("negative-lease", "lease_duration", lease_duration=seconds(-60)),
+    create("lease-of-many-nanos", "lease_duration", "10^9", lease_duration=Duration(seconds=60, nanos=10**9)),
+    create("lease-of-two-signs", "lease_duration", "sign", lease_duration=TWO_SIGNS),
+    create("idle-of-two-signs", "idle_timeout", idle_timeout=TWO_SIGNS),
+    create("lifetime-of-many-nanos", "max_lifetime", max_lifetime=Duration(nanos=2 * 10**9)),
     create("space-in-request-id", "request_id", request_id="a b"),
     create("long-request-id", "request_id", request_id="a" * 129),
     create("few-pids", "security.pids_limit", security=pb.SecurityConfig(pids_limit=15)),
@@ -170,6 +177,8 @@ COMMANDS = [
     *command("negative-timeout", "command.timeout", shell("touch was-here", timeout=seconds(-1))),
     *command("short-timeout", "command.timeout", shell("touch was-here", timeout=seconds(0.0009))),
     *command("endless-timeout", "command.timeout", shell("touch was-here", timeout=seconds(1e9 + 1))),
+    *command("timeout-of-many-nanos", "command.timeout", shell("touch was-here", timeout=Duration(nanos=2 * 10**9))),
+    *command("grace-of-two-signs", "command.kill_grace", shell("touch was-here", kill_grace=TWO_SIGNS)),
     *command("negative-grace", "command.kill_grace", shell("touch was-here", kill_grace=seconds(-1))),
     *command("long-grace", "command.kill_grace", shell("touch was-here", kill_grace=seconds(61))),
     *command("relative-working-dir", "command.working_dir", shell("touch was-here", working_dir="src")),
@@ -188,10 +197,13 @@ COMMANDS = [
 RUNS = [
     execute("large-output-limit", "output_limit_bytes", output_limit_bytes=(16 << 20) + 1),
     execute("negative-linger", "linger", linger=seconds(-1)),
+    execute("linger-of-two-signs", "linger", linger=TWO_SIGNS),
     execute("long-linger", "linger", linger=seconds(24 * HOUR + 1)),
     execute("space-in-request-id", "request_id", request_id=" "),
     other("execute-escapes", "command.working_dir", execute_in("/etc"), "PATH_ESCAPES"),
     stream("negative-linger", "linger", linger=seconds(-1)),
+    stream("linger-of-two-signs", "linger", linger=TWO_SIGNS),
+    stream("keepalive-of-two-signs", "keepalive_interval", keepalive_interval=TWO_SIGNS),
     stream("long-linger", "linger", linger=seconds(24 * HOUR + 1)),
     stream("long-request-id", "request_id", request_id="é"),
     stream("short-keepalive", "keepalive_interval", keepalive_interval=seconds(0.5)),
@@ -207,6 +219,7 @@ INTERACTIONS = [
     attach("resume-without-process", "open.resume.process_id", resume=pb.ProcessResume(offset=1)),
     attach("too-wide", "open.terminal.columns", terminal=TOO_WIDE),
     attach("too-flat", "open.terminal.rows", terminal=TOO_FLAT),
+    attach("linger-of-two-signs", "linger", linger=TWO_SIGNS),
     attach("negative-linger", "linger", linger=seconds(-1)),
     attach("space-in-request-id", "request_id", request_id=" "),
     attach("short-keepalive", "open.keepalive_interval", keepalive_interval=seconds(0.5)),
@@ -227,6 +240,9 @@ LISTS = [
     other("list-foreign-token", "page_token", pb.ListWorkspacesRequest(page_token="next")),
     other("list-token-in-unicode", "page_token", pb.ListWorkspacesRequest(page_token="é")),
     other("list-token-of-other-content", "page_token", pb.ListWorkspacesRequest(page_token="YSBiIGM=")),
+    other(
+        "renew-of-two-signs", "lease_duration", pb.RenewWorkspaceRequest(workspace_id=HERE, lease_duration=TWO_SIGNS)
+    ),
     other("renew-short", "lease_duration", pb.RenewWorkspaceRequest(workspace_id=HERE, lease_duration=seconds(0.5))),
     other(
         "renew-long", "lease_duration", pb.RenewWorkspaceRequest(workspace_id=HERE, lease_duration=seconds(25 * HOUR))

@@ -20,6 +20,6 @@ def keepalive_of(
     """
     if not request.HasField("keepalive_interval"):
         return DEFAULT_KEEPALIVE
-    keepalive = convert.duration_from_pb(request.keepalive_interval)
+    keepalive = convert.asked_seconds(request.keepalive_interval, field)
     validation.check_seconds(keepalive, field, 1, validation.MAX_LINGER)
     return keepalive

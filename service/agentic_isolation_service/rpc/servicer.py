@@ -73,7 +73,8 @@ class WorkspaceServicer(FileMethods):
 
     async def RenewWorkspace(self, request: pb.RenewWorkspaceRequest, context: _Context) -> pb.RenewWorkspaceResponse:
         """Extends a lease."""
-        seconds = convert.duration_from_pb(request.lease_duration) if request.HasField("lease_duration") else None
+        limited = request.HasField("lease_duration")
+        seconds = convert.asked_seconds(request.lease_duration, "lease_duration") if limited else None
         expires_at = await self._workspaces.renew(current_caller(), request.workspace_id, seconds)
         return pb.RenewWorkspaceResponse(lease_expire_time=convert.timestamp_to_pb(expires_at))
 
@@ -91,7 +92,7 @@ class WorkspaceServicer(FileMethods):
             request.workspace_id,
             run_convert.command_from_pb(request.command),
             output_limit=request.output_limit_bytes if limited else validation.DEFAULT_OUTPUT_LIMIT,
-            linger=convert.duration_from_pb(request.linger),
+            linger=convert.asked_seconds(request.linger, "linger"),
             request_id=request.request_id,
         )
         return pb.ExecuteResponse(
@@ -178,7 +179,7 @@ class WorkspaceServicer(FileMethods):
                     request.workspace_id,
                     run_convert.command_from_pb(start.command),
                     OutputMode(lines=start.line_mode, detached=start.detached),
-                    linger=convert.duration_from_pb(request.linger),
+                    linger=convert.asked_seconds(request.linger, "linger"),
                     request_id=request.request_id,
                 )
             case "resume":
@@ -200,7 +201,7 @@ class WorkspaceServicer(FileMethods):
                     interaction_convert.size_from_pb(opening.terminal) if opening.HasField("terminal") else None,
                     read_only=opening.read_only,
                     take_input=opening.take_input,
-                    linger=convert.duration_from_pb(opening.linger),
+                    linger=convert.asked_seconds(opening.linger, "linger"),
                     request_id=opening.request_id,
                 )
             case "resume":
