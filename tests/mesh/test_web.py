@@ -202,6 +202,26 @@ def test_grpc_web_errors_come_with_their_details(web: Web) -> None:
     assert "grpc-status-details-bin" in (answer.getheader("access-control-expose-headers") or "")
 
 
+@pytest.mark.parametrize(
+    ("header", "malformed", "good"),
+    [("grpc_timeout", "5", ["7S", "8S", "9S"]), ("grpc_encoding", "br", ["identity", "identity"])],
+)
+def test_header_that_cannot_be_read_fails_no_call_but_its_own(
+    mesh: Mesh, web: Web, header: str, malformed: str, good: list[str]
+) -> None:
+    """Envoy's connections to the replicas have calls of all its clients."""
+    for replica in mesh.replicas:
+        named = {"agentic_isolation_replica": replica.name}
+        answer = web.grpc_web("GetServerInfo", pb.GetServerInfoRequest(), **named, **{header: malformed})
+        answer.read()
+        assert answer.getheader("grpc-status") == "13"
+        with another(mesh) as other:
+            for value in good:
+                answer = other.grpc_web("GetServerInfo", pb.GetServerInfoRequest(), **named, **{header: value})
+                (_, data), _ = frames(answer)
+                assert pb.GetServerInfoResponse.FromString(data).replica == replica.name
+
+
 def test_pages_from_elsewhere_may_not_call(web: Web) -> None:
     asked = {"access_control_request_method": "POST", "access_control_request_headers": "content-type,x-grpc-web"}
     for page, allowed in ((PAGE, PAGE), ("http://elsewhere.example", None)):
