@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import MessageToJson
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -200,6 +201,27 @@ def test_grpc_web_errors_come_with_their_details(web: Web) -> None:
     assert status.details[0].Unpack(info)
     assert info.reason == "WORKSPACE_NOT_FOUND"
     assert "grpc-status-details-bin" in (answer.getheader("access-control-expose-headers") or "")
+
+
+@pytest.mark.parametrize("kind", ["application/grpc-web+proto", "application/grpc-web-text", "application/json"])
+def test_deadline_that_passes(mesh: Mesh, web: Web, kind: str) -> None:
+    """It is told as what it is, by Envoy: the service has not yet answered."""
+    with a_workspace(mesh) as workspace_id:
+        request = pb.ExecuteRequest(workspace_id=workspace_id, command=pb.Command(shell="sleep 60"))
+        bodies = {
+            "application/grpc-web+proto": framed(request),
+            "application/grpc-web-text": base64.b64encode(framed(request)),
+            "application/json": MessageToJson(request).encode(),
+        }
+        answer = web.send("Execute", bodies[kind], content_type=kind, accept=kind, grpc_timeout="300m", origin=PAGE)
+        content = answer.read()
+        assert answer.getheader("access-control-allow-origin") == PAGE
+        if kind == "application/json":
+            assert answer.status == 504
+            assert json.loads(content)["code"] == 4
+        else:
+            assert (answer.status, answer.getheader("grpc-status"), content) == (200, "4", b"")
+            assert answer.getheader("content-type", "").startswith(kind)
 
 
 @pytest.mark.parametrize(
