@@ -44,6 +44,14 @@ async def test_health(service: ServedProcess) -> None:
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_health_of_all_services(service: ServedProcess) -> None:
+    messages: Any = health_pb2  # the type stubs lack those of List
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        listed = (await health.List(messages.HealthListRequest())).statuses
+        assert {name: answer.status for name, answer in listed.items()} == {"": SERVING, SERVICE: SERVING}
+
+
 async def test_watched_health_of_an_unknown_service(service: ServedProcess) -> None:
     async with grpc.aio.insecure_channel(service.target) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
