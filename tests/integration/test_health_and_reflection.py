@@ -52,6 +52,17 @@ async def test_health_of_all_services(service: ServedProcess) -> None:
         assert {name: answer.status for name, answer in listed.items()} == {"": SERVING, SERVICE: SERVING}
 
 
+@pytest.mark.parametrize("first", [b"", b"\xff"], ids=["the second one", "the first one"])
+async def test_reflection_of_what_is_no_request(service: ServedProcess, first: bytes) -> None:
+    """It is refused as any other bad input, and the service does not complain of itself."""
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        method: Any = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            async for _ in method(iter([first, b"\xff"])):
+                pass
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_watched_health_of_an_unknown_service(service: ServedProcess) -> None:
     async with grpc.aio.insecure_channel(service.target) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)

@@ -23,6 +23,8 @@ _RETRY_AFTER = 1.0
 MOST_ELSEWHERE = 1_000
 """Calls of many requests that other services than ours may have at a time, for as long as their clients like."""
 
+_UNDECODABLE = "the bytes of the request are no message of this RPC"
+
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -150,6 +152,8 @@ class Openings(grpc.aio.ServerInterceptor):
             self._elsewhere += 1
             try:
                 await _sent(method(requests, context), context)
+            except DecodeError:
+                await _told(abort(context, InvalidArgumentError(_UNDECODABLE)))
             finally:
                 self._elsewhere -= 1
 
@@ -162,7 +166,7 @@ class Openings(grpc.aio.ServerInterceptor):
         try:
             return handler.request_deserializer(data)
         except DecodeError:
-            await _told(abort(context, InvalidArgumentError("the bytes of the request are no message of this RPC")))
+            await _told(abort(context, InvalidArgumentError(_UNDECODABLE)))
 
 
 class _Opening:
