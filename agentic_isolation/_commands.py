@@ -117,9 +117,7 @@ class Commands:
         try:
             await attachment.open()
         except BaseException as error:
-            await finish(attachment.aclose())
-            if not isinstance(error, IsolationError):
-                await finish(give_up(partial(self._kill, request_id)))
+            await finish(self._leave(attachment, "" if isinstance(error, IsolationError) else request_id))
             raise
         return Process(attachment, self.signal, self._kill_process, owned=not detached)
 
@@ -190,6 +188,12 @@ class Commands:
 
     def _killer(self, request_id: str) -> Callable[[], Awaitable[None]] | None:
         return partial(self._kill, request_id) if self._connection.retry_timeout else None
+
+    async def _leave(self, attachment: Attachment, request_id: str) -> None:
+        """Lets go of a process, and kills what the request has started, or forbids it to start; empty: no request."""
+        await attachment.aclose()
+        if request_id:
+            await give_up(partial(self._kill, request_id))
 
     async def _read(self, request: pb.StreamRequest) -> AsyncGenerator[StreamEvent, None]:
         call = self._connection.stream(self._connection.stub.Stream, request)

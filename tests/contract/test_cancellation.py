@@ -185,6 +185,22 @@ async def test_cancelling_at_any_moment_leaves_nothing(ws: Workspace) -> None:
     await all_gone(ws, mark)
 
 
+@pytest.mark.parametrize("often", [False, True])
+async def test_cancelling_a_start_at_any_moment_leaves_nothing(ws: Workspace, *, often: bool) -> None:
+    mark = new_mark()
+    for steps in range(60):
+        run = asyncio.create_task(_end_of(ws, f"sleep {mark}"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        run.cancel()
+        while often and not run.done():
+            await asyncio.sleep(0)
+            run.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await run
+    await all_gone(ws, mark)
+
+
 async def test_many_cancelled_at_once(ws: Workspace) -> None:
     mark = new_mark()
     runs = [asyncio.create_task(ws.execute(["sleep", mark])) for _ in range(32)]
