@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import logging
 import os
 import re
 import ssl
@@ -14,11 +15,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiodocker
 import aiohttp
 
-from agentic_isolation.errors import ProviderUnavailableError
+from agentic_isolation.errors import IsolationError, ProviderUnavailableError
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 CALL_TIMEOUT = 60.0
@@ -36,6 +38,7 @@ SERVER_FAILS = 500
 """The status from which on an answer is the engine's failure, not its word."""
 NOT_CONNECTED = 900
 """What aiodocker puts in place of a status when there was no answer."""
+_log = logging.getLogger(__name__)
 _PASSWORD = re.compile(r"(://[^/@:]*):[^/@]*@")
 
 
@@ -127,18 +130,9 @@ class Engine:
         self._asked = time.monotonic()
         try:
             async with self.client() as client, asyncio.timeout(LOOK_TIMEOUT):
-                info = await client.system.info()
-                info["ServerVersion"]
+                return _facts_of(await client.system.info())
         except aiodocker.DockerError as error:
             raise self._unusable(f"it answers {error.status}: {error.message[:_MAX_MESSAGE]}") from error
-        except (LookupError, TypeError, ValueError) as error:
-            raise self._unusable("what answers there is no Docker Engine") from error
-        return EngineFacts(
-            architecture=info.get("Architecture", ""),
-            runtimes=frozenset(info.get("Runtimes") or {}),
-            default_runtime=info.get("DefaultRuntime", ""),
-            cpus=info.get("NCPU", 0),
-        )
 
     def _is_outdated(self) -> bool:
         return time.monotonic() - self._asked >= FACTS_AGE
@@ -182,6 +176,15 @@ class Engine:
             raise self._unreachable(error) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise self._unusable(f"it answers what is no JSON: {error}") from error
+        except IsolationError:
+            raise  # some are ValueErrors, too
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            # JSON of another shape than the engine's API has. A defect of ours would look the same: this says where.
+            _log.debug("an answer of the engine that does not fit", exc_info=True)
+            found = f"{type(error).__name__}: {error}"[:_MAX_MESSAGE]
+            raise self._unusable(
+                f"what answers there is no Docker Engine, as it says something else: {found}"
+            ) from error
 
     def _unreachable(self, error: BaseException) -> ProviderUnavailableError:
         if isinstance(error, TimeoutError):
@@ -204,6 +207,22 @@ class Engine:
             f"the Docker Engine at {self.host} cannot be used ({cause}); "
             "check DOCKER_HOST, and with TLS DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
         )
+
+
+def _facts_of(info: Any) -> EngineFacts:
+    """Returns what an engine says that it is; raises LookupError, TypeError or AttributeError where that is none."""
+    info["ServerVersion"]
+    facts = EngineFacts(
+        architecture=info.get("Architecture", ""),
+        runtimes=frozenset(info.get("Runtimes") or {}),
+        default_runtime=info.get("DefaultRuntime", ""),
+        cpus=info.get("NCPU", 0),
+    )
+    if not (isinstance(facts.architecture, str) and isinstance(facts.default_runtime, str)):
+        raise TypeError("Architecture and DefaultRuntime are words")
+    if not isinstance(facts.cpus, int):
+        raise TypeError("NCPU is a number")
+    return facts
 
 
 def _tls_context() -> ssl.SSLContext | None:

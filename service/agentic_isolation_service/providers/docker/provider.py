@@ -240,7 +240,7 @@ class DockerProvider:
                     if error.status != 404:
                         raise
                     raise WorkspaceLostError("the container has ended at once; see the engine's log") from error
-        found = read_back(measured, container, config.working_dir)
+            found = read_back(measured, container, config.working_dir)
         if missing := shortfalls(found, config, in_gvisor=in_gvisor):
             raise IsolationUnavailableError(
                 f"the engine at {self._engine.host} does not hold what was asked for: {'; '.join(missing)}"
