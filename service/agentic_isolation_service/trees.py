@@ -10,18 +10,24 @@ from pathlib import Path
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: Path) -> OSError | None:
     """Removes a directory and all that it holds, also where a workload has taken its own permissions away.
 
     However deep it is, that costs neither stack nor descriptors. What cannot be removed is left.
+
+    Returns:
+        What it has failed by, also where there was no such directory; None: it is gone.
     """
-    with contextlib.suppress(OSError):
+    try:
         walk = _Walk(path)
         try:
             walk.empty()
         finally:
             os.close(walk.directory)
         path.rmdir()
+    except OSError as error:
+        return error
+    return None
 
 
 class _Walk:

@@ -336,6 +336,19 @@ async def test_place_that_there_are_no_descriptors_for(directory: Path) -> None:
         assert not homes(directory)
 
 
+async def test_directory_that_there_are_no_descriptors_to_remove_by(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever reads of it does not look for what is mounted there."""
+    async with providing(directory) as provider:
+        with no_descriptors(), pytest.raises(ProviderUnavailableError):
+            await provider.create(spec_of("local", PLACE.workspace_id))
+        [told] = [record.message for record in caplog.records if "a dead workspace is left" in record.message]
+        assert told.endswith("cannot be removed for now: Too many open files")
+        await provider.list()
+        assert not homes(directory)
+
+
 async def test_place_that_there_is_no_room_for(directory: Path) -> None:
     (directory / "w").touch()
     async with providing(directory) as provider:

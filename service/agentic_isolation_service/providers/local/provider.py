@@ -244,6 +244,8 @@ def _remove_tree(directory: Path) -> None:
     Raises:
         UnavailableError: Something of it is left.
     """
-    remove_tree(directory)
+    failure = remove_tree(directory)
+    if failure is not None and tells_nothing(failure):
+        raise UnavailableError(f"{directory} cannot be removed for now: {failure.strerror}")
     if directory.exists():
         raise UnavailableError(f"{directory} cannot be removed completely; see what is mounted or immutable there")
