@@ -15,7 +15,7 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import CapacityError, IsolationError, NotAllowedError, UnavailableError
 from agentic_isolation.images import PullEvent
 from agentic_isolation.models import PoolInfo, ProviderInfo, WorkspaceConfig, WorkspaceInfo, WorkspaceState
-from agentic_isolation_service.core import validation
+from agentic_isolation_service.core import descriptors, validation
 from agentic_isolation_service.core.admission import Admission
 from agentic_isolation_service.core.adoption import Adoption, keep_going
 from agentic_isolation_service.core.caller import Caller
@@ -286,6 +286,11 @@ class Workspaces:
             held = await self._pools.claim(provider, config, request_id, owner)
             pooled = held is not None
             if held is None:
+                if not descriptors.is_room(self._creations.asked_count):
+                    raise CapacityError(
+                        "the service may open hardly any more files, and keeps the rest for connections; destroy some "
+                        "workspaces, or raise the limit of open files that it is started with"
+                    )
                 self._make_room()
                 with self._pools.cold_create():
                     held = await self._creations.make(provider, config, request_id, owner)
@@ -304,7 +309,7 @@ class Workspaces:
 
     def _has_room(self, wanted: Commitment) -> bool:
         """Returns whether a pool may have one more place, that so much is promised to."""
-        if self._count() >= self.max_workspaces:
+        if self._count() >= self.max_workspaces or not descriptors.is_room(self._creations.asked_count):
             return False
         return self._admission.has_room(self._pools.kept + wanted)
 
