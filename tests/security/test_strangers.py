@@ -48,14 +48,17 @@ def served(options: list[str]) -> Iterator[ServedProcess]:
 
 
 @contextlib.asynccontextmanager
-async def stranger(served: ServedProcess) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection of somebody who speaks HTTP/2."""
+async def stranger(
+    served: ServedProcess, *, acknowledges: bool = True
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection of somebody who speaks HTTP/2, and keeps to the service's settings if they acknowledge them."""
     host, _, port = served.target.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     with contextlib.closing(writer):
         writer.write(h2.PREFACE + h2.frame(h2.SETTINGS))
         assert await h2.kind_of_next(reader) == (h2.SETTINGS, 0)
-        writer.write(h2.frame(h2.SETTINGS, flags=h2.ACKNOWLEDGED))  # from now on its windows are the service's
+        if acknowledges:
+            writer.write(h2.frame(h2.SETTINGS, flags=h2.ACKNOWLEDGED))  # from now on its windows are the service's
         yield reader, writer
 
 
@@ -74,11 +77,23 @@ async def works(served: ServedProcess) -> None:
 
 
 async def test_metadata_without_end(served: ServedProcess) -> None:
-    async with stranger(served) as (reader, writer):
+    """Of one who has not heard yet that the service remembers no headers."""
+    async with stranger(served, acknowledges=False) as (reader, writer):
         for number in range(20):
             headers = h2.call_headers(ASK) + REMEMBERED + 3_000 * AGAIN
             writer.write(h2.frame(h2.HEADERS, headers, h2.END_HEADERS, stream=2 * number + 1))
         await ends(reader, 5)
+    await works(served)
+
+
+async def test_metadata_that_are_not_remembered(served: ServedProcess) -> None:
+    """Whoever refers to them all the same breaks the protocol, and loses the connection."""
+    async with stranger(served) as (reader, writer):
+        headers = h2.call_headers(ASK) + REMEMBERED + AGAIN
+        writer.write(h2.frame(h2.HEADERS, headers, h2.END_HEADERS, stream=1))
+        async with asyncio.timeout(30):
+            with contextlib.suppress(ConnectionResetError):
+                await reader.read()
     await works(served)
 
 
