@@ -24,9 +24,7 @@ async def layers_of(
     config: ServiceConfig,
     workspaces: Workspaces,
     authentication: Authentication | None,
-    backlog: Backlog | None,
-    *,
-    embedded: bool = False,
+    backlog: Backlog,
 ) -> AsyncIterator[list[Layer]]:
     """Yields the layers of calls, the outermost first; what they need is open meanwhile.
 
@@ -37,8 +35,7 @@ async def layers_of(
         config: The service's.
         workspaces: What its calls are about.
         authentication: Finds out who calls; None: whoever calls is the operator.
-        backlog: The calls that are accepted; None: overload refuses nothing.
-        embedded: The service shares its program with the only one who calls: there is nothing to tell others.
+        backlog: The calls that are accepted.
 
     Raises:
         OSError: The address for metrics cannot be listened on, or the audit log cannot be written.
@@ -46,15 +43,13 @@ async def layers_of(
     """
     file = config.file
     async with contextlib.AsyncExitStack() as stack:
-        layers: list[Layer] = []
         innermost: list[Layer] = []
-        if not embedded:
-            metrics_address = file.metrics_address if config.metrics_address is None else config.metrics_address
-            watching = telemetry(workspaces, metrics_address=metrics_address, tracing=file.tracing)
-            layers += await stack.enter_async_context(watching)
+        metrics_address = file.metrics_address if config.metrics_address is None else config.metrics_address
+        watching = telemetry(workspaces, metrics_address=metrics_address, tracing=file.tracing)
+        layers: list[Layer] = [*await stack.enter_async_context(watching)]
         if AccessLog.is_wanted():
             layers.append(AccessLog())
-        if file.audit is not None and not embedded:
+        if file.audit is not None:
             from agentic_isolation_service.audit.layers import Beginnings, Results
             from agentic_isolation_service.audit.log import AuditLog
 
@@ -65,8 +60,7 @@ async def layers_of(
             innermost.append(Beginnings(results))
         if authentication is not None:
             layers.append(authentication)
-        if backlog is not None:
-            layers.append(OverloadLayer(Load(), backlog))
+        layers.append(OverloadLayer(Load(), backlog))
         if file.quotas.bound_anything:
             layers.append(QuotaLayer(file.quotas))
         yield [*layers, *innermost]

@@ -17,10 +17,10 @@ import pytest
 
 from agentic_isolation import Credentials, UnauthenticatedError
 from agentic_isolation.service import ServiceClient
-from agentic_isolation_service.app import serve
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.tokens import StaticToken
 from agentic_isolation_service.rpc.authentication.unix_peers import UNIX_IDENTITY
+from agentic_isolation_service.serving import serve
 from agentic_isolation_service.settings.file import FileSettings
 from tests.integration.identified import identified
 from tests.support.service import ServedProcess

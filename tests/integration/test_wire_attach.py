@@ -15,9 +15,9 @@ import pytest
 from agentic_isolation import InputTakenError
 from agentic_isolation._channel import ChannelConnection
 from agentic_isolation.v1 import workspace_pb2 as pb
-from agentic_isolation_service.app import serve
 from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.rpc import errors
+from agentic_isolation_service.serving import serve
 from tests.integration.wire import Stub, a_workspace, argv, connected, refused, seconds, shell
 from tests.support.eventually import eventually
 from tests.support.service import ServedProcess

@@ -12,6 +12,7 @@ ENGINES = {"aiodocker", "aiohttp"}
 TERMINALS = {"click", "rich", "textual"}
 PATTERNS = {"pathspec", "re2"}
 TELEMETRY = {"prometheus_client", "opentelemetry", "grpc_channelz"}
+IDENTITIES = {"cryptography", "jwt"}
 SERVICE = {"agentic_isolation_service", "sqlite3"}
 CLIENT = SERVICE | ENGINES | TERMINALS | PATTERNS | TELEMETRY | {"tarfile"}
 
@@ -20,6 +21,10 @@ BEGINNINGS = {
     "an error": ("from agentic_isolation import InvalidArgumentError", CLIENT | GRPC | {"asyncio", "dataclasses"}),
     "a setting": ("from agentic_isolation import SecurityConfig", CLIENT | GRPC | {"asyncio"}),
     "the client": ("from agentic_isolation import AgenticWorkspace", CLIENT),
+    "an embedded service": (
+        "from agentic_isolation_service.app import open_embedded",
+        ENGINES | TERMINALS | PATTERNS | TELEMETRY | IDENTITIES | {"tarfile"},
+    ),
     "the service": (
         "from agentic_isolation_service.cli.serve import serve",
         ENGINES | PATTERNS | TELEMETRY | {"rich", "textual", "tarfile"},

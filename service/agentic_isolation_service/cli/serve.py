@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from agentic_isolation_service.app import serve as run_service
 from agentic_isolation_service.cli.logs import LEVELS, configure_logs, flush_logs
 from agentic_isolation_service.config import (
     DEFAULT_ADDRESS,
@@ -22,6 +21,7 @@ from agentic_isolation_service.config import (
     ServiceConfig,
 )
 from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES, DEFAULT_REQUEST_WINDOW
+from agentic_isolation_service.serving import serve as run_service
 from agentic_isolation_service.settings.audit import AuditSettings
 from agentic_isolation_service.settings.file import CONFIG_VARIABLE, FileSettings, read_settings
 from agentic_isolation_service.settings.providers import PROVIDERS
