@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 
 from agentic_isolation import _convert_interaction as convert
 from agentic_isolation._connection import Connection
+from agentic_isolation._loops import same_loop
 from agentic_isolation._outbox import Outbox
 from agentic_isolation._retry import PASSING
 from agentic_isolation.errors import (
@@ -75,6 +76,7 @@ class Attachment:
         self._error: Exception | None = None
         self._closed = False
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def _is_open(self) -> bool:
@@ -91,6 +93,7 @@ class Attachment:
             InputTakenError: Another attachment is the writer.
             IsolationError: It could not start, or there is none of that id.
         """
+        self._loop = same_loop(None)
         self._task = asyncio.create_task(self._run(), name="process-attachment")
         await self._until(lambda: self._is_open or self._over)
         self._raise_failure()
@@ -102,6 +105,7 @@ class Attachment:
             ClosedError: It was closed before the process ended.
             IsolationError: Why nothing more can be read.
         """
+        self.check_loop()
         self._latest_reader = asyncio.current_task()
         with self.reading():
             await self._until(lambda: bool(self._events) or self._over)
@@ -128,6 +132,7 @@ class Attachment:
         Raises:
             ClosedError, IsolationError: As `next`.
         """
+        self.check_loop()
         await asyncio.sleep(0)  # who was told to read just before has begun then
         # Whoever waits here does not read meanwhile, though it may have left an iteration unfinished.
         idle_since = self._steps if self._latest_reader is asyncio.current_task() else -1
@@ -160,6 +165,7 @@ class Attachment:
             ClosedError: The input has ended, or the attachment was closed.
             IsolationError: Why nothing more can be written.
         """
+        self.check_loop()
         view = memoryview(data)
         while True:
             self._refuse_ended()
@@ -173,6 +179,7 @@ class Attachment:
 
     def end_input(self) -> None:
         """Ends the input after what was written. May be called twice."""
+        self.check_loop()
         self._refuse_reader()
         self._raise_failure()
         self._outbox.end_wanted = True
@@ -185,6 +192,7 @@ class Attachment:
             InvalidArgumentError: No terminal can have it.
             NoTerminalError: The process was started here, without one.
         """
+        self.check_loop()
         # The service ends an attachment that asks for what cannot be.
         convert.size_to_pb(size, "resize")
         if not self._may_have_terminal:
@@ -193,8 +201,13 @@ class Attachment:
         self._size = size
         self._notify()
 
+    def check_loop(self) -> None:
+        """Raises RuntimeError on another event loop than it was opened on, where nothing of it could be waited for."""
+        same_loop(self._loop)
+
     async def aclose(self) -> None:
         """Lets go of the process. May be called twice."""
+        self.check_loop()
         self._closed = True
         self._notify()
         # What is kept here of a call keeps its connection: a cancelled task does, and the traceback of an error.

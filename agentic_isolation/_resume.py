@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from agentic_isolation._cleanup import finish
+from agentic_isolation._loops import same_loop
 from agentic_isolation._retry import PASSING, Patience, give_up
 from agentic_isolation.errors import ClosedError, DeadlineError, IsolationError, OffsetError, UnavailableError
 from agentic_isolation.runs import Exited, Gap, Output, Started, StreamEvent
@@ -49,6 +50,7 @@ class ResumedEvents:
         """Who waits for the next event."""
         self._interrupted = False
         self._closed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def next(self) -> StreamEvent | None:
         """Waits for the next event; None after Exited.
@@ -58,6 +60,7 @@ class ResumedEvents:
             ProcessNotFoundError, OffsetError: The process, or that much of its output, was forgotten meanwhile.
             IsolationError: As the calls.
         """
+        self._loop = same_loop(self._loop)
         waiting = self._waiting = asyncio.current_task()
         before = 0 if waiting is None else waiting.cancelling()
         try:
@@ -69,6 +72,11 @@ class ResumedEvents:
             raise
         finally:
             self._waiting = None
+
+    def check_loop(self) -> None:
+        """Raises RuntimeError on another event loop than it was first read on."""
+        if self._loop is not None:
+            same_loop(self._loop)
 
     async def interrupt(self) -> bool:
         """Ends another task's wait for the next event, which then closes this; returns whether there was one."""

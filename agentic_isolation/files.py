@@ -11,6 +11,7 @@ from typing import Self
 from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_files as file_convert
 from agentic_isolation._connection import Connection
+from agentic_isolation._loops import same_loop
 from agentic_isolation._retry import PASSING, persevere
 from agentic_isolation._wire import check_bytes, check_text, check_type, check_unsigned
 from agentic_isolation.changes import FileChange, WatchEvent, WatchOverflow, WatchStarted
@@ -233,6 +234,7 @@ class FileWatch:
         """Waits for the next response, whoever has given up waiting for it."""
         self._entered = False
         self._ended = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         """Begins to watch.
@@ -269,6 +271,8 @@ class FileWatch:
 
     async def aclose(self) -> None:
         """Ends the watch. May be called twice."""
+        if self._loop is not None:
+            same_loop(self._loop)
         self._ended = True
         if self._reading is not None:
             self._reading.cancel()
@@ -278,6 +282,7 @@ class FileWatch:
 
     async def _next(self) -> WatchEvent | None:
         """Waits for the next event, of as many calls as it takes; None when the watch is over."""
+        self._loop = same_loop(self._loop)
         while not self._ended:
             try:
                 response = await self._read()

@@ -174,11 +174,13 @@ class Process:
 
         The linger is the workspace's retry_timeout. May be called twice.
         """
+        self._attachment.check_loop()
         self._owned = False
         await self.aclose()
 
     async def aclose(self) -> None:
         """Lets go of it, and kills it where leaving `async with` does. May be called twice; goes on when cancelled."""
+        self._attachment.check_loop()
         owned, self._owned = self._owned, False
         await finish(self._leave(kill=owned and self.termination is None))
 

@@ -94,6 +94,8 @@ class LineStream(abc.ABC, Generic[_T]):
 
         Another task, or thread, that waits for the next line or event is told ClosedError.
         """
+        if self._resumed is not None:
+            self._resumed.check_loop()
         self._closed = True
         if self._resumed is not None and await self._resumed.interrupt():
             return
@@ -103,6 +105,8 @@ class LineStream(abc.ABC, Generic[_T]):
     async def _wait(self) -> None:
         """Waits until there is a line, or there are none any more."""
         running = self._running or self._start(lines=True)
+        if self._resumed is not None:
+            self._resumed.check_loop()  # within the generator an error would be its end
         while not self._lines:
             event = await anext(running, None)
             if event is None:

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from agentic_isolation import (
     AgenticWorkspace,
     ClosedError,
+    FileChange,
     InvalidArgumentError,
     IsolationError,
     PreconditionError,
@@ -124,6 +125,42 @@ async def test_use_on_another_event_loop_does_nothing(service: ServedProcess, ro
         assert await ws.files.list() == []
         assert (await ws.execute("echo unharmed")).stdout == "unharmed\n"
     assert not exists(ws)
+
+
+@pytest.mark.parametrize("road", ["direct", "embedded", "served"])
+async def test_what_is_open_is_unharmed_by_use_on_another_event_loop(service: ServedProcess, road: str) -> None:
+    async with Way.of(f"local-{road}", target=service.target).open() as ws:
+        async with (
+            await ws.start("cat") as process,
+            ws.stream("echo one; until [ -e go ]; do sleep 0.01; done; echo two") as stream,
+            ws.files.watch(".") as changes,
+        ):
+            assert await anext(stream) == "one"
+            uses: Sequence[Callable[[], Awaitable[object]]] = [
+                process.__anext__,
+                process.wait,
+                lambda: process.write("never written"),
+                process.send_eof,
+                lambda: process.resize(80, 24),
+                process.kill,
+                process.detach,
+                process.aclose,
+                stream.__anext__,
+                stream.aclose,
+                changes.__anext__,
+                changes.aclose,
+            ]
+            for use in uses:
+                with pytest.raises(RuntimeError, match="event loop"):
+                    await asyncio.to_thread(asyncio.run, _awaited(use))
+            await process.write("written\n")
+            assert await anext(process.lines()) == "written"
+            await ws.write_file("go", "")
+            change = await anext(changes)
+            assert isinstance(change, FileChange)
+            assert change.path == "/workspace/go"
+            assert await anext(stream) == "two"
+        assert [process.running for process in await ws.processes()] == [False, False]
 
 
 async def _awaited(use: Callable[[], Awaitable[object]]) -> None:
