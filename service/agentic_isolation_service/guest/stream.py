@@ -48,6 +48,8 @@ class SocketStream(asyncio.Protocol):
     def __init__(self) -> None:
         self._closed = asyncio.Event()
         self._receiver: Receiver | None = None
+        self._early: list[bytes] = []
+        """What has come before there is somebody to take it: uvloop reads on when it is asked not to begin."""
         self._error: OSError | None = None
 
     @classmethod
@@ -74,9 +76,12 @@ class SocketStream(asyncio.Protocol):
     def start(self, receiver: Receiver) -> None:
         """Begins to pass on what comes."""
         self._receiver = receiver
+        early, self._early = self._early, []
+        for data in early:
+            receiver.received(data)
         if self._closed.is_set():
             receiver.ended(self._error)
-        else:
+        elif not self._transport.is_closing():
             self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
@@ -102,6 +107,9 @@ class SocketStream(asyncio.Protocol):
         """Is called by asyncio."""
         if self._receiver is not None:
             self._receiver.received(data)
+        else:
+            self._early.append(data)
+            self._transport.pause_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Is called by asyncio."""
