@@ -173,6 +173,15 @@ async def test_bytes_that_are_no_message(stage: Stage, junk: bytes) -> None:
     assert stage.service.log[before:] == ""
 
 
+@pytest.mark.parametrize("method", list(pb.DESCRIPTOR.services_by_name["WorkspaceService"].methods_by_name))
+async def test_call_that_ends_without_a_message(stage: Stage, method: str) -> None:
+    async with grpc.aio.insecure_channel(stage.service.target) as channel:
+        call: Any = channel.stream_stream(f"{SERVICE}/{method}")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call(iter(()), timeout=10).read()
+        assert raised.value.code() is INVALID
+
+
 async def test_docker_without_an_engine(stub: Stub, stage: Stage) -> None:
     """The error names the socket that was tried; there is never a silent fall-back to no isolation."""
     before = await stage.holdings(stub)

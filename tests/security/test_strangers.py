@@ -15,7 +15,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from agentic_isolation.v1 import workspace_pb2 as pb
-from agentic_isolation_service.rpc.openings import FEW, MOST, MOST_ELSEWHERE
+from agentic_isolation_service.rpc.openings import MOST, MOST_ELSEWHERE
 from tests.integration.tenancy import stub_of, tenant_table, token_of, token_table
 from tests.integration.wire import a_workspace, argv, connected
 from tests.support import h2
@@ -97,19 +97,30 @@ async def test_metadata_that_are_not_remembered(served: ServedProcess) -> None:
     await works(served)
 
 
-@pytest.mark.parametrize(
-    ("method", "most"),
-    [(ASK, MOST), (ATTACH, MOST), ("/grpc.health.v1.Health/Check", MOST), (EXECUTE, MOST + FEW)],
-)
-async def test_calls_that_send_no_message(served: ServedProcess, method: str, most: int) -> None:
+@pytest.mark.parametrize("method", [ASK, ATTACH, "/grpc.health.v1.Health/Check", EXECUTE])
+async def test_calls_that_send_no_message(served: ServedProcess, method: str) -> None:
     count = 2 * MOST
     async with stranger(served) as (reader, writer):
         for number in range(count):
             writer.write(h2.frame(h2.HEADERS, h2.call_headers(method), h2.END_HEADERS, stream=2 * number + 1))
             if number % 50 == 0:
                 await asyncio.sleep(0.05)  # of more at a time gRPC itself refuses some
-        await ends(reader, count - most)
+        await ends(reader, count - MOST)
         await works(served)
+
+
+@pytest.mark.parametrize("method", [ASK, ATTACH, "/grpc.health.v1.Health/Check", EXECUTE])
+async def test_calls_that_end_without_a_message(served: ServedProcess, method: str) -> None:
+    """Each is answered: what is not stays for as long as its client likes, whoever that is."""
+    count = 200
+    async with stranger(served) as (reader, writer):
+        for number in range(count):
+            flags = h2.END_HEADERS | h2.END_STREAM
+            writer.write(h2.frame(h2.HEADERS, h2.call_headers(method), flags, stream=2 * number + 1))
+            if number % 50 == 0:
+                await asyncio.sleep(0.05)  # of more at a time gRPC itself refuses some
+        await ends(reader, count)
+    await works(served)
 
 
 @pytest.mark.parametrize(

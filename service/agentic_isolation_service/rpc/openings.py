@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -11,13 +11,10 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from agentic_isolation.errors import InvalidArgumentError, OverloadedError
-from agentic_isolation_service.rpc.calls import at_the_end
 from agentic_isolation_service.rpc.errors import abort
 
 MOST = 1_000
 """Calls that may have sent no message yet. Each takes some 20 KiB for as long as its client likes, whoever that is."""
-FEW = 100
-"""Calls besides that gRPC itself may wait for, of methods that are in a hurry: it takes less time, and for ever."""
 _RETRY_AFTER = 1.0
 """Seconds."""
 MOST_ELSEWHERE = 1_000
@@ -35,18 +32,13 @@ class Openings(grpc.aio.ServerInterceptor):
 
     Args:
         service: Full name of our service, whose calls of many requests are counted by its layers.
-        hurried: Its methods, of one request and one response, for which gRPC waits all the same as long as they are
-            FEW: to wait here costs a command a twentieth of the service's time for it.
     """
 
-    def __init__(self, service: str, hurried: Collection[str] = ()) -> None:
+    def __init__(self, service: str) -> None:
         self._prefix = f"/{service}/"
-        self._hurried = frozenset(self._prefix + name for name in hurried)
         self._elsewhere = 0
         self._waiting: dict[_Opening, None] = {}
-        self._left_to_grpc: set[object] = set()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        self._quick_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
         self,
@@ -55,9 +47,6 @@ class Openings(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Returns the method's handler, made to wait here where it has one request; else it is to call `first`."""
         method = handler_call_details.method
-        if method in self._quick_handlers and len(self._left_to_grpc) < FEW:
-            self._leave_to_grpc()
-            return self._quick_handlers[method]
         if method in self._handlers:
             return self._handlers[method]
         # The stubs do not know that an aio server's handlers are coroutines.
@@ -79,12 +68,6 @@ class Openings(grpc.aio.ServerInterceptor):
             opened = grpc.stream_unary_rpc_method_handler(
                 self._answering(handler), response_serializer=handler.response_serializer
             )
-            if method in self._hurried:
-                self._quick_handlers[method] = grpc.unary_unary_rpc_method_handler(
-                    handler.unary_unary,
-                    request_deserializer=self._noting(handler.request_deserializer),
-                    response_serializer=handler.response_serializer,
-                )
         self._handlers[method] = opened
         return opened
 
@@ -115,19 +98,6 @@ class Openings(grpc.aio.ServerInterceptor):
         if opening.refusal is not None:
             await _told(opening.refusal)
         return message
-
-    def _leave_to_grpc(self) -> None:
-        self._left_to_grpc.add(asyncio.current_task())
-        at_the_end(self._left_to_grpc.discard)
-
-    def _noting(self, decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-        """Returns what decodes the request of a call that was left to gRPC, in its task."""
-
-        def decode_first(data: bytes) -> Any:
-            self._left_to_grpc.discard(asyncio.current_task())
-            return decode(data)
-
-        return decode_first
 
     def _answering(self, handler: Any) -> Any:
         async def answer(_: object, context: _Context) -> Any:

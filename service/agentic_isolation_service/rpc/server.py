@@ -31,7 +31,6 @@ from agentic_isolation_service.rpc.unix_socket import SocketAccess
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
 
-_HURRIED = ("Execute",)
 _CHANNELZ = "grpc.channelz.v1.Channelz"
 _MOST_CONNECTIONS = (1 << 31) - 1
 """Of any number of files."""
@@ -99,7 +98,7 @@ class RpcServer:
         channelz: bool = False,
     ) -> None:
         self._drain = Drain()
-        openings = Openings(SERVICE_NAME, _HURRIED)
+        openings = Openings(SERVICE_NAME)
         interceptors: list[grpc.aio.ServerInterceptor] = [openings] if backlog is None else [backlog, openings]
         if authentication is not None:
             open_services = SERVICE_NAME, health.SERVICE_NAME
