@@ -146,7 +146,7 @@ async def test_leaving_kills_and_detaching_does_not(ws: Workspace) -> None:
 
 async def test_one_writer_and_others_that_read(ws: Workspace) -> None:
     async with await ws.start(["cat"]) as first:
-        with pytest.raises(InputTakenError):
+        with pytest.raises(InputTakenError, match=r"another attachment .* take_input"):
             await ws.attach(first.id)
         async with await ws.attach(first.id, read_only=True) as reader:
             await first.write("one ")

@@ -12,7 +12,9 @@ import (
 var ErrInputOver error = fault.New(fault.ProcessNotFound, "the input of the process has ended")
 
 var (
-	errInputTaken  error = fault.New(fault.InputTaken, "another channel writes to the process")
+	errInputTaken error = fault.New(
+		fault.InputTaken, "another attachment writes to the process: take_input takes its place, read_only leaves it there",
+	)
 	errWriterClose error = fault.New(fault.Cancelled, "the writer of the process's input was closed")
 )
 

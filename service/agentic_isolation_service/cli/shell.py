@@ -105,7 +105,7 @@ def shell(
     try:
         sys.exit(run_to_end(program()))
     except InputTakenError as error:
-        raise InputTakenError(f"{error.message}; type into it all the same by --take-input") from error
+        raise InputTakenError("another attachment types into it; type all the same by --take-input") from error
 
 
 async def _run(workspace: AgenticWorkspace, options: _Options) -> int:
