@@ -157,6 +157,7 @@ class Target:
             pass  # what follows says what is wrong
         else:
             _refuse_special(status, path)
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -178,7 +179,8 @@ class Target:
 
     def flush(self) -> None:
         """Writes what was put in."""
-        self._file.write(self._waiting)
+        with _about(self._path):
+            self._file.write(self._waiting)
         self._digest.update(self._waiting)
         self._waiting.clear()
 
@@ -188,7 +190,8 @@ class Target:
 
     def commit(self, mode: int) -> None:
         """Makes it appear, with the permission bits that the umask leaves."""
-        self._file.commit(mode & ~_umask())
+        with _about(self._path):
+            self._file.commit(mode & ~_umask())
 
     def close(self) -> None:
         """Lets go of it; without `commit`, nothing of it is left."""
@@ -309,7 +312,8 @@ def _about(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is not None:
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # None would be shown as the name of another file
         raise
 
 

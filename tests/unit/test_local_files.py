@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import resource
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -40,6 +42,21 @@ def test_names_of_any_length_are_written_and_replaced(tmp_path: Path, character:
             target.close()
         assert path.read_bytes() == content
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_error_of_a_write_names_the_file_and_no_other(tmp_path: Path) -> None:
+    """Such as that the disk is full."""
+    target = Target(tmp_path / "file")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        target.put(b"x" * 100)
+        with pytest.raises(OSError, match="too large") as refused:
+            target.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        target.close()
+    assert str(refused.value) == f"[Errno {errno.EFBIG}] File too large: '{tmp_path}/file'"
 
 
 def test_errors_name_the_whole_path(tmp_path: Path) -> None:
