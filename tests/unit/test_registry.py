@@ -222,6 +222,15 @@ async def test_request_of_a_failed_creation_is_forgotten(registry: SqliteRegistr
     assert await registry.find_request("owner", "request", RECORD.config) is None
 
 
+async def test_log_of_many_changes_stays_small(registry: SqliteRegistry, directory: Path) -> None:
+    """It lies on a disk that may be small, and is full of it otherwise."""
+    for _ in range(600):
+        await registry.put(RECORD)
+        await registry.remove(RECORD.info.id, keep_request=False)
+    log = await asyncio.to_thread((directory / "registry.db-wal").stat)
+    assert log.st_size < 2 << 20
+
+
 async def test_renewal_brings_nothing_back(registry: SqliteRegistry) -> None:
     """One that arrives when the workspace has been removed."""
     await registry.put(RECORD)

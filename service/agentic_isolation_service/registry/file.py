@@ -12,6 +12,9 @@ from pathlib import Path
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT = 5.0
 """Seconds that somebody else's lock is waited for."""
+_CHECKPOINT_AT = 256
+"""Pages, of 4 KiB, that the write-ahead log has when it is begun anew: of 1,000, as SQLite has it, most of a small disk
+would be its own, for a registry of some KiB."""
 _SIDES = ("", "-wal", "-shm")
 _SCHEMA = """
 CREATE TABLE workspaces (
@@ -90,6 +93,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
             raise sqlite3.DatabaseError(verdict)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_AT}")
         if version == 0:
             db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
         else:
