@@ -25,18 +25,19 @@ class Shared(Generic[_T]):
         self._resource = resource
         self._lock = asyncio.Lock()
         self._users = 0
+        """Who uses it, or waits for it to be open."""
         self._open = contextlib.AsyncExitStack()
         self._value: _T | None = None
 
     @nested
     async def use(self) -> AsyncIterator[_T]:
         """Yields the open resource. Leaving it goes on to its end when cancelled."""
-        async with self._lock:
-            if self._value is None:
-                self._value = await self._open.enter_async_context(self._resource())
-            self._users += 1
-            value = self._value
+        self._users += 1
         try:
+            async with self._lock:
+                if self._value is None:
+                    self._value = await self._open.enter_async_context(self._resource())
+                value = self._value
             yield value
         finally:
             await finish(self._leave())
@@ -47,3 +48,5 @@ class Shared(Generic[_T]):
             if self._users == 0:
                 self._value = None
                 await self._open.aclose()
+        if self._users == 0:
+            self._lock = asyncio.Lock()  # one that was waited for keeps its event loop

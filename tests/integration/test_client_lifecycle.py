@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -97,6 +99,21 @@ def test_successive_event_loops() -> None:
             return (await ws.execute("echo hi")).stdout
 
     assert [asyncio.run(use()) for _ in range(3)] == ["hi\n"] * 3
+
+
+def test_event_loops_that_are_over_are_forgotten() -> None:
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def use() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        first, second = embedded(), embedded()
+        await asyncio.gather(first, second)  # one of them waits for the service to be open
+        await asyncio.gather(first.close(), second.close())
+
+    asyncio.run(use())
+    asyncio.run(use())
+    gc.collect()
+    assert [loop() for loop in loops] == [None, None]
 
 
 def test_client_that_is_older_than_its_event_loop(service: ServedProcess) -> None:
