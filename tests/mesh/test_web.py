@@ -204,6 +204,19 @@ def test_grpc_web_errors_come_with_their_details(web: Web) -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/grpc-web+proto", "application/grpc-web-text", "application/json"])
+@pytest.mark.parametrize("method", ["CreateWorkspace", "Execute", "Stream", "Attach", "WriteFile", "GetServerInfo"])
+def test_call_without_a_request(web: Web, kind: str, method: str) -> None:
+    """It is refused, and waits for nothing; in JSON it is the empty request."""
+    answer = web.send(method, b"", content_type=kind, accept=kind)
+    answer.read()
+    if kind == "application/json":
+        assert answer.status == (200 if method == "GetServerInfo" else 400)
+    else:
+        assert (answer.status, answer.getheader("grpc-status")) == (200, "3")
+        assert answer.getheader("content-type", "").startswith(kind)
+
+
+@pytest.mark.parametrize("kind", ["application/grpc-web+proto", "application/grpc-web-text", "application/json"])
 def test_deadline_that_passes(mesh: Mesh, web: Web, kind: str) -> None:
     """It is told as what it is, by Envoy: the service has not yet answered."""
     with a_workspace(mesh) as workspace_id:
