@@ -197,3 +197,16 @@ async def test_a_look_for_moved_images_that_meets_a_defect_is_not_the_last_thing
         await eventually(lambda: len(provider.guests) > 1, "the pool is filled again")
     assert not provider.guests
     assert "pool fakes" in caplog.text
+
+
+async def test_pool_that_waits_for_a_provider_in_vain_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "_LOOK_TIMEOUT", 0.05)
+
+    class SilentProvider(FakeProvider):
+        async def image_id(self, config: WorkspaceConfig) -> str:
+            await asyncio.Event().wait()
+            raise AssertionError("it never answers")
+
+    provider = SilentProvider(Guests(accept))
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}, [TEMPLATE]) as workspaces:
+        await eventually(lambda: "not told within 0.05 s" in pool_of(workspaces).last_error, "it is told")

@@ -49,7 +49,9 @@ def left(provider: FakeProvider, identity: Identity, workspace_id: str, script: 
     provider.guests[workspace_id] = FakeGuest(script, workspace_id=workspace_id, key=key)
 
 
-async def test_places_that_do_not_answer_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_places_that_do_not_answer_are_waited_for_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """One that nobody has written down is asked whose it is."""
     monkeypatch.setattr(adoption, "_ANSWER_TIMEOUT", WAIT)
     identity, provider = Identity.new(), FakeProvider(listen)
@@ -60,6 +62,8 @@ async def test_places_that_do_not_answer_are_waited_for_together(monkeypatch: py
         async with Workspaces({"fake": lambda: provider}, registry, identity, lasting=True) as workspaces:
             assert time.monotonic() - began < PLACES * WAIT / 2
             assert workspaces.page(OPERATOR, {}, 10, "") == ([], "")
+    told = {record.message for record in caplog.records}
+    assert told == {f"a place does not answer: nothing came within {WAIT:g} s"}
     for guest in provider.guests.values():
         await guest.__aexit__(None, None, None)
 

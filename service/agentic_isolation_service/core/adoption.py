@@ -63,7 +63,8 @@ class Adoption:
                     {"op": "info"}, lambda value: (payloads.record(value), payloads.lease_left(value))
                 )
         except (IsolationError, TimeoutError) as error:
-            _log.warning("a place does not answer: %s", error, extra={"workspace_id": workspace_id})
+            why = str(error) or f"nothing came within {_ANSWER_TIMEOUT:g} s"
+            _log.warning("a place does not answer: %s", why, extra={"workspace_id": workspace_id})
             return None
         finally:
             await session.aclose()

@@ -237,7 +237,8 @@ class Pools:
             image_id = await self._image_id(pool)
             held = await self._creations.make_for_pool(provider, config, pool.template.name, image_id)
         except (IsolationError, TimeoutError) as error:
-            pool.failed(str(error), _now())
+            why = str(error) or f"what its image stands for is not told within {_LOOK_TIMEOUT:g} s"
+            pool.failed(why, _now())
         except Exception:  # noqa: BLE001  a reaper
             _log.exception("a place could not be made for pool %s", pool.template.name)
             pool.failed("a defect of the service; see its log", _now())
