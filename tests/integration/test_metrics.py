@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import re
@@ -57,6 +58,20 @@ def ground(warm: None, metered: ServedProcess) -> None:
         await Scrape.of(metered.log)
 
     asyncio.run(use())
+
+
+async def test_connections_that_say_nothing(metered: ServedProcess) -> None:
+    """They take no more than a few descriptors of the service, and keep nobody from its metrics."""
+    host, _, port = url_in(metered.log).removeprefix("http://").removesuffix("/metrics").rpartition(":")
+    descriptors = Path(f"/proc/{metered.pid}/fd")
+    before = len(os.listdir(descriptors))
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(200):
+            _, writer = await asyncio.open_connection(host, int(port))
+            stack.callback(writer.close)
+        await eventually(lambda: len(os.listdir(descriptors)) < before + 40, "the oldest are closed")
+        await Scrape.of(metered.log)
+    await eventually(lambda: len(os.listdir(descriptors)) <= before + 1, "all are closed")
 
 
 async def test_calls_by_method_and_code(metered: ServedProcess) -> None:

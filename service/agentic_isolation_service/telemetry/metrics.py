@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -21,6 +22,8 @@ from agentic_isolation_service.telemetry.calls import CallMetrics
 from agentic_isolation_service.telemetry.workspaces import families_of
 
 _PATH = "/metrics"
+_MOST_CONNECTIONS = 16
+"""The latest of them. Scrapers are few, and anybody who reaches the port may open others and say nothing."""
 _log = logging.getLogger(__name__)
 
 
@@ -72,16 +75,37 @@ async def _listening(answer: Handler, address: str) -> AsyncIterator[None]:
     app.router.add_get(_PATH, answer)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
+    listener: asyncio.Server | None = None
     try:
-        site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
+            # No more are accepted in one turn of the loop than there may be.
+            listener = await asyncio.get_running_loop().create_server(
+                _few(runner), host, port, backlog=_MOST_CONNECTIONS
+            )
         except (OSError, UnicodeError) as error:  # the latter of a host that no name server knows how to spell
             raise OSError(f"cannot serve metrics on {address}: {error}") from error
         shown = f"[{host}]" if ":" in host else host
-        _log.info("metrics are at http://%s:%d%s", shown, runner.addresses[0][1], _PATH)
+        _log.info("metrics are at http://%s:%d%s", shown, listener.sockets[0].getsockname()[1], _PATH)
         if not is_loopback(host):
             _log.warning("metrics can be read by anybody who reaches %s: keep others out by a firewall", address)
         yield
     finally:
+        if listener is not None:
+            listener.close()
         await runner.cleanup()
+
+
+def _few(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
+    """Returns what serves a connection, and closes the one that so many were opened after."""
+    server = runner.server
+    if server is None:
+        raise AssertionError("the runner was set up")
+    latest: deque[web.RequestHandler] = deque()
+
+    def connected() -> asyncio.BaseProtocol:
+        latest.append(server())
+        if len(latest) > _MOST_CONNECTIONS:
+            latest.popleft().force_close()
+        return latest[-1]
+
+    return connected
