@@ -10,6 +10,7 @@ from typing import Self
 
 from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_files as file_convert
+from agentic_isolation._cleanup import finish
 from agentic_isolation._connection import Connection
 from agentic_isolation._loops import same_loop
 from agentic_isolation._retry import PASSING, persevere
@@ -270,10 +271,13 @@ class FileWatch:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Ends the watch. May be called twice."""
+        """Ends the watch. May be called twice; goes on when cancelled."""
         if self._loop is not None:
             same_loop(self._loop)
         self._ended = True
+        await finish(self._leave())
+
+    async def _leave(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)

@@ -66,6 +66,7 @@ async def test_cancellation_says_what_it_has_said(ws: Workspace, *, often: bool)
         "events": lambda: _exit_of(ws.stream(line).events()),
         "process": lambda: _end_of(ws, line),
         "wait": lambda: ws.wait(background.id),
+        "watch": lambda: _change_in(ws),
     }
     for name, call in calls.items():
         waiting = asyncio.ensure_future(call())
@@ -89,6 +90,11 @@ async def _exit_of(events: AsyncIterator[object]) -> None:
 async def _end_of(ws: Workspace, line: str) -> None:
     async with await ws.start(line) as process:
         await process.wait()
+
+
+async def _change_in(ws: Workspace) -> None:
+    async with ws.files.watch(".") as changes:
+        await anext(changes)
 
 
 async def test_stream_that_somebody_else_closes_kills_the_tree(ws: Workspace) -> None:
