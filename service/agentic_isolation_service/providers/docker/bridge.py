@@ -124,6 +124,6 @@ class BridgeStream:
 def _transport_of(stream: Stream) -> asyncio.Transport:
     response = stream._resp
     transport = None if response is None or response.connection is None else response.connection.transport
-    if not isinstance(transport, asyncio.Transport):
+    if transport is None:  # and no question of its class: uvloop's are not asyncio's
         raise ConnectionError("the engine has closed the bridge's stream at once")
     return transport
