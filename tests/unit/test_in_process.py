@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -115,6 +116,26 @@ async def test_leaving_ends_the_call_and_its_requests(connection: InProcessConne
     await responses.aclose()
     await ends.responses.wait()
     await ends.requests.wait()
+
+
+async def test_what_fails_after_leaving_is_told_to_nobody(connection: InProcessConnection) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def fails_at_its_end(request: object, context: object) -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            raise UnavailableError("the workspace was lost just then")
+
+    responses = connection.stream(fails_at_its_end, None)
+    assert await anext(responses) == 1
+    await responses.aclose()
+    await connection.aclose()
+    del responses
+    gc.collect()
+    assert complaints == []
 
 
 async def test_errors_come_as_they_are(connection: InProcessConnection) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation._connection import Connection
 from agentic_isolation._loops import same_loop
-from agentic_isolation.errors import DeadlineError
+from agentic_isolation.errors import DeadlineError, IsolationError
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from agentic_isolation_service.core.workspaces import Workspaces
 from agentic_isolation_service.rpc.calls import Call, Layer, surrounded
 from agentic_isolation_service.rpc.requests import noted, together
 from agentic_isolation_service.rpc.servicer import WorkspaceServicer
 
+_log = logging.getLogger(__name__)
 _NO_CONTEXT: Any = None
 """Of a call that has come over no network. The servicer's methods use none, nor do the layers that may be here."""
 
@@ -67,6 +69,8 @@ class InProcessConnection(Connection):
         finally:
             # It is awaited by aclose: a generator that awaits here would be in the way of those around it when
             # asyncio closes all that are left.
+            if not task.done():
+                task.add_done_callback(_take_note)
             task.cancel()
 
     async def aclose(self) -> None:
@@ -136,6 +140,13 @@ async def _left_at_the_end(request: Any) -> AsyncIterator[None]:
     finally:
         if isinstance(request, AsyncGenerator):
             await request.aclose()
+
+
+def _take_note(task: asyncio.Task[None]) -> None:
+    """Looks at how a call has failed that nobody waits for any more, of which asyncio would complain."""
+    error = None if task.cancelled() else task.exception()
+    if not isinstance(error, IsolationError | None):
+        _log.error("a defect of the service", exc_info=error)
 
 
 async def _ended(tasks: set[asyncio.Task[None]]) -> None:
