@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
 from agentic_isolation._cleanup import finish
+from agentic_isolation._loops import same_loop
 from agentic_isolation._nested import nested
 
 _T = TypeVar("_T")
@@ -26,12 +27,19 @@ class Shared(Generic[_T]):
         self._lock = asyncio.Lock()
         self._users = 0
         """Who uses it, or waits for it to be open."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where its users are; None while there are none."""
         self._open = contextlib.AsyncExitStack()
         self._value: _T | None = None
 
     @nested
     async def use(self) -> AsyncIterator[_T]:
-        """Yields the open resource. Leaving it goes on to its end when cancelled."""
+        """Yields the open resource. Leaving it goes on to its end when cancelled.
+
+        Raises:
+            RuntimeError: It is in use on another event loop.
+        """
+        self._loop = same_loop(self._loop)
         self._users += 1
         try:
             async with self._lock:
@@ -49,4 +57,5 @@ class Shared(Generic[_T]):
                 self._value = None
                 await self._open.aclose()
         if self._users == 0:
+            self._loop = None
             self._lock = asyncio.Lock()  # one that was waited for keeps its event loop

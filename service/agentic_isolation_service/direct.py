@@ -62,8 +62,9 @@ class DirectProvider:
 
     What is done with a workspace is a method that takes it first, and is otherwise AgenticWorkspace's of that name.
 
-    What it keeps open it opens with its first workspace and closes with its last. An engine or a guest that is away for
-    a while is waited for, as by AgenticWorkspace.
+    What it keeps open it opens with its first workspace and closes with its last. Meanwhile it is one event
+    loop's, and raises RuntimeError on others. An engine or a guest that is away for a while is waited for, as by
+    AgenticWorkspace.
     """
 
     name: str

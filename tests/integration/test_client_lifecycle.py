@@ -26,6 +26,7 @@ from agentic_isolation import (
     PreconditionError,
     ServiceClient,
     UnavailableError,
+    WorkspaceConfig,
     WorkspaceLocalProvider,
     WorkspaceNotFoundError,
     __version__,
@@ -178,6 +179,19 @@ async def test_what_is_open_is_unharmed_by_use_on_another_event_loop(service: Se
             assert change.path == "/workspace/go"
             assert await anext(stream) == "two"
         assert [process.running for process in await ws.processes()] == [False, False]
+
+
+async def test_provider_on_another_event_loop_than_its_workspaces() -> None:
+    provider, config = WorkspaceLocalProvider(), WorkspaceConfig(provider="local")
+
+    async def use() -> None:
+        await provider.destroy(await provider.create(config))
+
+    workspace = await provider.create(config)
+    with pytest.raises(RuntimeError, match="event loop"):
+        await asyncio.to_thread(asyncio.run, use())
+    await provider.destroy(workspace)
+    await asyncio.to_thread(asyncio.run, use())
 
 
 async def _awaited(use: Callable[[], Awaitable[object]]) -> None:
