@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,23 @@ def test_links_and_what_is_no_file_are_refused(path: Path, tmp_path: Path) -> No
     os.mkfifo(path)
     with pytest.raises(OSError, match="no regular file"):
         AuditFile.open(path)
+
+
+@pytest.mark.parametrize("before", [b"", b"half of an entr"], ids=["new", "torn"])
+def test_file_that_has_no_room_is_named(path: Path, before: bytes) -> None:
+    """Where a service cannot begin its log, or say that the last one's was torn."""
+    if before:
+        written(path).close()
+        path.write_bytes(path.read_bytes() + before)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10 if before else 10, hard))
+    try:
+        with pytest.raises(OSError, match=rf"File too large: '{path}'"):
+            AuditFile.open(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    written(path).close()
+    assert verify([path]).error is None
 
 
 @pytest.mark.parametrize("content", [b"precious", b"precious\n", b'{"a": 1}', b"\0\0precious", b"a\nb"])

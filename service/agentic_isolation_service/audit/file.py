@@ -66,8 +66,10 @@ class AuditFile:
             if not file._go_on():
                 file.chain = secrets.token_hex(8)
                 file._begin()
-        except BaseException:
+        except BaseException as error:
             os.close(file._descriptor)
+            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+                raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
             raise
         return file
 
