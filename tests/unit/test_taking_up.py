@@ -12,6 +12,7 @@ from agentic_isolation.errors import ProviderUnavailableError, RegistryUnavailab
 from agentic_isolation.models import Isolation, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import adoption, reconciliation
 from agentic_isolation_service.core.caller import OPERATOR
+from agentic_isolation_service.core.counts import Counts
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.records import WorkspaceRecord
 from agentic_isolation_service.core.workspaces import Workspaces
@@ -141,3 +142,21 @@ async def test_registry_that_cannot_be_used_for_now_is_no_defect(caplog: pytest.
     for record in caplog.records:
         assert (record.levelname, record.exc_info) == ("WARNING", None)
         assert record.message.endswith("disk is full")
+
+
+async def test_place_that_does_not_answer_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is asked again each minute, as hundreds of others may be."""
+    monkeypatch.setattr(adoption, "_ANSWER_TIMEOUT", WAIT / 10)
+    identity, provider = Identity.new(), FakeProvider(listen)
+    async with SqliteRegistry.open(None) as registry:
+        adopting = adoption.Adoption(registry, identity, Counts())
+        for workspace_id in ("ws-0", "ws-1"):
+            left(provider, identity, workspace_id, listen)
+            for _ in range(3):
+                assert await adopting.unknown(provider, workspace_id) is None
+    told = [vars(record)["workspace_id"] for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["ws-0", "ws-1"]
+    for guest in provider.guests.values():
+        await guest.__aexit__(None, None, None)

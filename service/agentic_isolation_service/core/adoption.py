@@ -26,6 +26,8 @@ from agentic_isolation_service.guest.session import GuestSession
 
 _ANSWER_TIMEOUT = 10.0
 """Seconds that a guest has to say whose it is."""
+_MAX_TOLD = 4096
+"""Places that are remembered for not being told of again each minute."""
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +44,7 @@ class Adoption:
         self._counts = counts
         self._registry = registry
         self._identity = identity
+        self._told: dict[str, None] = {}
 
     def held(self, provider: Provider, record: WorkspaceRecord) -> HeldWorkspace:
         """Returns a workspace that is written down, in this process's hands. Does no I/O: its guest may be gone."""
@@ -64,7 +67,7 @@ class Adoption:
                 )
         except (IsolationError, TimeoutError) as error:
             why = str(error) or f"nothing came within {_ANSWER_TIMEOUT:g} s"
-            _log.warning("a place does not answer: %s", why, extra={"workspace_id": workspace_id})
+            self._tell_once(workspace_id, f"a place does not answer: {why}")
             return None
         finally:
             await session.aclose()
@@ -72,7 +75,7 @@ class Adoption:
             return place
         record = self._unsealed(sealed)
         if record is None or (record.info.id, record.info.provider) != (workspace_id, provider.name):
-            _log.warning("a place is left to its lease: nobody knows whose it is", extra={"workspace_id": workspace_id})
+            self._tell_once(workspace_id, "a place is left to its lease: nobody knows whose it is")
             return None
         if left is not None:  # the record is as old as the workspace, and knows of no renewal
             expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=min(left, MAX_LEASE))
@@ -91,6 +94,14 @@ class Adoption:
         """
         record = self._unsealed(await held.session.call_for({"op": "info"}, payloads.record))
         return record is not None and record.info.id == held.info.id and bool(record.pool)
+
+    def _tell_once(self, workspace_id: str, what: str) -> None:
+        """Logs a warning of a place that is asked again each minute; later ones at the debug level."""
+        level = logging.DEBUG if workspace_id in self._told else logging.WARNING
+        self._told[workspace_id] = None
+        if len(self._told) > _MAX_TOLD:
+            del self._told[next(iter(self._told))]
+        _log.log(level, "%s", what, extra={"workspace_id": workspace_id})
 
     def _unsealed(self, sealed: str) -> WorkspaceRecord | None:
         text = self._identity.unseal(sealed)
