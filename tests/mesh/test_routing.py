@@ -99,6 +99,37 @@ async def test_compressed_calls_go_where_their_metadata_say(mesh: Mesh, spread: 
                 assert events[1].output.data == b"hi\n"
 
 
+async def test_call_that_asks_for_nothing_is_ended(mesh: Mesh, private_temporary_directory: Path) -> None:
+    """Before its first message nobody has asked who calls. After it a call may be silent for as long as it likes."""
+
+    def change(text: str) -> str:
+        assert text.count("idle_timeout: 30s") == 1
+        return text.replace("idle_timeout: 30s", "idle_timeout: 0.5s")
+
+    async def silent(*messages: Any) -> AsyncIterator[Any]:
+        for message in messages:
+            yield message
+        await over.wait()
+
+    over = asyncio.Event()
+    ports = {replica.name: replica.port for replica in mesh.replicas}
+    with Envoy(private_temporary_directory / "hasty", ports, change) as envoy:
+        await use(envoy, mesh.replicas)
+        async with connected(envoy.target) as stub, a_workspace(stub) as workspace:
+            for method in (stub.Attach, stub.WriteFile, stub.WriteArchive):
+                call: Any = method(silent(), timeout=20)
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await (call.read() if method is stub.Attach else call)
+                assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            opening = pb.AttachOpen(workspace_id=workspace.workspace_id)
+            opening.start.command.shell = "sleep 1.5; echo done"
+            events = [event async for event in stub.Attach(silent(pb.AttachRequest(open=opening)))]
+            assert [event.output.data for event in events if event.HasField("output")] == [b"done\n"]
+            execute = pb.ExecuteRequest(workspace_id=workspace.workspace_id, command=shell("sleep 1.5"))
+            assert (await stub.Execute(execute)).termination.exit_code == 0
+            over.set()
+
+
 async def test_metadata_chooses_a_replica(mesh: Mesh, stub: Stub, spread: dict[str, pb.Workspace]) -> None:
     """What is about no workspace goes to the one that is named."""
     for name, workspace in spread.items():
