@@ -14,8 +14,9 @@ Conventions of the whole file:
     and what may be tried again after a certain time google.rpc.RetryInfo. `workspace_id`, `command`, `linger`,
     `request_id`, `path` and `mode` are called so in every RPC, without the `start`, `open` or `header` that holds them.
   * What gRPC itself refuses, before the service sees it, has a code and no details: a method that is none of this file's
-    (UNIMPLEMENTED), a message above ServerLimits.message_bytes, too much metadata (RESOURCE_EXHAUSTED). So has what a
-    proxy, or the client's own library, makes of a broken connection.
+    (UNIMPLEMENTED), a message above ServerLimits.message_bytes, too much metadata (RESOURCE_EXHAUSTED), a `grpc-timeout`
+    that is none, a compression that it does not know (INTERNAL). So has what a proxy, or the client's own library, makes
+    of a broken connection.
   * An error says that a request was not carried out. A command that ran and failed is a result.
 """
 
