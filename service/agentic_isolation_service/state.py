@@ -144,15 +144,24 @@ async def _patiently(take: Callable[[], Coroutine[object, object, None]], patien
     until = loop.time() + patience
     told = False
     while True:
-        try:
-            return await finish(take())
-        except DirectoryTakenError as error:
-            if loop.time() >= until:
-                raise
-            if not told:
-                _log.info("%s; waiting %g s for it to end", error, patience)
-                told = True
+        refused: list[DirectoryTakenError] = []
+        await finish(_attempt(take, refused))
+        if not refused:
+            return
+        if loop.time() >= until:
+            raise refused[0]
+        if not told:
+            _log.info("%s; waiting %g s for it to end", refused[0], patience)
+            told = True
         await asyncio.sleep(_LOOK_AGAIN)
+
+
+async def _attempt(take: Callable[[], Coroutine[object, object, None]], refused: list[DirectoryTakenError]) -> None:
+    """Takes a directory, or notes why not: whoever is cancelled meanwhile does not wait to hear of it."""
+    try:
+        await take()
+    except DirectoryTakenError as error:
+        refused.append(error)
 
 
 def _identity(path: Path) -> Identity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import resource
@@ -41,6 +42,22 @@ def held(path: Path) -> Iterator[None]:
     with (path / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+async def test_wait_that_is_cancelled_while_it_looks(directory: Path) -> None:
+    """It ends at once, and nothing is complained of."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with StateDirectory.open(directory / "state"):
+        waiting = asyncio.ensure_future(StateDirectory.open(directory / "state", patience=60).__aenter__())
+        for _ in range(2):  # it begins, and it looks, in a task of its own
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        del waiting
+        gc.collect()
+    assert not complaints
 
 
 async def test_temporary_directory_is_private_and_goes_with_its_service(temporary_directories: Path) -> None:
