@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from agentic_isolation import AgenticWorkspace, IsolationError, ServiceClient
+from agentic_isolation_service.config import ServiceConfig
+from agentic_isolation_service.serving import serve
 from tests.support.service import ServedProcess
 
 Use = Callable[[AgenticWorkspace], Awaitable[object]]
@@ -100,10 +103,15 @@ async def test_calls_that_reach_nobody_hold_nothing(retry_timeout: float) -> Non
 REFUSED = {name: USES[name] for name in ("executes nothing", "streams nothing", "reads nothing", "writes nowhere")}
 
 
+@pytest.mark.parametrize("road", ["embedded", "served"])
 @pytest.mark.parametrize("use", REFUSED)
-async def test_service_keeps_nothing_of_what_it_refuses(use: str) -> None:
+async def test_service_keeps_nothing_of_what_it_refuses(use: str, road: str, directory: Path) -> None:
     """There can be thousands of them in a second."""
-    async with AgenticWorkspace.create("local") as workspace:
+    async with contextlib.AsyncExitStack() as stack:
+        target = ""
+        if road == "served":  # in this process, whose garbage is looked at
+            target = await stack.enter_async_context(serve(ServiceConfig(address=f"unix:{directory}/grpc.sock")))
+        workspace = await stack.enter_async_context(AgenticWorkspace.create("local", target=target))
         with garbage() as found:
             for _ in range(5):  # gRPC's server has the last one in hand until the next comes
                 with pytest.raises(IsolationError):

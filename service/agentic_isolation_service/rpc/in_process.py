@@ -59,6 +59,7 @@ class InProcessConnection(Connection):
         self._streams.add(task)
         task.add_done_callback(self._streams.discard)
         task.add_done_callback(given.put_nowait)
+        response: Any = None
         try:
             while (response := await given.get()) is not task:
                 room.release()
@@ -72,6 +73,7 @@ class InProcessConnection(Connection):
             if not task.done():
                 task.add_done_callback(_take_note)
             task.cancel()
+            del task, response  # the traceback of the task's error leads here
 
     async def aclose(self) -> None:
         """Cancels what is under way, and returns when it has ended. What is called later raises ClosedError."""
