@@ -16,6 +16,8 @@ from tests.support.ways import Way, Workspace
 from tests.turns import WAITS
 
 pytestmark = WAITS
+LEASE = 4
+"""Seconds of a workspace whose client is killed: enough for it to be made on a busy machine."""
 
 
 async def test_cancelled_execute_kills_the_tree(ws: Workspace) -> None:
@@ -222,7 +224,7 @@ async def test_many_cancelled_at_once(ws: Workspace) -> None:
 async def test_killed_client_program_takes_its_commands_along(way: Way, mode: str) -> None:
     """SIGKILL: nothing in the client can tell anyone. Its workspace follows when the lease ends."""
     mark = new_mark()
-    with ClientProgram(way, mode=mode, mark=mark, lease=2) as client:
+    with ClientProgram(way, mode=mode, mark=mark, lease=LEASE) as client:
         assert way.alive(client.workspace_id, mark) >= TREE_SIZE
         client.kill()
         await eventually(lambda: not way.alive(client.workspace_id, mark), "the client's commands are gone", within=10)
@@ -231,6 +233,6 @@ async def test_killed_client_program_takes_its_commands_along(way: Way, mode: st
 async def test_killed_client_program_leaves_no_workspace_after_its_lease(way: Way) -> None:
     """Not even one in which only a child in the background is left. The fixtures look for its directory."""
     mark = new_mark()
-    with ClientProgram(way, mode="idle", mark=mark, lease=2) as client:
+    with ClientProgram(way, mode="idle", mark=mark, lease=LEASE) as client:
         client.kill()
         await eventually(lambda: not way.alive(client.workspace_id, mark), "the workspace is gone", within=15)

@@ -314,7 +314,8 @@ async def test_commands_of_a_killed_program(service: ServedProcess, mode: str) -
     with ClientProgram(way, mode=mode, mark=mark, lease=60, retry_timeout=2) as client:
         client.kill()
         killed_at = time.monotonic()
-        assert len(mentioning(mark)) >= TREE_SIZE
+        # One of them may be just between two programs.
+        await eventually(lambda: len(mentioning(mark)) >= TREE_SIZE, "they live on", within=1)
         await eventually(lambda: not mentioning(mark), "they are gone")
         assert 1 < time.monotonic() - killed_at < 6
         async with AgenticWorkspace.connect(client.workspace_id, target=service.target) as ws:
