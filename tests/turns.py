@@ -1,8 +1,8 @@
 """pytest plugin: tests that only wait run beside those that work, and never too many of these at a time.
 
-A test with the mark WAITS is about seconds that pass, and hardly needs a processor. xdist hands all of them to one
-worker. Every other test takes a turn, of which there is one fewer than there are workers: more of them at a time would
-only keep each other from the processors, as fewer would leave one idle.
+A test with the mark WAITS is about seconds that pass, and hardly needs a processor. xdist hands those of the contract
+to one worker, and all others to another one. Every other test takes a turn, of which there are two fewer than there are
+workers: more of them at a time would only keep each other from the processors, as fewer would leave one idle.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ from typing import BinaryIO
 import pytest
 
 WAITS = pytest.mark.xdist_group("waits")
+_WAITING = 2
+"""Workers that have tests that wait."""
 _LOOK = 0.02
 """Seconds between two looks for a turn."""
 
@@ -58,12 +60,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if workers > 1 and config.cache is not None:
         file = (config.cache.mkdir("turns") / "file").open("ab", buffering=0)
         config.add_cleanup(file.close)
-        config.stash[_TURNS] = _Turns(file, workers - 1)
+        config.stash[_TURNS] = _Turns(file, max(workers - _WAITING, 1))
 
 
 # Before xdist adds the name of a test's group to its own.
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.stash[_NODE_ID] = item.nodeid
+    if _waits(item) and item.path.parent.name == "contract":
+        item.add_marker(pytest.mark.xdist_group("contract"))  # xdist puts the names together
+
+
+def _waits(item: pytest.Item) -> bool:
+    return any(mark == WAITS.mark for mark in item.iter_markers(WAITS.name))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -84,7 +92,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     turns = item.config.stash.get(_TURNS, None)
-    if turns is None or item.get_closest_marker(WAITS.name) == WAITS.mark:
+    if turns is None or _waits(item):
         return (yield)
     with turns.one():
         return (yield)
