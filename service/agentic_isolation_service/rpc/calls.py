@@ -47,6 +47,14 @@ class Call:
     over: bool = False
     """Whether it has ended. It knows only who has called, then."""
 
+    async def give(self, response: Any) -> None:
+        """Takes note of a response, and returns when it may leave."""
+        if self.first_response is None:
+            self.first_response = response
+        self.response = response
+        if self.pace is not None:
+            await self.pace(response)
+
     def end(self) -> None:
         """Forgets what it was about: tasks that it has begun may outlive it by far, and remember it."""
         self.over = True

@@ -155,9 +155,8 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
         """Returns the response as it leaves: as a message it would take its memory again until its client takes it."""
         async with surrounded(call, self._layers):
             with self._drain.call(resumable=False):
-                response = call.response = call.first_response = await method(decoded(request), call.context)
-                if call.pace is not None:
-                    await call.pace(response)
+                response = await method(decoded(request), call.context)
+                await call.give(response)
                 answer = call.answer = encode(response)
         return answer
 
@@ -168,11 +167,7 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
             with self._drain.call(resumable=self._is_resumable(call.request)) as running:
                 async with contextlib.aclosing(method(decoded(request), call.context)) as responses:
                     async for response in responses:
-                        if call.first_response is None:
-                            call.first_response = response
-                        call.response = response
-                        if call.pace is not None:
-                            await call.pace(response)
+                        await call.give(response)
                         await running.write(call.context.write(response))
 
 

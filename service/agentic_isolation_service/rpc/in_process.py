@@ -103,9 +103,8 @@ class InProcessConnection(Connection):
         else:
             call.request = request
         async with surrounded(call, self._layers):
-            response = call.response = call.first_response = await method(request, _NO_CONTEXT)
-            if call.pace is not None:
-                await call.pace(response)
+            response = await method(request, _NO_CONTEXT)
+            await call.give(response)
         return response
 
     def _responses(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any, None]:
@@ -121,11 +120,7 @@ class InProcessConnection(Connection):
             call.request = request
         async with surrounded(call, self._layers), contextlib.aclosing(method(request, _NO_CONTEXT)) as responses:
             async for response in responses:
-                if call.first_response is None:
-                    call.first_response = response
-                call.response = response
-                if call.pace is not None:
-                    await call.pace(response)
+                await call.give(response)
                 yield response
 
     def _refuse_when_closed(self) -> None:
