@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import resource
-from collections.abc import Iterator
 
 import grpc.aio
 
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.wire import LEASE, argv, connected, refused, seconds
 from tests.support.eventually import eventually
+from tests.support.open_files import open_files
 from tests.support.service import ServedProcess
 
 FEW = 80
 MOST = 60
 """Workspaces, more than there can be."""
-
-
-@contextlib.contextmanager
-def open_files(soft: int) -> Iterator[None]:
-    """What is started within may have so many files open."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_workspaces_leave_descriptors_for_connections() -> None:

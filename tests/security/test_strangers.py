@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.integration.wire import a_workspace, argv, connected
 from tests.support import h2
 from tests.support.eventually import eventually
 from tests.support.memory import stays_flat
+from tests.support.open_files import open_files
 from tests.support.service import ServedProcess
 
 ASK = "/agentic_isolation.v1.WorkspaceService/GetServerInfo"
@@ -192,17 +192,6 @@ async def test_connections_without_end(options: list[str]) -> None:
             await connections.aclose()
             await eventually(lambda: answers(served), "there is room for others", within=20)
         assert "defect" not in served.log
-
-
-@contextlib.contextmanager
-def open_files(soft: int) -> Iterator[None]:
-    """What is started within may have so many files open."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def answers(served: ServedProcess) -> bool:
