@@ -157,6 +157,7 @@ BAD_COMMANDS = [
     *(case("command.timeout", command(timeout=seconds)) for seconds in NO_TIMES),
     case("command.kill_grace", command(kill_grace=-0.1), "0 s to 60 s"),
     case("command.kill_grace", command(kill_grace=60.1), "0 s to 60 s"),
+    case("command.kill_grace", command(kill_grace=60.000000001), "60.000000001 s is"),
     case("command.kill_grace", command(kill_grace=math.nan)),
     case("command.user", command(user="nobody"), "1000:1000"),
     case("command.user", command(user="٣"), ""),

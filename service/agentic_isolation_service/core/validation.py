@@ -177,7 +177,7 @@ def check_request_id(request_id: str) -> None:
 def check_seconds(seconds: float, field: str, least: float, most: float) -> None:
     """Raises InvalidArgumentError where a time is not between two bounds, both included."""
     if not least <= check_finite(seconds, field) <= most:
-        raise refuse(field, f"{seconds:g} s is out of range; it must be from {least:g} s to {most:g} s")
+        raise refuse(field, f"{seconds!r} s is out of range; it must be from {least:g} s to {most:g} s")
 
 
 def _check_secrets(config: WorkspaceConfig) -> None:
