@@ -162,10 +162,11 @@ class RunsCommands:
             process_id: Its id.
             offset: First byte of its output wanted; what is not there any more is told by a Gap.
             read_only: Only read; needed for processes that were not made by `start`.
-            take_input: Become the writer of its input also where somebody else is.
+            take_input: Become the writer of its input also where somebody else is; not with read_only.
             observe: Neither keep it alive nor let it go on by reading; implies read_only.
 
         Raises:
+            InvalidArgumentError: It is to read only, and to take the input.
             ProcessNotFoundError: There is none of that id, or it is no longer remembered.
             InputTakenError: Somebody else writes to it.
             OffsetError: So much has not been written yet.

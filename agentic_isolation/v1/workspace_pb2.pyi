@@ -1637,7 +1637,7 @@ class AttachOpen(_message.Message):
     read_only: _builtins.bool
     """Read output without being the writer of standard input."""
     take_input: _builtins.bool
-    """Become the writer also where another attachment is; that one ends with INPUT_TAKEN."""
+    """Become the writer also where another attachment is; that one ends with INPUT_TAKEN. Not with read_only."""
     request_id: _builtins.str
     """As in StreamRequest."""
     @_builtins.property

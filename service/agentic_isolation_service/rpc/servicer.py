@@ -191,6 +191,8 @@ class WorkspaceServicer(FileMethods):
                 raise InvalidArgumentError("set start or resume", field="target")
 
     async def _open_attachment(self, opening: pb.AttachOpen) -> Attachment:
+        if opening.read_only and opening.take_input:
+            raise InvalidArgumentError("who only reads writes no input; leave one of the two out", field="open.take_input")
         match opening.WhichOneof("target"):
             case "start":
                 start = opening.start
