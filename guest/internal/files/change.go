@@ -90,8 +90,14 @@ func (s *Space) Move(from, to string, overwrite bool) (Entry, error) {
 		return Entry{}, err
 	}
 	defer targetDir.Close()
-	if _, err := sourceDir.Lstat(sourceBase); err != nil {
+	moved, err := sourceDir.Lstat(sourceBase)
+	if err != nil {
 		return Entry{}, problem(source, err)
+	}
+	for _, at := range []place{source, target} {
+		if err := mustBeAsSpelt(at, moved); err != nil {
+			return Entry{}, err
+		}
 	}
 	err = rename(sourceDir, sourceBase, targetDir, targetBase, overwrite)
 	if err != nil {

@@ -41,6 +41,9 @@ func (s *Space) Copy(from, to string, overwrite, recursive bool, stop <-chan str
 	if err != nil {
 		return Entry{}, problem(source, err)
 	}
+	if err := mustBeAsSpelt(target, info); err != nil {
+		return Entry{}, err
+	}
 	if info.IsDir() && !recursive {
 		return Entry{}, fault.New(fault.IsADirectory, "%q is a directory; copy it with recursive", source.shown)
 	}
@@ -72,8 +75,11 @@ func (s *Space) Copy(from, to string, overwrite, recursive bool, stop <-chan str
 func (s *Space) origin(p string) (place, *os.Root, string, error) {
 	defer s.acquire()()
 	at, dir, base, err := s.parent(p)
-	if fault.Is(err, fault.BadRequest) && at.name != "" {
-		// The root, or a path that ends with a dot: there is no entry, but what it leads to can be copied.
+	if err == nil && at.namesDirectory() {
+		dir.Close()
+	}
+	if err == nil && at.namesDirectory() || fault.Is(err, fault.BadRequest) && at.name != "" {
+		// The root, or a path that ends with a slash or a dot: it is about what it leads to, and not about an entry.
 		if dir, err = s.tree.OpenDir(at.name); err == nil {
 			return at, dir, ".", nil
 		}

@@ -411,6 +411,43 @@ func TestMkdirRemoveMove(t *testing.T) {
 	}
 }
 
+// POSIX, pathname resolution: a slash at the end stands for a directory, and is no other name for a file.
+func TestSlashAtTheEnd(t *testing.T) {
+	s, root := space(t)
+	_, err := put(s, "f", "f", KeepMode)
+	must(t, err)
+	_, err = s.Mkdir("d/e", 0o755, true)
+	must(t, err)
+	must(t, os.Symlink("d", filepath.Join(root, "l")))
+
+	for _, name := range []string{"f/", "f//", "l/"} {
+		want(t, s.Remove(name, false, nil), fault.NotADirectory)
+		want(t, s.Remove(name, true, nil), fault.NotADirectory)
+		_, err = s.Move(name, "g", false)
+		want(t, err, fault.NotADirectory)
+	}
+	_, err = s.Move("f", "g/", false)
+	want(t, err, fault.NotADirectory)
+	for _, names := range [][2]string{{"f/", "g"}, {"f", "g/"}} {
+		_, err = s.Copy(names[0], names[1], false, true, nil)
+		want(t, err, fault.NotADirectory)
+	}
+
+	e, err := s.Copy("l/", "copy", false, true, nil)
+	if err != nil || e.Type != "directory" || !exists2(filepath.Join(root, "copy", "e")) {
+		t.Fatal(e, err)
+	}
+	e, err = s.Move("copy/", "moved/", false)
+	if err != nil || e.Path != "/workspace/moved" {
+		t.Fatal(e, err)
+	}
+	must(t, s.Remove("moved/", true, nil))
+	must(t, s.Remove("l", false, nil))
+	if !exists2(filepath.Join(root, "f")) || !exists2(filepath.Join(root, "d", "e")) {
+		t.Error("something else is gone")
+	}
+}
+
 func exists2(p string) bool {
 	_, err := os.Lstat(p)
 	return err == nil

@@ -24,6 +24,9 @@ func (s *Space) Remove(p string, recursive bool, stop <-chan struct{}) error {
 	if err != nil {
 		return problem(at, err)
 	}
+	if err := mustBeAsSpelt(at, info); err != nil {
+		return err
+	}
 	if info.IsDir() && s.holdsWorking(info) {
 		return fault.New(fault.BadRequest, "%q holds the working directory, which stays; remove what is in it", at.shown)
 	}

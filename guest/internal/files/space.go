@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"agentic-isolation/guest/internal/fault"
 )
@@ -32,6 +33,17 @@ type place struct {
 	name string
 	// shown is the absolute path as users see it.
 	shown string
+}
+
+// namesDirectory tells whether it is spelt with a slash at its end, which POSIX lets only directories have.
+func (at place) namesDirectory() bool { return strings.HasSuffix(at.name, "/") }
+
+// mustBeAsSpelt refuses what is at a place and is no directory, where its name is one's.
+func mustBeAsSpelt(at place, info os.FileInfo) error {
+	if at.namesDirectory() && !info.IsDir() {
+		return problem(at, syscall.ENOTDIR)
+	}
+	return nil
 }
 
 // New opens root, which must exist, and creates workingDir (a path as users see it) in it.
