@@ -192,7 +192,9 @@ class WorkspaceServicer(FileMethods):
 
     async def _open_attachment(self, opening: pb.AttachOpen) -> Attachment:
         if opening.read_only and opening.take_input:
-            raise InvalidArgumentError("who only reads writes no input; leave one of the two out", field="open.take_input")
+            raise InvalidArgumentError(
+                "who only reads writes no input; leave one of the two out", field="open.take_input"
+            )
         match opening.WhichOneof("target"):
             case "start":
                 start = opening.start
