@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -76,9 +78,9 @@ async def use_up_memory(engine: Engine, provider: Provider, workspace_id: str) -
     await session.aclose()
 
 
-async def is_told_why(provider: Provider, workspace_id: str) -> None:
+async def is_told_why(provider: Provider, workspace_id: str, why: str = "out of memory") -> None:
     session = session_of(provider, Place(workspace_id, "runsc"))
-    with pytest.raises(WorkspaceLostError, match="out of memory"):
+    with pytest.raises(WorkspaceLostError, match=why):
         await session.call({"op": "info"})
     await session.aclose()
 
@@ -133,3 +135,21 @@ async def test_memory_that_was_used_up_while_the_engine_was_away(engine: Engine,
             await eventually(lambda: not is_there(engine, workspace_id), "it is ended")
             await is_told_why(watching, workspace_id)
             await watching.destroy(place)
+
+
+@pytest.mark.parametrize(
+    ("by_engine", "why"), [(False, "killed, and not by the engine: out of memory, most"), (True, "its container is")]
+)
+async def test_sandbox_that_is_killed(engine: Engine, directory: Path, by_engine: bool, why: str) -> None:
+    """By the kernel, which does not always tell the engine what for; or by somebody who uses the engine."""
+    workspace_id, service_id = new_id(), new_id()
+    async with providing(directory, service_id) as provider:
+        place = await provider.create(spec_of("gvisor", workspace_id, MEMORY))
+        container = f"/containers/agentic-{workspace_id}"
+        if by_engine:
+            engine.api.request("POST", f"{container}/kill")
+        else:
+            os.kill(engine.api.json("GET", f"{container}/json")["State"]["Pid"], signal.SIGKILL)
+        await eventually(lambda: not is_there(engine, workspace_id), "it is ended")
+        await is_told_why(provider, workspace_id, why)
+        await provider.destroy(place)

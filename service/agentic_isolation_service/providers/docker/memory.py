@@ -8,6 +8,8 @@ import json
 import logging
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import aiodocker
 
@@ -20,15 +22,53 @@ _FROM_THE_FIRST = "0"
 """Since when events are asked for: an engine has kept its last 256, of whatever kind, since it was started."""
 _KEPT_EVENTS = 256
 _TOLD_WITHIN = 0.5
-"""Seconds after a container's end within which its `oom` event has come."""
+"""Seconds after a container's end within which the events of it have come."""
+_KILLED = "137"
+"""The exit code of a container whose first process had SIGKILL: 128 and the signal's number."""
+_EXHAUSTED = "it was out of memory, which under gVisor ends the whole workspace; give it more by limits.memory"
+_EXHAUSTED_PERHAPS = (
+    "it was killed, and not by the engine: out of memory, most likely, which under gVisor ends the whole workspace; "
+    "give it more by limits.memory"
+)
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What the engine has told of a container."""
+
+    killed: bool = False
+    """Whether the engine was asked to kill it."""
+    cause: str = ""
+    """Why it has ended, where it is memory that has ended it."""
+    has_cause: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self, cause: str) -> None:
+        self.cause = cause
+        self.has_cause.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What has happened to a container: `oom`, `kill`, `die`."""
+
+    action: str
+    name: str
+    exit_code: str
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> _Event:
+        attributes = data.get("Actor", {}).get("Attributes", {})
+        return cls(data.get("Action", ""), attributes.get("name", ""), attributes.get("exitCode", ""))
 
 
 class MemoryWatch:
     """Kills gVisor's containers at the first `oom` event (Docker Engine API 1.41, `GET /events`).
 
     There the kernel kills one process of the sandbox, and what is left of it hangs with all the memory that it has. In
-    other containers the guest tells which command it was, and the workspace goes on.
+    other containers the guest tells which command it was, and the workspace goes on. Where the process that is killed
+    takes the rest with it, containerd may see the end first, and never tells of the memory: such a container was killed
+    without a `kill` event.
 
     An event that came while nobody listened is found for as long as the engine keeps it. Its record of the container is
     no substitute: Docker 20.10 sets `OOMKilled` only when the container has ended, which one that hangs does not.
@@ -41,36 +81,37 @@ class MemoryWatch:
     def __init__(self, engine: Engine, labels: Mapping[str, str]) -> None:
         self._engine = engine
         self._labels = [f"{name}={value}" for name, value in labels.items()]
-        self._exhausted: dict[str, asyncio.Event] = {}
-        self._strangers: deque[str] = deque(maxlen=_KEPT_EVENTS)
-        """Containers of events that came for none that is watched: one that was not yet adopted, perhaps."""
+        self._watched: dict[str, _Watched] = {}
+        self._strangers: deque[_Event] = deque(maxlen=_KEPT_EVENTS)
+        """Events of containers that are not watched: one of them was not yet adopted, perhaps."""
         self._task: asyncio.Task[None] | None = None
         self._kills: set[asyncio.Task[None]] = set()
 
     def add(self, name: str) -> None:
         """Begins to watch a container, which may have used up its memory already."""
-        self._exhausted[name] = asyncio.Event()
+        watched = self._watched[name] = _Watched()
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="docker-memory-watch")
-        if name in self._strangers:
-            self._end(name)
+        for event in self._strangers:
+            if event.name == name:
+                self._take(watched, event)
 
     def discard(self, name: str) -> None:
         """Forgets a container."""
-        self._exhausted.pop(name, None)
+        self._watched.pop(name, None)
 
-    def is_exhausted(self, name: str) -> bool:
-        """Returns whether a container has been ended because it had used up its memory."""
-        exhausted = self._exhausted.get(name)
-        return exhausted is not None and exhausted.is_set()
+    def cause(self, name: str) -> str:
+        """Returns why a container has ended, or is being ended; empty: nothing is known of its memory."""
+        watched = self._watched.get(name)
+        return "" if watched is None else watched.cause
 
-    async def was_exhausted(self, name: str) -> bool:
-        """Returns whether a container that has ended had used up its memory, which may be told a moment later."""
-        if (exhausted := self._exhausted.get(name)) is not None:
+    async def cause_of_end(self, name: str) -> str:
+        """Returns the cause for a container that has ended, of which may be told a moment later."""
+        if (watched := self._watched.get(name)) is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TOLD_WITHIN):
-                    await exhausted.wait()
-        return self.is_exhausted(name)
+                    await watched.has_cause.wait()
+        return self.cause(name)
 
     async def aclose(self) -> None:
         """Ends the watch; may be called twice."""
@@ -88,21 +129,31 @@ class MemoryWatch:
             await asyncio.sleep(_PAUSE)
 
     async def _listen(self) -> None:
-        filters = json.dumps({"type": ["container"], "event": ["oom"], "label": self._labels})
+        filters = json.dumps({"type": ["container"], "event": ["oom", "kill", "die"], "label": self._labels})
         async with self._engine.client() as client:
             events = client.events.subscribe(filters=filters, since=_FROM_THE_FIRST)  # type: ignore[no-untyped-call]
             try:
-                while (event := await events.get()) is not None:
-                    name = event.get("Actor", {}).get("Attributes", {}).get("name", "")
-                    if name not in self._exhausted:
-                        self._strangers.append(name)
-                    elif not self.is_exhausted(name):
-                        self._end(name)
+                while (data := await events.get()) is not None:
+                    event = _Event.of(data)
+                    if (watched := self._watched.get(event.name)) is None:
+                        self._strangers.append(event)
+                    else:
+                        self._take(watched, event)
             finally:
                 await client.events.stop()  # type: ignore[no-untyped-call]
 
+    def _take(self, watched: _Watched, event: _Event) -> None:
+        if event.action == "kill":
+            watched.killed = True
+        elif watched.cause:
+            return  # and only once is it killed
+        elif event.action == "oom":
+            watched.end(_EXHAUSTED)
+            self._end(event.name)
+        elif event.exit_code == _KILLED and not watched.killed:
+            watched.end(_EXHAUSTED_PERHAPS)
+
     def _end(self, name: str) -> None:
-        self._exhausted[name].set()
         _log.info("out of memory", extra={"container": name})
         kill = asyncio.create_task(self._kill(name), name=f"docker-kill:{name}")
         self._kills.add(kill)

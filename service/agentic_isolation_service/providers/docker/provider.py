@@ -71,7 +71,6 @@ _FEWEST_TURNS = 8
 """Containers that are made at a time, by the engine's CPUs; more wait for their turn."""
 _RUNC = "runc"
 _DOES_NOT_TELL = "does not tell of the container"
-_EXHAUSTED = "it was out of memory, which under gVisor ends the whole workspace; give it more by limits.memory"
 _GONE = "gone"
 _STARTED = ("running", "paused", "restarting")
 _LIVING = ("created", *_STARTED)
@@ -198,8 +197,8 @@ class DockerProvider:
     async def connect(self, place: Place) -> ByteStream:
         """Connects to the guest's socket, or starts a bridge in the container."""
         name = container_name(place.workspace_id)
-        if self._memory.is_exhausted(name):
-            raise GoneError(_EXHAUSTED)
+        if cause := self._memory.cause(name):
+            raise GoneError(cause)
         async with self._engine.client() as client:
             container = client.containers.container(name)
             if (stream := await self._direct.open(container, name, place.runtime)) is not None:
@@ -211,8 +210,7 @@ class DockerProvider:
                     raise
                 state = await _state_of(container)
                 if state not in _LIVING:
-                    exhausted = await self._memory.was_exhausted(name)
-                    raise GoneError(_EXHAUSTED if exhausted else f"its container is {state}") from error
+                    raise GoneError(await self._memory.cause_of_end(name) or f"its container is {state}") from error
                 raise ProviderUnavailableError(
                     f"the Docker Engine at {self._engine.host} opens no way into the container, "
                     f"which is {state}: {error.message}"
