@@ -171,14 +171,14 @@ async def test_reflection_without_end(served: ServedProcess) -> None:
             calls += await asyncio.gather(*(asked() for _ in range(50)))
         assert all(answer is not grpc.aio.EOF for _, answer in calls)
         with pytest.raises(grpc.aio.AioRpcError, match="such calls are open"):
-            await asked()
+            await stub.ServerReflectionInfo([question], metadata=shown).read()
         await works(served)
 
 
 async def test_connections_without_end(options: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         with open_files(400):
-            served = stack.enter_context(ServedProcess(*options))
+            served = stack.enter_context(ServedProcess(*options, from_nothing=True))
         host, _, port = served.target.rpartition(":")
         async with connected(served.target) as stub, contextlib.AsyncExitStack() as connections:
             known = stub_of(stub, "known")
