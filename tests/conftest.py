@@ -22,7 +22,9 @@ from tests.engine.plugin import has
 from tests.support import engine_leaks, proc
 from tests.support.blocking import watch_for_blocking_calls
 from tests.support.eventually import eventually
+from tests.support.fork_server import ForkServer
 from tests.support.leaks import Holdings, left_behind
+from tests.support.program import python_environment
 from tests.support.service import ServedProcess
 from tests.support.ways import WAYS, Way, Workspace
 
@@ -69,7 +71,7 @@ def service(
 ) -> Iterator[ServedProcess]:
     """A service in a process of its own, for all tests of this test process. What it keeps open for good it has."""
     address = f"unix:{private_temporary_directory}/served.sock"
-    with ServedProcess("--address", address, "--log-level", "warning") as served:
+    with ServedProcess("--address", address, "--log-level", "warning", from_nothing=True) as served:
         if has(request.config, ["docker"]):
             asyncio.run(_use(served.target))
         yield served
@@ -81,7 +83,15 @@ async def _use(target: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def warm(request: pytest.FixtureRequest, service: ServedProcess) -> None:
+def forks(subreaper: None, own_interpreter_first: None) -> Iterator[None]:
+    """Services that tests start are forked from a process that has loaded theirs."""
+    # gRPC reads it when it is loaded, which the command line has it do later.
+    with ForkServer(python_environment(GRPC_VERBOSITY="NONE")) as server, server.sharing():
+        yield
+
+
+@pytest.fixture(scope="session")
+def warm(request: pytest.FixtureRequest, service: ServedProcess, forks: None) -> None:
     """Every way in was used once: what gRPC, asyncio and aiodocker keep open for good is no test's leak."""
     wanted = {item.callspec.params.get("way") for item in request.session.items if hasattr(item, "callspec")}
 

@@ -18,7 +18,6 @@ from tests.integration.wire import Stub, connected, seconds, shell
 from tests.support.engine_leaks import containers
 from tests.support.eventually import eventually
 from tests.support.failpoints import ORDERS_VARIABLE
-from tests.support.fork_server import ForkServer
 from tests.support.proc import belonging_to
 from tests.support.program import python_environment
 from tests.support.service import ServedProcess
@@ -89,10 +88,9 @@ class LastingService:
         directory: Where it listens and keeps its state.
         options: More options of `serve`.
         failing: Whether it fails where tests/support/failpoints.py is told to.
-        forks: What forks its processes; None: they start from nothing.
     """
 
-    def __init__(self, directory: Path, *options: str, failing: bool = False, forks: ForkServer | None = None) -> None:
+    def __init__(self, directory: Path, *options: str, failing: bool = False) -> None:
         directory.mkdir(exist_ok=True)
         self.state = directory / "state"
         self._module = "tests.support.failpoints" if failing else "agentic_isolation_service"
@@ -101,7 +99,6 @@ class LastingService:
         self._options = [
             *(*command, "--address", f"unix:{directory}/grpc.sock", "--state-dir", str(self.state), *options)
         ]
-        self._forks = forks
         self._process: ServedProcess | None = None
 
     @property
@@ -120,7 +117,7 @@ class LastingService:
         """Starts it unless it runs, and yields its stub; on the way out it goes on."""
         if self._process is None:
             self._process = await asyncio.to_thread(
-                ServedProcess, *self._options, module=self._module, environment=self._environment, forks=self._forks
+                ServedProcess, *self._options, module=self._module, environment=self._environment
             )
         async with connected(self._process.target) as stub:
             yield stub
@@ -168,11 +165,9 @@ class LastingService:
 
 
 @contextlib.asynccontextmanager
-async def lasting(
-    directory: Path, *options: str, failing: bool = False, forks: ForkServer | None = None
-) -> AsyncIterator[LastingService]:
+async def lasting(directory: Path, *options: str, failing: bool = False) -> AsyncIterator[LastingService]:
     """Yields a service that does not run yet, and destroys what it holds in the end."""
-    service = LastingService(directory, *options, failing=failing, forks=forks)
+    service = LastingService(directory, *options, failing=failing)
     try:
         yield service
     finally:

@@ -13,7 +13,6 @@ from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.lasting import LastingService
 from tests.integration.wire import Stub
 from tests.support.eventually import eventually
-from tests.support.fork_server import ForkServer
 
 
 class PoolingService(LastingService):
@@ -27,7 +26,6 @@ class PoolingService(LastingService):
         more: More of the pool's settings, in TOML.
         options: More options of `serve`.
         failing: As LastingService.
-        forks: As LastingService.
     """
 
     def __init__(
@@ -39,10 +37,9 @@ class PoolingService(LastingService):
         most: int = 1,
         more: str = "",
         failing: bool = False,
-        forks: ForkServer | None = None,
     ) -> None:
         self._file = directory / "config.toml"
-        super().__init__(directory, "--config", str(self._file), *options, failing=failing, forks=forks)
+        super().__init__(directory, "--config", str(self._file), *options, failing=failing)
         provider = "local" if kind == "local" else "docker"
         lines = ["[[pool]]", f'provider = "{provider}"', f"min = {least}", f"max = {most}", more]
         if kind != "local":

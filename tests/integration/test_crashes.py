@@ -10,7 +10,6 @@ import contextlib
 import json
 import signal
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -26,9 +25,7 @@ from tests.integration.wire import Stub
 from tests.support.engine_leaks import containers, volumes
 from tests.support.eventually import eventually
 from tests.support.failpoints import RECORD, Failpoint, Orders
-from tests.support.fork_server import ForkServer
 from tests.support.jobs import new_mark
-from tests.support.program import python_environment
 
 AT_A_TIME = 3
 """Services that are killed at a time."""
@@ -166,15 +163,8 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def forks(warm: None) -> Iterator[ForkServer]:
-    """Hundreds of services are started here."""
-    with ForkServer(python_environment()) as forks:
-        yield forks
-
-
 @pytest.fixture
-def ground(warm: None, forks: ForkServer) -> None:
+def ground(warm: None) -> None:
     """Nothing is asked of the shared service here."""
 
 
@@ -258,9 +248,7 @@ def _distinct(points: list[Failpoint]) -> list[Failpoint]:
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(("kind", "name"), CASES)
-async def test_killed_at_every_step(
-    request: pytest.FixtureRequest, directory: Path, forks: ForkServer, kind: str, name: str
-) -> None:
+async def test_killed_at_every_step(request: pytest.FixtureRequest, directory: Path, kind: str, name: str) -> None:
     engine = None if kind == "local" else request.getfixturevalue("engine")
     scenario = SCENARIOS[name]
     async with contextlib.AsyncExitStack() as stack:
@@ -268,10 +256,10 @@ async def test_killed_at_every_step(
         for number in range(AT_A_TIME):
             own = directory / str(number)
             if name == "claim":
-                service = PoolingService(kind, own, "--log-level", "error", failing=True, forks=forks)
+                service = PoolingService(kind, own, "--log-level", "error", failing=True)
                 mine: LastingService = await stack.enter_async_context(pooling(service))
             else:
-                mine = await stack.enter_async_context(lasting(own, "--log-level", "error", failing=True, forks=forks))
+                mine = await stack.enter_async_context(lasting(own, "--log-level", "error", failing=True))
             victims.append(Victim(mine, own, engine))
         points = await victims[0].record(scenario(kind))
         assert {point.when for point in points} == {"before", "after"}

@@ -21,7 +21,9 @@ async def test_workspaces_leave_descriptors_for_connections() -> None:
     create = pb.CreateWorkspaceRequest(provider="local", lease_duration=seconds(LEASE))
     with contextlib.ExitStack() as stack:
         with open_files(FEW):
-            served = stack.enter_context(ServedProcess("--address", "127.0.0.1:0", "--provider", "local"))
+            served = stack.enter_context(
+                ServedProcess("--address", "127.0.0.1:0", "--provider", "local", from_nothing=True)
+            )
         made: list[pb.Workspace] = []
         async with connected(served.target) as stub:
 

@@ -35,7 +35,7 @@ class Mesh:
 
 
 @pytest.fixture(scope="session")
-def mesh(private_temporary_directory: Path, own_interpreter_first: None) -> Iterator[Mesh]:
+def mesh(private_temporary_directory: Path, own_interpreter_first: None, forks: None) -> Iterator[Mesh]:
     """A mesh for all tests that break nothing of it."""
     directory = Path(tempfile.mkdtemp(prefix="m-", dir=private_temporary_directory))
     with asyncio.Runner() as runner:

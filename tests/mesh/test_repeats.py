@@ -67,7 +67,7 @@ async def behind_a_faulty_path(directory: Path) -> AsyncIterator[Faulty]:
 
 
 @pytest.fixture
-def ground() -> None:
+def ground(forks: None) -> None:
     """Nothing is asked of the shared mesh here."""
 
 

@@ -28,7 +28,7 @@ LONGEST = 20.0
 
 
 @pytest.fixture
-def ground() -> None:
+def ground(forks: None) -> None:
     """It has a mesh of its own."""
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="install
 
 
 @pytest.fixture
-def ground() -> None:
+def ground(forks: None) -> None:
     """It has a mesh of its own."""
 
 

@@ -6,6 +6,7 @@ which must be a subreaper.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -16,9 +17,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, ClassVar, Self
 
 _REQUEST_BYTES = 1 << 16
 
@@ -77,6 +80,9 @@ class ForkServer:
         environment: Of the process; programs have their own.
     """
 
+    shared: ClassVar[ForkServer | None] = None
+    """What services of this test process are forked by, where there is anything."""
+
     def __init__(self, environment: dict[str, str]) -> None:
         self._turn = threading.Lock()
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -96,6 +102,15 @@ class ForkServer:
     ) -> None:
         self._connection.close()
         self._process.wait()
+
+    @contextlib.contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Has it fork services meanwhile."""
+        ForkServer.shared = self
+        try:
+            yield
+        finally:
+            ForkServer.shared = None
 
     def start(
         self, module: str, *arguments: str, environment: dict[str, str], stderr: IO[bytes] | None
@@ -145,7 +160,8 @@ def _next_program(connection: socket.socket) -> dict[str, object] | None:
 def _load() -> None:
     import agentic_isolation_service.cli.serve
     import agentic_isolation_service.providers.docker
-    import agentic_isolation_service.providers.local  # noqa: F401
+    import agentic_isolation_service.providers.local
+    import agentic_isolation_service.serving  # noqa: F401
 
     gc.freeze()
 
@@ -161,6 +177,7 @@ def _main() -> None:
     assert isinstance(environment, dict)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None
     random.seed()
     sys.argv = argv
     runpy.run_module(argv[0], run_name="__main__", alter_sys=True)

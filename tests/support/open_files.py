@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def open_files(soft: int) -> Iterator[None]:
-    """What is started within may have so many files open."""
+    """What is started within, and forked by nobody else, may have so many files open."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     try:

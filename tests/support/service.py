@@ -22,8 +22,9 @@ class ServedProcess(Program):
         options: Options of `serve`.
         module: Another module to run in its place.
         environment: Variables of its environment beside ours.
-        forks: What forks it; None: it starts from nothing.
-        enters: Whether it may enter containers' namespaces; else it has bridges to all guests.
+        from_nothing: Whether it starts as users start it, with all its imports; else a fork server that is shared
+            forks it, where there is one.
+        enters: Whether it may enter containers' namespaces; else it starts from nothing, and has bridges to all guests.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class ServedProcess(Program):
         *options: str,
         module: str = _SERVICE,
         environment: dict[str, str] | None = None,
-        forks: ForkServer | None = None,
+        from_nothing: bool = False,
         enters: bool = True,
     ) -> None:
         command = ["serve"] if module == _SERVICE else []
@@ -44,7 +45,7 @@ class ServedProcess(Program):
                 name="the service",
                 stderr=log,
                 environment=environment,
-                forks=forks,
+                forks=ForkServer.shared if enters and not from_nothing else None,
                 enters=enters,
             )
         self.target = self.announcement.removeprefix(_ANNOUNCEMENT)
