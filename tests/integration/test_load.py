@@ -10,11 +10,18 @@ import pytest
 from benchmarks.load import ghz, report
 from benchmarks.load.run import Plan, take
 from benchmarks.load.taken import NotTaken, Taken
+from tests.engine.plugin import has
 
 MACHINE = dict.fromkeys(("cores", "cpu", "memory_gib", "system", "kernel", "python"), "any") | {"load_before": [0]}
 
 
-async def test_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def complaints(log: Path, config: pytest.Config) -> list[str]:
+    """Returns what services have complained about, but that an engine is away which this machine does not have."""
+    lines = log.read_text().splitlines()
+    return lines if has(config, ["docker"]) else [line for line in lines if "the Docker Engine at" not in line]
+
+
+async def test_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
     monkeypatch.setattr(ghz, "PROGRAM", tmp_path / "ghz")
     plan = Plan(asks=["get", "execute-local", "stream-local"], in_flight=[3], seconds=0.2, envoy=False)
     told: list[str] = []
@@ -29,7 +36,7 @@ async def test_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {run["missing"].split(":")[0] for run in runs if run["generator"] == "ghz"} == {
         f"there is no {tmp_path / 'ghz'}"
     }
-    assert (tmp_path / "log").read_text() == ""
+    assert complaints(tmp_path / "log", pytestconfig) == []
 
     about = {"taken_at": "2026-01-01", "command": "make load", "machine": MACHINE, "engine": {}}
     document = {**about, "ghz": "", "envoy": "", "seconds": 0.2, "runs": runs}
