@@ -15,6 +15,7 @@ from agentic_isolation import (
     ResourceLimits,
     SecurityConfig,
     WorkspaceConfig,
+    WorkspaceNotFoundError,
     WorkspaceState,
 )
 from tests.support.eventually import eventually
@@ -22,6 +23,8 @@ from tests.support.jobs import TREE_SIZE, new_mark, python, running, tree
 from tests.support.ways import LEASE, Way, Workspace
 
 PR_GET_NO_NEW_PRIVS = 39
+LIFETIME = 6.0
+"""Seconds in which commands have surely begun in a workspace."""
 
 
 async def test_description(way: Way) -> None:
@@ -77,6 +80,19 @@ async def test_closing_ends_streams_with_an_error(way: Way) -> None:
     with pytest.raises(IsolationError):
         await anext(stream)
     await stream.aclose()
+
+
+async def test_commands_that_a_workspace_ends_under_say_why_it_has_ended(way: Way) -> None:
+    """Whoever is told first: a guest kills them before it ends, and that is not how they would have ended."""
+    async with way.open(way.config(max_lifetime=LIFETIME)) as ws:
+        background = await ws.start("sleep 60", detached=True)
+        stream = ws.stream("echo first; sleep 60")
+        assert await anext(stream) == "first"
+        calls = (ws.execute("sleep 60"), anext(stream), ws.wait(background.id), background.wait())
+        for told in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(told, WorkspaceNotFoundError)
+            assert "its max_lifetime is over" in str(told)
+        await stream.aclose()
 
 
 async def test_closing_goes_on_when_cancelled(way: Way) -> None:

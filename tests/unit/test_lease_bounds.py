@@ -7,7 +7,7 @@ import datetime as dt
 
 import pytest
 
-from agentic_isolation import WorkspaceConfig
+from agentic_isolation import WorkspaceConfig, WorkspaceNotFoundError
 from agentic_isolation_service.core import workspace
 from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.ports import Place, PlaceSpec
@@ -48,6 +48,21 @@ async def test_lifetime_ends_whatever_the_guest_says(left: int) -> None:
         config = WorkspaceConfig(provider="fake", lease=1, max_lifetime=2)
         info = await workspaces.create(OPERATOR, config)
         assert info.id in provider.guests
+        await eventually(lambda: not provider.guests, "it was removed", within=10)
+
+
+async def test_what_is_under_way_when_the_service_ends_a_workspace_is_told_which_end_it_was() -> None:
+    async def slow(end: GuestEnd) -> None:
+        while True:
+            channel, operation = await end.operation()
+            if operation["op"] != "run":
+                await end.send_json(FrameType.RESULT, channel, INFO | {"lease_left_ms": 60_000})
+
+    provider = FakeProvider(slow)
+    async with holding({"fake": lambda: provider}) as workspaces:
+        info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake", max_lifetime=1))
+        with pytest.raises(WorkspaceNotFoundError, match="its max_lifetime is over"):
+            await workspaces.get(OPERATOR, info.id).session.call({"op": "run"})
         await eventually(lambda: not provider.guests, "it was removed", within=10)
 
 

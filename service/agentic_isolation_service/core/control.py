@@ -43,7 +43,7 @@ async def wait(session: GuestSession, process_id: str) -> Termination:
         IsolationError: As GuestSession.call.
     """
     ended = await session.call_for({"op": "wait", "process_id": process_id}, payloads.termination, since=3)
-    session.count_end(process_id, ended)
+    session.note_end(process_id, ended)
     return ended
 
 

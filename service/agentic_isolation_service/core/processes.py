@@ -260,7 +260,7 @@ class ProcessStream:
             if kind is FrameType.RESULT:
                 self.result = value
                 termination = payloads.termination(value)
-                self._session.count_end(self._process_id, termination)
+                self._session.note_end(self._process_id, termination)
                 return Exited(termination)
             if kind is FrameType.ERROR and not await self._reopened(self._session.error(value)):
                 raise self._refusal(self._session.error(value))

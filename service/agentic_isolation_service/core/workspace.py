@@ -218,6 +218,7 @@ class HeldWorkspace:
                     async with asyncio.timeout(left):
                         await self._ends_earlier.wait()
             if not await self._has_time():
+                self.session.note_ending("lifetime" if loop.time() >= self._over_at else "lease")
                 on_ended()
                 return
 

@@ -26,7 +26,7 @@ from agentic_isolation.errors import (
     WorkspaceNotFoundError,
     error_classes,
 )
-from agentic_isolation.runs import Termination
+from agentic_isolation.runs import Termination, TerminationCause
 from agentic_isolation_service.guest.channel import Channel
 from agentic_isolation_service.guest.counts import GuestCounts
 from agentic_isolation_service.guest.frames import FrameType, ProtocolError
@@ -130,14 +130,25 @@ class GuestSession:
         told = self._ending if self._link is None else self._link.ending or self._ending
         return told if told in _ENDINGS else ""
 
-    def count_end(self, process_id: str, termination: Termination) -> None:
-        """Counts how a process has ended, once, however many are told."""
-        if process_id in self._counted:
-            return
-        self._counted[process_id] = None
-        if len(self._counted) > _MAX_COUNTED:
-            del self._counted[next(iter(self._counted))]
-        self.counts.commands[termination.cause].add(termination.duration_ms / 1000)
+    def note_ending(self, reason: str) -> None:
+        """Takes note of which of its ends a workspace has come to that its guest does not tell of in time."""
+        if self._lost is None and not self.ending:
+            self._ending = reason
+
+    def note_end(self, process_id: str, termination: Termination) -> None:
+        """Takes note of how a process has ended; counts it once, however many are told.
+
+        Raises:
+            WorkspaceNotFoundError: The guest killed it as the workspace has come to its end. How it would have ended is
+                not known, and whether its guest can still say so is a matter of time.
+        """
+        if process_id not in self._counted:
+            self._counted[process_id] = None
+            if len(self._counted) > _MAX_COUNTED:
+                del self._counted[next(iter(self._counted))]
+            self.counts.commands[termination.cause].add(termination.duration_ms / 1000)
+        if termination.cause is TerminationCause.KILLED and (ending := self.ending):
+            raise WorkspaceNotFoundError(f"workspace {self._workspace_id} is ending: {_ENDINGS[ending]}")
 
     def error(self, value: dict[str, object]) -> IsolationError:
         """Returns the error that an ERROR payload of the guest stands for."""
@@ -391,6 +402,7 @@ class GuestSession:
 
     def _refuse_when_closed(self) -> None:
         if self._destroyed:
-            raise WorkspaceNotFoundError(f"workspace {self._workspace_id} was destroyed meanwhile")
+            why = f"is gone: {_ENDINGS[self.ending]}" if self.ending else "was destroyed meanwhile"
+            raise WorkspaceNotFoundError(f"workspace {self._workspace_id} {why}")
         if self._closed:
             raise UnavailableError(f"the connection into workspace {self._workspace_id} is closed")
