@@ -8,18 +8,26 @@ from collections.abc import Awaitable, Callable
 
 from agentic_isolation.errors import IsolationError
 
-RENEWALS_PER_LEASE = 3
-"""So two attempts in a row may fail."""
+_RENEWALS_PER_LEASE = 4
+"""So two attempts in a row may fail at once, or one may not be answered at all."""
+
+
+def patience_of(lease: float) -> float:
+    """Returns the seconds after which a renewal is given up: as long as leaves time for another one."""
+    return lease / 2
 
 
 async def keep_renewed(lease: float, renew: Callable[[], Awaitable[object]]) -> None:
-    """Calls `renew` a few times per lease (in seconds) until the task is cancelled.
+    """Calls `renew` a few times per lease (in seconds) until the task is cancelled, however long each call takes.
 
     What goes wrong is left for the next attempt: the user's own next call reports it. So is a workspace that is not
     found: a service that has lost its registry, or has other settings for a while, finds it again.
     """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     while True:
-        await asyncio.sleep(lease / RENEWALS_PER_LEASE)
+        await asyncio.sleep(began + lease / _RENEWALS_PER_LEASE - loop.time())
+        began = loop.time()
         with contextlib.suppress(IsolationError):
             await renew()
 

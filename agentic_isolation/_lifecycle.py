@@ -13,7 +13,7 @@ from agentic_isolation import _convert as convert
 from agentic_isolation._cleanup import finish
 from agentic_isolation._commands import Commands
 from agentic_isolation._connection import Connection
-from agentic_isolation._lease import RENEWALS_PER_LEASE, end, keep_renewed
+from agentic_isolation._lease import end, keep_renewed, patience_of
 from agentic_isolation._loops import same_loop
 from agentic_isolation.errors import ClosedError, ProviderUnavailableError, WorkspaceNotFoundError
 from agentic_isolation.models import WorkspaceConfig, WorkspaceInfo
@@ -142,7 +142,7 @@ class Lifecycle:
 
         async def renew() -> None:
             renewal = pb.RenewWorkspaceRequest(workspace_id=info.id)
-            await connection.call(connection.stub.RenewWorkspace, renewal, timeout=config.lease / RENEWALS_PER_LEASE)
+            await connection.call(connection.stub.RenewWorkspace, renewal, timeout=patience_of(config.lease))
 
         # In a context of its own: renewals go on for hours after the span that the workspace was made in.
         renewing = asyncio.create_task(

@@ -38,6 +38,7 @@ from agentic_isolation._channel import ChannelConnection
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.support.eventually import eventually
 from tests.support.scripted_service import SILENCE, ScriptedService
+from tests.turns import WAITS
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 AWAY = (UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -244,3 +245,13 @@ async def test_stream_that_cannot_be_resumed(
     with pytest.raises(type(error), match=str(error)):
         await anext(stream)
     assert len(scripted.asked_for("SignalProcess")) == isinstance(error, OffsetError)
+
+
+@WAITS
+async def test_a_renewal_that_is_not_answered_leaves_time_for_another(scripted: ScriptedService) -> None:
+    lease = 6.0
+    scripted.will_answer("RenewWorkspace", SILENCE)
+    async with AgenticWorkspace.create(provider="local", lease=lease, target=scripted.target):
+        made = time.monotonic()
+        await eventually(lambda: len(scripted.asked_for("RenewWorkspace")) > 1, "it is renewed again", within=lease + 5)
+        assert time.monotonic() - made < lease - 0.5
