@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from agentic_isolation_service.cli import logs
 
@@ -84,3 +85,13 @@ def test_json(configured: Configure) -> None:
         "workspace_id": "ws-1",
         "kind": "<class 'RuntimeError'>",
     }
+
+
+def test_callers_that_have_gone_are_no_error_of_the_service(configured: Configure) -> None:
+    """gRPC logs it as one of the method where an answer cannot be sent any more."""
+    written = configured(False)
+    grpc_log = logging.getLogger(cygrpc.__name__)
+    for failure in (cygrpc.ExecuteBatchError("Failed"), ZeroDivisionError("a defect")):
+        grpc_log.error("raised by servicer method [/Execute]", exc_info=failure)
+    assert written.getvalue().count("raised by servicer method") == 1
+    assert "ZeroDivisionError: a defect" in written.getvalue()

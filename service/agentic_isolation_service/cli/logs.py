@@ -10,7 +10,7 @@ import sys
 import click
 
 from agentic_isolation_service.cli.log_queue import LogQueue
-from agentic_isolation_service.rpc.call_logs import CallFields
+from agentic_isolation_service.rpc.call_logs import CallersThatHaveGone, CallFields
 
 LEVELS = ("debug", "info", "warning", "error")
 _COLORS = {"warning": "yellow", "error": "red", "critical": "red"}
@@ -22,6 +22,7 @@ def configure_logs(level: str, *, as_json: bool) -> None:
     formatter = _JsonFormatter() if as_json else _LineFormatter(colored=sys.stderr.isatty())
     handler = LogQueue(sys.stderr.fileno(), formatter)
     handler.addFilter(CallFields())
+    handler.addFilter(CallersThatHaveGone())
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 

@@ -8,10 +8,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 
+import grpc.aio
+
 from agentic_isolation_service.rpc.calls import Call, current_call
 from agentic_isolation_service.rpc.outcome import code_of, subject_of
 from agentic_isolation_service.rpc.trace_context import trace_of
 
+_GRPC = "grpc._cython.cygrpc"
+"""The logger of what gRPC for Python has in Cython."""
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +33,15 @@ class CallFields(logging.Filter):
                 if value and not hasattr(record, name):
                     setattr(record, name, value)
         return True
+
+
+class CallersThatHaveGone(logging.Filter):
+    """Keeps back what gRPC logs, as an error of the method, where a caller has gone while its answer was sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether the record is anything else."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not (record.name == _GRPC and isinstance(error, grpc.aio.InternalError))
 
 
 def _fields(call: Call) -> Iterator[tuple[str, str]]:
