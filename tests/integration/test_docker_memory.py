@@ -153,3 +153,16 @@ async def test_sandbox_that_is_killed(engine: Engine, directory: Path, by_engine
         await eventually(lambda: not is_there(engine, workspace_id), "it is ended")
         await is_told_why(provider, workspace_id, why)
         await provider.destroy(place)
+
+
+async def test_sandbox_whose_guest_a_command_has_killed(engine: Engine, directory: Path) -> None:
+    """For the engine it looks like one that was out of memory: the error names both."""
+    workspace_id, service_id = new_id(), new_id()
+    async with providing(directory, service_id) as provider:
+        place = await provider.create(spec_of("gvisor", workspace_id, MEMORY))
+        session = session_of(provider, place)
+        await start(session, ["sh", "-c", "sleep 0.2; kill -KILL 1"])
+        await eventually(lambda: not is_there(engine, workspace_id), "it is ended")
+        await session.aclose()
+        await is_told_why(provider, workspace_id, "a command in it that has killed process 1")
+        await provider.destroy(place)

@@ -28,7 +28,7 @@ _KILLED = "137"
 _EXHAUSTED = "it was out of memory, which under gVisor ends the whole workspace; give it more by limits.memory"
 _EXHAUSTED_PERHAPS = (
     "it was killed, and not by the engine: out of memory, most likely, which under gVisor ends the whole workspace; "
-    "give it more by limits.memory"
+    "give it more by limits.memory, unless it was a command in it that has killed process 1"
 )
 _log = logging.getLogger(__name__)
 
