@@ -43,6 +43,12 @@ class Lifecycle:
         self._commands: Commands | None = None
         self._info: WorkspaceInfo | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Task[object] | None = None
+        """Who is opening it."""
+        self._opened = asyncio.Event()
+        """Whether opening it has come to an end, well or not."""
+        self._interrupted = False
+        """Whether it was closed meanwhile."""
         self._closed = False
 
     @property
@@ -82,25 +88,35 @@ class Lifecycle:
         """Makes the workspace and keeps its lease renewed, or finds it. Cancelled, it leaves nothing behind.
 
         Raises:
-            ClosedError: It was opened before.
+            ClosedError: It was opened before, or is closed meanwhile.
             IsolationError: It cannot be made or found.
             RuntimeError: There is no event loop of asyncio.
         """
-        if self._connection is not None or self._closed:
+        if self._loop is not None or self._closed:
             raise ClosedError("the workspace was opened before; create another one")
         self._loop = same_loop(None)
+        opening = self._opening = asyncio.current_task()
+        before = 0 if opening is None else opening.cancelling()
         try:
             connection = self._connection = await self._resources.enter_async_context(self._connect())
             if isinstance(self._wanted, str):
                 await self._find(connection, self._wanted)
             else:
                 await self._make(connection, self._wanted)
-        except BaseException:
-            await self.close()
+        except BaseException as error:
+            self._closed = True
+            # As for asyncio.timeout: one cancellation is that of `close`, and there may be others.
+            alone = self._interrupted and opening is not None and opening.uncancel() <= before
+            await finish(self._resources.aclose())
+            if alone and isinstance(error, asyncio.CancelledError):
+                raise ClosedError("the workspace was closed while it was opened") from None
             raise
+        finally:
+            self._opening = None
+            self._opened.set()
 
     async def close(self) -> None:
-        """Gives up what was opened. May be called twice; goes on when cancelled.
+        """Gives up what was opened, or is being opened. May be called twice; goes on when cancelled.
 
         Raises:
             RuntimeError: It was opened on another event loop.
@@ -108,7 +124,15 @@ class Lifecycle:
         if not self._closed:
             same_loop(self._loop)
             self._closed = True
-            await finish(self._resources.aclose())
+            if self._opening is not None:
+                self._interrupted = True
+                self._opening.cancel()
+            await finish(self._leave())
+
+    async def _leave(self) -> None:
+        if self._opening is not None:
+            await self._opened.wait()
+        await self._resources.aclose()
 
     async def _find(self, connection: Connection, workspace_id: str) -> None:
         request = pb.GetWorkspaceRequest(workspace_id=workspace_id)

@@ -151,6 +151,45 @@ async def test_opening_twice() -> None:
         await ws
 
 
+async def test_opening_twice_at_the_same_time() -> None:
+    ws = embedded()
+    first = asyncio.create_task(ws.__aenter__())
+    await asyncio.sleep(0)
+    with pytest.raises(ClosedError, match="create another"):
+        await ws
+    await first
+    assert (await ws.execute("echo unharmed")).stdout == "unharmed\n"
+    await ws.close()
+
+
+@pytest.mark.parametrize("where", ["embedded", "served"])
+async def test_closing_while_it_is_opened(service: ServedProcess, where: str) -> None:
+    """At any moment of its way. The fixtures look for guests, directories, sockets and the tasks that renew leases."""
+    target = service.target if where == "served" else ""
+    for number in range(20):
+        ws = AgenticWorkspace.create(provider="local", lease=60, target=target)
+        opening = asyncio.create_task(ws.__aenter__())
+        await asyncio.sleep(0.001 * number)
+        over = opening.done()
+        await ws.close()
+        if not over:
+            with pytest.raises(ClosedError, match="while it was opened"):
+                await opening
+            assert opening.cancelling() == 0
+    async with ServiceClient(service.target) as client:
+        assert [workspace async for workspace in client.list_workspaces()] == []
+
+
+async def test_cancelled_opening_of_what_is_closed_is_cancelled() -> None:
+    ws = embedded()
+    opening = asyncio.create_task(ws.__aenter__())
+    await asyncio.sleep(0.001)
+    opening.cancel()
+    await ws.close()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+
 async def test_closing_ends_a_running_command() -> None:
     mark = new_mark()
     ws = await embedded()
