@@ -7,10 +7,13 @@ import asyncio
 import pytest
 
 from agentic_isolation import InvalidArgumentError, UnavailableError
-from agentic_isolation.models import WorkspaceConfig, WorkspaceState
+from agentic_isolation.models import WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core.caller import OPERATOR
+from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import Place, PlaceSpec
 from agentic_isolation_service.core.requests import SharedCall, SharedCalls
+from agentic_isolation_service.core.workspaces import Workspaces
+from agentic_isolation_service.registry import SqliteRegistry
 from tests.unit.fake_guest import PATIENCE, let_tasks_run
 from tests.unit.fake_provider import FakeProvider, holding, just_made, serve_honestly
 
@@ -207,3 +210,67 @@ async def test_repeat_of_a_creation_that_is_just_being_taken_back_makes_another_
         assert made.state is WorkspaceState.READY
         assert list(provider.guests) == [made.id]
         assert await workspaces.create(OPERATOR, config, "request-1") == made
+
+
+async def cancel_at_each_turn(
+    workspaces: Workspaces, config: WorkspaceConfig, made: str, provider: FakeProvider
+) -> None:
+    """Repeats request-1, which has made a workspace, until a repeat is not cancelled any more before it is over."""
+    for turns in range(1000):
+        repeat = asyncio.create_task(workspaces.create(OPERATOR, config, "request-1"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        repeat.cancel()
+        await asyncio.wait([repeat])
+        assert list(provider.guests) == [made], f"cancelled after {turns} turns"
+        if not repeat.cancelled():
+            return
+    raise AssertionError("a repeat takes fewer turns")
+
+
+async def test_repeat_that_is_cancelled_at_any_turn_of_the_loop_leaves_what_the_first_was_told_of() -> None:
+    """As a proxy's second attempt is, which it cancels when the first one is answered."""
+    provider = FakeProvider(serve_honestly)
+    config = WorkspaceConfig(provider="fake")
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
+        made = await workspaces.create(OPERATOR, config, "request-1")
+        await cancel_at_each_turn(workspaces, config, made.id, provider)
+
+
+async def test_repeat_that_is_cancelled_leaves_what_an_earlier_process_has_told_of() -> None:
+    identity, provider = Identity.new(), FakeProvider(serve_honestly)
+    config = WorkspaceConfig(provider="fake")
+    async with asyncio.timeout(PATIENCE), SqliteRegistry.open(None) as registry:
+        async with Workspaces({"fake": lambda: provider}, registry, identity, lasting=True) as workspaces:
+            made = await workspaces.create(OPERATOR, config, "request-1")
+        async with Workspaces({"fake": lambda: provider}, registry, identity, lasting=True) as workspaces:
+            await cancel_at_each_turn(workspaces, config, made.id, provider)
+            await workspaces.destroy(OPERATOR, made.id)
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+async def test_repeat_gets_a_workspace_that_stays_whenever_the_first_is_cancelled(comes: str) -> None:
+    """It comes before the workspace is made, or after, and the first is cancelled some turns of the loop later."""
+    provider = FakeProvider(serve_honestly)
+    config = WorkspaceConfig(provider="fake")
+    async with asyncio.timeout(PATIENCE), holding({"fake": lambda: provider}) as workspaces:
+        for turns in range(20):
+
+            def create() -> asyncio.Task[WorkspaceInfo]:
+                return asyncio.create_task(workspaces.create(OPERATOR, config, f"request-{turns}"))  # noqa: B023
+
+            creating = create()
+            await asyncio.sleep(0)
+            repeats = [create()] if comes == "before" else []
+            await just_made(workspaces)
+            for _ in range(turns // 4):
+                await asyncio.sleep(0)
+            [repeat] = repeats or [create()]
+            for _ in range(turns % 4):
+                await asyncio.sleep(0)
+            creating.cancel()
+            await asyncio.wait([creating])
+            made = await repeat
+            await let_tasks_run()
+            assert list(provider.guests) == [made.id], f"cancelled after {turns} turns"
+            await workspaces.destroy(OPERATOR, made.id)

@@ -51,7 +51,9 @@ class Adoption:
         info = record.info
         place = Place(info.id, runtime=info.isolation.runtime, host_path=info.host_path)
         provider.adopt(place)
-        return HeldWorkspace(provider, place, self._session(provider, place, record.boot_id), record, self._registry)
+        held = HeldWorkspace(provider, place, self._session(provider, place, record.boot_id), record, self._registry)
+        held.told = not record.pool
+        return held
 
     async def unknown(self, provider: Provider, workspace_id: str) -> HeldWorkspace | Place | None:
         """Returns a workspace that is there and not written down.

@@ -57,6 +57,8 @@ class HeldWorkspace:
         self._over_at = _end_of_life(record)
         self._watchers: list[asyncio.Task[object]] = []
         self._ending = record.info.state is not WorkspaceState.READY
+        self.told = False
+        """Whether somebody was told of it, or may have been: then it is not taken back."""
         self.disowned = False
         """Whether nobody was told of it, nor will be."""
         self._destroying: asyncio.Task[None] | None = None

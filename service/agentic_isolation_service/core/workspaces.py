@@ -177,15 +177,21 @@ class Workspaces:
         provider = self._providers.get(config.provider)
         provider.check(config)
         self._tenants.policy_of(caller).check(provider.with_defaults(config))
-        call = self._creates.join(
-            caller.tenant, request_id, config, lambda: self._create(caller, provider, config, request_id)
-        )
-        try:
-            return await call.wait()
-        except asyncio.CancelledError:
-            if call.unwanted is not None:
-                await finish(self._take_back(call.unwanted))
-            raise
+        while True:
+            call = self._creates.join(
+                caller.tenant, request_id, config, lambda: self._create(caller, provider, config, request_id)
+            )
+            try:
+                info = await call.wait()
+            except asyncio.CancelledError:
+                if call.unwanted is not None:
+                    await finish(self._take_back(call.unwanted))
+                raise
+            held = self._holdings.get(info.id)
+            if held is None or not held.disowned:  # else it was found just before it was taken back
+                if held is not None:
+                    held.told = True
+                return info
 
     @property
     def replica_name(self) -> str:
@@ -334,7 +340,7 @@ class Workspaces:
     async def _take_back(self, info: WorkspaceInfo) -> None:
         """Removes a workspace that nobody was told of; in the background, where it cannot be removed for now."""
         held = self._holdings.get(info.id)
-        if held is None:
+        if held is None or held.told:
             return
         await held.disown()
         try:
