@@ -197,6 +197,41 @@ async def test_closing_ends_what_is_under_way(connection: InProcessConnection, e
     await connection.aclose()
 
 
+async def test_closing_ends_a_call_that_answers_once(connection: InProcessConnection, ends: Ends) -> None:
+    """Its caller is told so; that it was cancelled is nothing that its caller would know of."""
+
+    async def forever(request: object, context: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ends.responses.set()
+
+    waiting = [asyncio.ensure_future(connection.once(forever, None)) for _ in range(2)]
+    await asyncio.sleep(0)
+    await asyncio.gather(connection.aclose(), connection.aclose())
+    assert ends.responses.is_set()
+    for call in waiting:
+        with pytest.raises(ClosedError):
+            await call
+        assert call.cancelling() == 0
+
+
+async def test_call_that_is_cancelled_when_its_connection_is_closed_is_cancelled(
+    connection: InProcessConnection,
+) -> None:
+    async def forever(request: object, context: object) -> None:
+        await asyncio.Event().wait()
+
+    waiting = asyncio.ensure_future(connection.once(forever, None))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await connection.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert waiting.cancelling() == 1
+
+
 async def test_use_after_closing(connection: InProcessConnection, ends: Ends) -> None:
     await connection.aclose()
     with pytest.raises(ClosedError):

@@ -39,6 +39,10 @@ class InProcessConnection(Connection):
         self.stub = cast("pb_grpc.WorkspaceServiceAsyncStub", WorkspaceServicer(workspaces))
         self._loop = same_loop(None)
         self._streams: set[asyncio.Task[None]] = set()
+        self._callers: set[asyncio.Task[object]] = set()
+        """Who waits for a method that answers once. It is run in the caller's own task."""
+        self._answered = asyncio.Event()
+        """Whether such a wait has ended since that was last looked at, once this is closed."""
         self._closed = False
 
     async def stream(  # noqa: D102
@@ -77,15 +81,19 @@ class InProcessConnection(Connection):
 
     async def aclose(self) -> None:
         """Cancels what is under way, and returns when it has ended. What is called later raises ClosedError."""
+        under_way = [*self._streams] if self._closed else [*self._streams, *self._callers]
         self._closed = True
-        for task in self._streams:
+        for task in under_way:
             task.cancel()
-        if self._streams:
-            await finish(_ended(set(self._streams)))
+        if self._streams or self._callers:
+            await finish(self._ended())
 
     async def _answer(self, method: Callable[..., Any], request: Any, timeout: float | None, head: Any) -> Any:
         self._refuse_when_closed()
         deadline = asyncio.timeout(timeout)
+        caller = cast("asyncio.Task[object]", asyncio.current_task())
+        before = caller.cancelling()
+        self._callers.add(caller)
         try:
             async with deadline, _left_at_the_end(request):
                 return await self._response(method, request)
@@ -93,6 +101,16 @@ class InProcessConnection(Connection):
             if not deadline.expired():
                 raise
             raise DeadlineError(f"there was no answer within {timeout:g} s") from error
+        except asyncio.CancelledError:
+            # As for asyncio.timeout: one cancellation is that of `aclose`, and there may be others.
+            if self._closed and caller.cancelling() - 1 <= before:
+                raise self.closed_error() from None
+            raise
+        finally:
+            self._callers.discard(caller)
+            if self._closed:
+                caller.uncancel()
+                self._answered.set()
 
     async def _response(self, method: Callable[..., Any], request: Any) -> Any:
         if not self._layers:
@@ -123,6 +141,13 @@ class InProcessConnection(Connection):
                 await call.give(response)
                 yield response
 
+    async def _ended(self) -> None:
+        if self._streams:
+            await asyncio.wait(set(self._streams))
+        while self._callers:
+            self._answered.clear()
+            await self._answered.wait()
+
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise self.closed_error()
@@ -144,7 +169,3 @@ def _take_note(task: asyncio.Task[None]) -> None:
     error = None if task.cancelled() else task.exception()
     if not isinstance(error, IsolationError | None):
         _log.error("a defect of the service", exc_info=error)
-
-
-async def _ended(tasks: set[asyncio.Task[None]]) -> None:
-    await asyncio.wait(tasks)
