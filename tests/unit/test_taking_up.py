@@ -11,6 +11,7 @@ import pytest
 from agentic_isolation.errors import ProviderUnavailableError, RegistryUnavailableError
 from agentic_isolation.models import Isolation, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core import adoption, reconciliation
+from agentic_isolation_service.core import workspaces as workspaces_module
 from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.counts import Counts
 from agentic_isolation_service.core.identity import Identity
@@ -20,7 +21,7 @@ from agentic_isolation_service.guest.frames import FrameType
 from agentic_isolation_service.registry import SqliteRegistry
 from tests.support.eventually import eventually
 from tests.unit.fake_guest import INFO, PATIENCE, FakeGuest, GuestEnd, Script, listen
-from tests.unit.fake_provider import FakeProvider
+from tests.unit.fake_provider import FakeProvider, serve_honestly
 
 PLACES = 8
 WAIT = 0.5
@@ -142,6 +143,41 @@ async def test_registry_that_cannot_be_used_for_now_is_no_defect(caplog: pytest.
     for record in caplog.records:
         assert (record.levelname, record.exc_info) == ("WARNING", None)
         assert record.message.endswith("disk is full")
+
+
+async def test_workspace_that_is_destroyed_while_a_provider_lists_its_places_is_no_lost_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An engine that has much to do takes seconds to say what it has, and what it says is as old."""
+    monkeypatch.setattr(workspaces_module, "RECONCILE_INTERVAL", 0.01)
+    destroyed = asyncio.Event()
+
+    class SlowProvider(FakeProvider):
+        lists = 0
+        has_found = False
+
+        async def list(self) -> frozenset[str]:
+            found = frozenset(self.guests)
+            self.lists += 1
+            if found:
+                self.has_found = True
+                await destroyed.wait()
+            return found
+
+    provider = SlowProvider(serve_honestly)
+    async with (
+        asyncio.timeout(PATIENCE),
+        SqliteRegistry.open(None) as registry,
+        Workspaces({"fake": lambda: provider}, registry, Identity.new(), lasting=True) as workspaces,
+    ):
+        made = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake"))
+        await eventually(lambda: provider.has_found, "it is listed")
+        await workspaces.destroy(OPERATOR, made.id)
+        lists = provider.lists
+        destroyed.set()
+        await eventually(lambda: provider.lists > lists, "that was looked at")
+        assert workspaces.counts.of("fake").guests.lost == 0
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 async def test_place_that_does_not_answer_is_told_of_once(

@@ -17,7 +17,7 @@ from dataclasses import replace
 from agentic_isolation.errors import IsolationError
 from agentic_isolation_service.core.counts import Counts
 from agentic_isolation_service.core.identity import Identity
-from agentic_isolation_service.core.ports import Place, Provider
+from agentic_isolation_service.core.ports import ByteStream, Place, Provider
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
 from agentic_isolation_service.core.validation import MAX_LEASE
 from agentic_isolation_service.core.workspace import HeldWorkspace
@@ -51,17 +51,31 @@ class Adoption:
         info = record.info
         place = Place(info.id, runtime=info.isolation.runtime, host_path=info.host_path)
         provider.adopt(place)
-        held = HeldWorkspace(provider, place, self._session(provider, place, record.boot_id), record, self._registry)
+        key, counts = self._identity.guest_key(info.id), self._counts.of(provider.name).guests
+        session = GuestSession(info.id, key, lambda: provider.connect(place), counts, record.boot_id)
+        held = HeldWorkspace(provider, place, session, record, self._registry)
         held.told = not record.pool
         return held
 
     async def unknown(self, provider: Provider, workspace_id: str) -> HeldWorkspace | Place | None:
         """Returns a workspace that is there and not written down.
 
-        Or only its place, where it was never finished; or None where its guest does not say whose it is.
+        Or only its place, where it was never finished; or None where its guest does not say whose it is, or it has
+        ended since it was listed: somebody may have destroyed it.
         """
         place = Place(workspace_id, runtime="")
-        session = self._session(provider, place)
+        is_gone = False
+
+        async def connect() -> ByteStream:
+            nonlocal is_gone
+            try:
+                return await provider.connect(place)
+            except OSError:
+                is_gone = True
+                raise
+
+        # Not counted: what becomes of it is no workspace's.
+        session = GuestSession(workspace_id, self._identity.guest_key(workspace_id), connect)
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT):
                 sealed, left = await session.call_for(
@@ -69,7 +83,8 @@ class Adoption:
                 )
         except (IsolationError, TimeoutError) as error:
             why = str(error) or f"nothing came within {_ANSWER_TIMEOUT:g} s"
-            self._tell_once(workspace_id, f"a place does not answer: {why}")
+            if not is_gone:
+                self._tell_once(workspace_id, f"a place does not answer: {why}")
             return None
         finally:
             await session.aclose()
@@ -111,11 +126,6 @@ class Adoption:
             return None if text is None else self._registry.decode(text)
         except ValueError:
             return None
-
-    def _session(self, provider: Provider, place: Place, boot_id: str = "") -> GuestSession:
-        key = self._identity.guest_key(place.workspace_id)
-        counts = self._counts.of(provider.name).guests
-        return GuestSession(place.workspace_id, key, lambda: provider.connect(place), counts, boot_id)
 
 
 async def keep_going(interval: float, work: Callable[[], Awaitable[None]]) -> None:
