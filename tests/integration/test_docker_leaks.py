@@ -122,6 +122,24 @@ async def test_container_that_cannot_start(service: ServedProcess, security: Sec
     assert "/overlay2/" not in str(caught.value), "it tells of the host"
 
 
+@pytest.mark.parametrize(
+    ("security", "working_dir"),
+    [
+        pytest.param(RUNC, "/" + 256 * "a", id="name-runc"),
+        pytest.param(GVISOR, "/" + 256 * "a", id="name-gvisor", marks=pytest.mark.gvisor),
+        pytest.param(RUNC, 20 * ("/" + 199 * "a"), id="path-runc"),
+    ],
+)
+async def test_working_directory_that_is_too_long(
+    service: ServedProcess, security: SecurityConfig, working_dir: str
+) -> None:
+    """For the engine, whose own path of the container's root comes before it: no repeat would help."""
+    with pytest.raises(InvalidArgumentError, match="too long") as caught:
+        await AgenticWorkspace.create(security=security, working_dir=working_dir, lease=60, target=service.target)
+    assert caught.value.field == "working_dir"
+    assert "/overlay2/" not in str(caught.value), "it tells of the host"
+
+
 @pytest.mark.parametrize("look", [False, True], ids=["by-creation", "by-look"])
 async def test_container_that_was_never_started_is_swept(engine: Engine, look: bool) -> None:
     """What a service leaves that is killed between creating and starting: the next one finds it, and only it.

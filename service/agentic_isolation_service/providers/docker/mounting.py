@@ -13,6 +13,7 @@ from agentic_isolation_service.providers.docker.container import ContainerPlan, 
 from agentic_isolation_service.providers.docker.creation import create_container
 
 _ON_A_FILE = "not a directory"
+_TOO_LONG = "file name too long"
 """What mount(2) and lstat(2) say of it."""
 
 
@@ -23,7 +24,8 @@ async def check_mounting(client: aiodocker.Docker, plan: ContainerPlan) -> None:
     Another of its image never starts: the engine mounts its volumes for reading a file as well.
 
     Raises:
-        InvalidArgumentError: The working directory would be on a file of the image.
+        InvalidArgumentError: The working directory would be on a file of the image, or is too long for the engine,
+            which puts the path of the container's root before it.
     """
     working_dir = plan.spec.config.working_dir
     with contextlib.suppress(aiodocker.DockerError):
@@ -34,6 +36,11 @@ async def check_mounting(client: aiodocker.Docker, plan: ContainerPlan) -> None:
             if _ON_A_FILE in error.message:
                 raise InvalidArgumentError(
                     f"{working_dir!r} is or lies on a file of the image; use a directory of its own such as /workspace",
+                    field="working_dir",
+                ) from error
+            if _TOO_LONG in error.message:
+                raise InvalidArgumentError(
+                    "the path, or a name in it, is too long for the engine; use a shorter one such as /workspace",
                     field="working_dir",
                 ) from error
         finally:
