@@ -112,6 +112,14 @@ async def test_limit_that_the_engine_refuses(service: ServedProcess) -> None:
         await AgenticWorkspace.create(security=RUNC, limits=limits, lease=60, target=service.target)
 
 
+async def test_limit_that_the_kernel_refuses(service: ServedProcess) -> None:
+    """As the engine finds when it starts the container: 2^31 is more than any kernel has files for."""
+    limits = ResourceLimits(open_files=1 << 31)
+    with pytest.raises(IsolationUnavailableError, match="engine's host") as caught:
+        await AgenticWorkspace.create(security=RUNC, limits=limits, lease=60, target=service.target)
+    assert caught.value.field == "limits.open_files_count"
+
+
 @pytest.mark.parametrize("security", [RUNC, pytest.param(GVISOR, marks=pytest.mark.gvisor)], ids=["runc", "gvisor"])
 @pytest.mark.parametrize("working_dir", ["/usr/bin/env", "/etc/passwd/below"])
 async def test_container_that_cannot_start(service: ServedProcess, security: SecurityConfig, working_dir: str) -> None:

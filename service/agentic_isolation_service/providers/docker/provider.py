@@ -59,8 +59,8 @@ from agentic_isolation_service.providers.docker.guest_volume import ensure_guest
 from agentic_isolation_service.providers.docker.images import Images, check_image
 from agentic_isolation_service.providers.docker.isolation import read_back, shortfalls
 from agentic_isolation_service.providers.docker.memory import MemoryWatch
-from agentic_isolation_service.providers.docker.mounting import check_mounting
 from agentic_isolation_service.providers.docker.network import Networks
+from agentic_isolation_service.providers.docker.starting import check_mounting, check_open_files
 
 _REMOVAL_TIMEOUT = 30.0
 _GUEST_END = 2.0
@@ -336,7 +336,8 @@ class DockerProvider:
         container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
         try:
             await container.start()
-        except aiodocker.DockerError:
+        except aiodocker.DockerError as error:
+            check_open_files(error, plan)
             await check_mounting(client, plan)
             raise
 

@@ -1,4 +1,4 @@
-"""Why a container does not start, where that is the place of its working directory."""
+"""Why a container does not start, where that is what was asked for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,35 @@ import secrets
 import aiodocker
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation.errors import InvalidArgumentError
-from agentic_isolation_service.providers.docker.container import ContainerPlan, never_started_config
+from agentic_isolation.errors import InvalidArgumentError, IsolationUnavailableError
+from agentic_isolation_service.providers.docker.container import (
+    DEFAULT_OPEN_FILES,
+    ContainerPlan,
+    never_started_config,
+)
 from agentic_isolation_service.providers.docker.creation import create_container
 
 _ON_A_FILE = "not a directory"
 _TOO_LONG = "file name too long"
 """What mount(2) and lstat(2) say of it."""
+_OPEN_FILES = ("rlimit type 7", "RLIMIT_NOFILE")
+"""How runc and crun name what setrlimit(2) has refused them; 7 is RLIMIT_NOFILE's number."""
+
+
+def check_open_files(error: aiodocker.DockerError, plan: ContainerPlan) -> None:
+    """Looks whether it was the limit of open files that a container did not start with.
+
+    Raises:
+        IsolationUnavailableError: The engine's host lets no process have so many.
+    """
+    if any(words in error.message for words in _OPEN_FILES):
+        limits = plan.spec.config.limits
+        asked = None if limits is None else limits.open_files
+        raise IsolationUnavailableError(
+            f"{DEFAULT_OPEN_FILES if asked is None else asked} are more than the engine's host lets a process have; "
+            "ask for fewer, or raise the engine's own limit (LimitNOFILE, fs.nr_open)",
+            field="limits.open_files_count",
+        ) from error
 
 
 async def check_mounting(client: aiodocker.Docker, plan: ContainerPlan) -> None:
