@@ -304,6 +304,12 @@ def test_help(command: str) -> None:
     assert command in run("--help").stdout
 
 
+def test_help_for_tokens_shows_lines_that_can_be_copied() -> None:
+    lines = [line.strip() for line in run("token", "--help").stdout.splitlines()]
+    assert "umask 077; agentic-isolation token ci > ci.token" in lines
+    assert "\\b" not in lines
+
+
 def test_version_of_the_installed_program() -> None:
     program = Path(sys.executable).with_name("agentic-isolation")
     done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=True)

@@ -20,14 +20,14 @@ _PREFIX = "ais_"
 @click.argument("name")
 @click.option("--days", type=click.IntRange(1, _MOST_DAYS), help="After so many days it is not taken any more.")
 def token(name: str, days: int | None) -> None:
-    r"""Make a token called NAME: print it, and on standard error the table for the service's configuration file.
+    """Make a token called NAME: print it, and on standard error the table for the service's configuration file.
 
     The service gets the hash only. To keep the token where nobody reads it over your shoulder:
 
     \b
         umask 077; agentic-isolation token ci > ci.token
         AGENTIC_ISOLATION_TOKEN_FILE=ci.token agentic-isolation ls --target …
-    """
+    """  # noqa: D301  the character by which click leaves a paragraph's lines as they are
     made = _PREFIX + secrets.token_urlsafe(_BYTES)
     table: dict[str, object] = {"name": name, "sha256": hashlib.sha256(made.encode()).hexdigest()}
     lines = ["[[token]]", f'name = "{name}"', f'sha256 = "{table["sha256"]}"']
