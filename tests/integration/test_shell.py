@@ -236,3 +236,8 @@ def workspace_of(service: ServedProcess) -> Iterator[str]:
         assert program.line() == "here\n"
         (listed,) = json.loads(run("ls", "--target", service.target, "--json").stdout)
         yield listed["id"]
+
+
+def test_help_says_where_a_workspace_is_looked_for() -> None:
+    words = " ".join(run("shell", "--help").stdout.split())
+    assert "Without it, WORKSPACE is looked for at 127.0.0.1:50051" in words

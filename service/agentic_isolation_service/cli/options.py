@@ -16,20 +16,20 @@ from agentic_isolation_service.config import DEFAULT_ADDRESS
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., object])
 
-_TARGET_HELP = "Address of the service, host:port or unix:PATH."
+TARGET_HELP = "Address of the service, host:port or unix:PATH."
 
 
 def optional_target(command: _F) -> _F:
     """Adds --target, without which a command embeds a service."""
     return click.option(
-        "--target", envvar=TARGET_VARIABLE, help=f"{_TARGET_HELP} Without it, one is embedded in this program."
+        "--target", envvar=TARGET_VARIABLE, help=f"{TARGET_HELP} Without it, one is embedded in this program."
     )(command)
 
 
 def required_target(command: _F) -> _F:
     """Adds --target for commands that make sense only with a running service."""
     return click.option(
-        "--target", envvar=TARGET_VARIABLE, default=DEFAULT_ADDRESS, show_default=True, help=_TARGET_HELP
+        "--target", envvar=TARGET_VARIABLE, default=DEFAULT_ADDRESS, show_default=True, help=TARGET_HELP
     )(command)
 
 

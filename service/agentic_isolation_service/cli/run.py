@@ -45,7 +45,7 @@ def run(
     """Make a workspace, run COMMAND in it, and destroy it.
 
     The command's output goes to standard output and standard error as it is printed; its exit code is this program's
-    (125: this program failed, 124: timeout, 128+n: signal n).
+    (124: timeout, 128+n: signal n, 125: this program failed or there is no such command, 2: wrong usage).
     """
     environment = parse_pairs(env, "NAME=VALUE")
     uploads = [_upload(file) for file in files]

@@ -15,11 +15,12 @@ import click
 from agentic_isolation import AgenticWorkspace, InputTakenError, InvalidArgumentError, Process
 from agentic_isolation._cleanup import finish
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, give_up
+from agentic_isolation._target import TARGET_VARIABLE
 from agentic_isolation_service.cli import terminal
 from agentic_isolation_service.cli.completion import complete_process, complete_workspace
 from agentic_isolation_service.cli.detaching import DEFAULT_DETACH_KEYS, parse_keys
 from agentic_isolation_service.cli.interaction import Interaction
-from agentic_isolation_service.cli.options import optional_target, parse_pairs, run_to_end
+from agentic_isolation_service.cli.options import TARGET_HELP, parse_pairs, run_to_end
 from agentic_isolation_service.cli.processes import find_process
 from agentic_isolation_service.cli.pulling import workspace_of_image
 from agentic_isolation_service.config import DEFAULT_ADDRESS
@@ -43,7 +44,12 @@ class _Options:
 
 
 @click.command()
-@optional_target
+@click.option(
+    "--target",
+    envvar=TARGET_VARIABLE,
+    help=f"{TARGET_HELP} Without it, WORKSPACE is looked for at {DEFAULT_ADDRESS}, and for --provider a service is "
+    "embedded in this program.",
+)
 @click.option("--provider", help="Make a workspace, by docker or local, and destroy it at the end.")
 @click.option("--image", help="Image of the workspace that is made, for --provider docker.")
 @click.option(
