@@ -12,6 +12,7 @@ from agentic_isolation import (
     InvalidArgumentError,
     IsolationError,
     IsolationUnavailableError,
+    NetworkMode,
     ResourceLimits,
     SecurityConfig,
     WorkspaceConfig,
@@ -38,6 +39,14 @@ async def test_description(way: Way) -> None:
         assert before - timedelta(seconds=2) < info.created_at < datetime.now(UTC) + timedelta(seconds=2)
         lease = info.lease_expires_at - info.created_at
         assert timedelta(seconds=LEASE - 1) < lease < timedelta(seconds=LEASE + 30)
+
+
+async def test_network_that_is_told_is_what_commands_have(ws: Workspace) -> None:
+    """Also of plain processes of the host: left open, clients would read it as the production value, none."""
+    local = ws.info.provider == "local"
+    assert ws.info.isolation.network is (NetworkMode.OUTBOUND if local else NetworkMode.NONE)
+    names = (await ws.execute("tail -n +3 /proc/net/dev | cut -d: -f1")).stdout.split()
+    assert local or names == ["lo"]
 
 
 async def test_isolation_is_what_commands_have(ws: Workspace) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import AsyncGenerator, Hashable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from agentic_isolation._cleanup import finish
@@ -28,6 +29,8 @@ from agentic_isolation_service.providers.local.peer import has_listener, tells_n
 from agentic_isolation_service.providers.local.process import GuestProcess
 from agentic_isolation_service.trees import remove_tree
 
+_NETWORK = NetworkMode.OUTBOUND
+"""What commands have of the network: all that this host has."""
 _FALLBACK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_SOCKET_PATH = 107
 """Bytes (unix(7))."""
@@ -165,12 +168,12 @@ class LocalProvider:
     async def isolation(
         self, place: Place, config: WorkspaceConfig, measured: Isolation, *, in_gvisor: bool
     ) -> Isolation:
-        """Returns what the guest measured: there is no engine that knows more."""
-        return measured
+        """Returns what the guest measured, and that nothing keeps commands from this host's network."""
+        return replace(measured, network=_NETWORK)
 
     async def describe(self) -> ProviderInfo:
         """Returns that commands are plain processes of this host, or why there can be none."""
-        isolation = Isolation(runtime=self.name, no_new_privileges=True, network=NetworkMode.OUTBOUND)
+        isolation = Isolation(runtime=self.name, no_new_privileges=True, network=_NETWORK)
         try:
             guest_binary()
         except ProviderUnavailableError as error:
