@@ -36,6 +36,9 @@ class RunsCommands:
         Cancelled, it kills the command's whole process tree. It goes on when the connection breaks or the service is
         started anew, and the command runs once.
 
+        What a command that ends by itself leaves in the background runs on until the workspace ends. What that prints
+        more than 200 ms later is lost; `start` with `detached` keeps it.
+
         Args:
             command: A line for `/bin/sh -c`, or a program with its arguments.
             timeout: Seconds until the whole process tree is killed; the result is then `timed_out`.
@@ -49,6 +52,7 @@ class RunsCommands:
         Raises:
             InvalidArgumentError: Something about the command makes no sense; the error names it.
             StartError: It could not start: no such program, not executable, no such directory.
+            ProcessLimitError: As many run as may, 80 in a container, and none has ended within 10 s.
             WorkspaceNotFoundError, WorkspaceLostError: The workspace is gone.
             UnavailableError: The service cannot be reached; the command dies after retry_timeout.
             ResultForgottenError: It is over, and its result was forgotten while the service could not be reached.
@@ -177,6 +181,8 @@ class RunsCommands:
 
     async def processes(self) -> list[ProcessInfo]:
         """Returns the processes that were started in the workspace and are remembered, oldest first.
+
+        They are remembered while they run and for the service's `request_window` (10 minutes) after, at most 1,024.
 
         Raises:
             IsolationError: The workspace is gone or cannot be reached.

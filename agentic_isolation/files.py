@@ -26,7 +26,9 @@ _UPLOAD_CHUNK = 256 << 10
 
 
 class Files:
-    """The files of a workspace. Paths are absolute, or relative to its working_dir; none leads out of it.
+    """The files of a workspace. Paths are absolute, or relative to its working_dir; none leads out of the workspace.
+
+    That is its container, as far as its user may; with the local provider it is the working_dir.
 
     Every method raises PathEscapesError for a path that does, and FileError, of the class that fits, for what the file
     system refuses.
@@ -148,7 +150,10 @@ class Files:
         return convert.file_from_pb((await call(self._stub.MakeDirectory, request)).file)
 
     async def move(self, source: str, destination: str, *, overwrite: bool = False) -> FileInfo:
-        """Moves a file or directory, atomically; `overwrite` replaces a file that is there."""
+        """Moves a file or directory, atomically; `overwrite` replaces a file that is there.
+
+        In a container the working_dir, /tmp and /home/agent are file systems of their own: copy and remove instead.
+        """
         request = pb.MoveFileRequest(
             workspace_id=self._workspace_id,
             source_path=check_text(source, "source_path"),

@@ -92,9 +92,9 @@ class SecurityConfig:
     read_only_root: bool = True
     """Mount the root file system read-only."""
     tmpfs_tmp: bool = True
-    """A tmpfs (noexec, nosuid) on /tmp."""
+    """A tmpfs (noexec, nosuid) of 256 MiB on /tmp."""
     tmpfs_home: bool = True
-    """A tmpfs (nosuid) on /home/agent."""
+    """A tmpfs (nosuid) of 128 MiB on /home/agent."""
     pids_limit: int = 256
     """Processes and threads of the workspace, 16 to 32,768; room for those that supervise it lies on top."""
     use_gvisor: bool | None = None
@@ -118,7 +118,7 @@ class ResourceLimits:
     """What a workspace may use. Asking for a limit that the provider cannot hold is an IsolationUnavailableError."""
 
     cpu: float | str | None = None
-    """CPUs, for example 2, 0.5 or "1.5". None: 2."""
+    """CPUs, for example 2, 0.5 or "1.5". None: 2, or all of the engine's host where it has fewer."""
     memory: int | str | None = None
     """Bytes, or a number with a binary unit: "512M", "4G". None: 4 GiB."""
     disk: int | str | None = None
@@ -172,7 +172,8 @@ class WorkspaceConfig:
     lease: float = 300.0
     """Seconds after which the workspace ends by itself when it is not renewed; AgenticWorkspace renews it."""
     idle_timeout: float | None = None
-    """Seconds after which it ends when nothing is under way in it; None: never."""
+    """Seconds after which it ends when nothing is under way in it; None: never. What commands that have ended left
+    in the background does not count."""
     max_lifetime: float | None = None
     """Seconds after which it ends, however often its lease is renewed; None: no limit."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

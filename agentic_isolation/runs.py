@@ -115,7 +115,7 @@ class Termination:
     peak_memory_bytes: int = 0
     """Largest resident set of any process of its tree."""
     survivors: int = 0
-    """Processes of its tree that still run. 0: the tree is verified empty."""
+    """Processes of its tree that still run, as it has left them in the background. 0: the tree is verified empty."""
 
     @property
     def returncode(self) -> int:

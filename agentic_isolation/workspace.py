@@ -101,7 +101,8 @@ class AgenticWorkspace(RunsCommands):
             limits: Limits; None: the service's defaults.
             labels: For finding it again.
             lease: Seconds after which it ends by itself when this program is gone; renewed in the background.
-            idle_timeout: Seconds after which it ends when nothing is under way in it; None: never.
+            idle_timeout: Seconds after which it ends when nothing is under way in it; None: never. What a command that
+                has ended left in the background does not count.
             max_lifetime: Seconds after which it ends, however often its lease is renewed; None: no limit.
             secrets: Environment of every command that is given to processes only: it is in nothing that the engine
                 tells of the workspace, in no log, listing or repr. `redact_secrets` of a command hides the values in

@@ -7,7 +7,9 @@ Conventions of the whole file:
 
   * Absent means safe: a field with presence that is not set has its production value, which its comment states.
   * Sizes are in bytes and end in `_bytes`; times are google.protobuf.Duration or Timestamp; CPUs are `cpu_millis`.
-  * Paths have at most 4,096 bytes, and no NUL.
+  * Paths have at most 4,096 bytes, and no NUL. They are a workspace's own, where no symlink leads out of: of a container
+    all that is in it, its image's files too, as far as its user may; of the local provider, whose other files are the
+    host's, what is below working_dir and nothing else.
   * Bad input is refused before anything is created.
   * Errors are google.rpc.Status with one google.rpc.ErrorInfo: `domain` is "agentic-isolation", `reason` is the
     UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path,
@@ -278,9 +280,9 @@ class SecurityConfig(_message.Message):
     read_only_root: _builtins.bool
     """Mount the root file system read-only. Absent: true."""
     tmpfs_tmp: _builtins.bool
-    """A tmpfs (noexec, nosuid) on /tmp. Absent: true."""
+    """A tmpfs (noexec, nosuid) of 256 MiB on /tmp. Absent: true."""
     tmpfs_home: _builtins.bool
-    """A tmpfs (nosuid) on /home/agent, the home directory. Absent: true."""
+    """A tmpfs (nosuid) of 128 MiB on /home/agent, the home directory. Absent: true."""
     pids_limit: _builtins.int
     """How many processes and threads the workspace may have, 16 to 32,768. Room for those that supervise it lies on top
     and may be used up as well; Isolation.pids_limit is the sum. Absent: 256.
@@ -354,7 +356,7 @@ class ResourceLimits(_message.Message):
     OPEN_FILES_COUNT_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
     cpu_millis: _builtins.int
-    """Thousandths of a CPU, from 10; under gVisor from 20. Absent: 2,000."""
+    """Thousandths of a CPU, from 10; under gVisor from 20. Absent: 2,000, or all CPUs of the engine's host where it has fewer."""
     memory_bytes: _builtins.int
     """Memory without swap, from 16 MiB (under gVisor from 32 MiB) to 2^62 bytes. Absent: 4 GiB."""
     disk_bytes: _builtins.int
@@ -424,7 +426,7 @@ class Isolation(_message.Message):
     read_only_root: _builtins.bool
     """Whether the root file system is read-only."""
     network: Global___NetworkMode.ValueType
-    """Network access."""
+    """Network access. Unspecified: the provider cannot tell."""
     pids_limit: _builtins.int
     """Limit of processes and threads; absent: not limited."""
     kernel: _builtins.str
@@ -726,7 +728,8 @@ class CreateWorkspaceRequest(_message.Message):
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration:
         """The workspace ends by itself when nothing has been under way in it for so long: no process of a command that still
-        runs, and no call but those that renew or look: 1 s to 10^9 s. Absent: never.
+        runs, and no call but those that renew or look: 1 s to 10^9 s. What a command that has ended has left in the
+        background does not count. Absent: never.
         """
 
     @_builtins.property
@@ -1147,7 +1150,9 @@ class Termination(_message.Message):
     peak_memory_bytes: _builtins.int
     """Largest resident set of any process of its tree."""
     survivors: _builtins.int
-    """Processes of its tree that still run. 0: the tree is verified empty."""
+    """Processes of its tree that still run: what it left in the background, or, after a timeout or kill, what could not be
+    ended within 5 s. 0: the tree is verified empty.
+    """
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration:
         """User and system time of all processes of its tree that have ended."""

@@ -272,13 +272,20 @@ class WorkspaceServiceServicer(object):
 
         A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
         bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
+        What a command that has ended by itself leaves in the background runs on until the workspace ends, past its timeout
+        and its linger; `termination.survivors` counts it, and a signal to the tree reaches it as long as the process is
+        remembered. Where it holds stdout or stderr open the result waits for it, 200 ms at most; what it prints later is taken
+        and thrown away. For what is to be looked after, start a detached process by Stream or Attach instead.
         Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice. The workspace
         itself remembers the id, so a restart of the server makes no difference.
 
         Errors:
         * NOT_FOUND [PROGRAM_NOT_FOUND], NOT_FOUND [WORKING_DIR_NOT_FOUND]: the command cannot start.
         * FAILED_PRECONDITION [PROGRAM_NOT_EXECUTABLE], [USER_UNAVAILABLE], [START_FAILED]: likewise.
-        * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process.
+        * INVALID_ARGUMENT [PATH_ESCAPES]: its working_dir leads out of the workspace.
+        * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process, and had none within 10 s. In a
+        container 80 commands run at a time (`pids_limit` where that is less; with the local provider 1,024). One that has
+        left something in the background counts as long as that runs.
         * FAILED_PRECONDITION [RESULT_FORGOTTEN]: a repeat whose first run is over and no longer remembered, or was
         forbidden by SignalProcess before it began.
         """
@@ -323,6 +330,11 @@ class WorkspaceServiceServicer(object):
 
     def ListProcesses(self, request, context):
         """Lists the processes that were started in the workspace and are still remembered. Idempotent.
+
+        A process is remembered while it runs, and with its output from its end on: for ServerLimits.request_window where it
+        has a request_id, else for its `linger`, which without one is until its caller has its result, and where it is detached
+        for as long as its workspace. Of those that have ended at most 1,024 are, and of their output 64 MiB or a sixteenth of
+        the workspace's memory, whichever is less; beyond that go first those whose end was told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -348,7 +360,7 @@ class WorkspaceServiceServicer(object):
 
         Errors:
         * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, it is no longer remembered, or it has ended and the
-        signal is not SIGKILL to its tree.
+        signal is neither SIGKILL to its tree nor one to a tree of which something runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -416,6 +428,8 @@ class WorkspaceServiceServicer(object):
 
     def MoveFile(self, request, context):
         """Moves a file or directory within the workspace, atomically. Not idempotent: a repeat answers NOT_FOUND.
+        It does not lead from one file system to another, which working_dir, /tmp and /home/agent of a container are:
+        FAILED_PRECONDITION [FILE_SYSTEM]; copy and remove instead.
 
         Errors: those of StatFile, and
         * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.

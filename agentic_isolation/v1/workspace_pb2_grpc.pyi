@@ -7,7 +7,9 @@ Conventions of the whole file:
 
   * Absent means safe: a field with presence that is not set has its production value, which its comment states.
   * Sizes are in bytes and end in `_bytes`; times are google.protobuf.Duration or Timestamp; CPUs are `cpu_millis`.
-  * Paths have at most 4,096 bytes, and no NUL.
+  * Paths have at most 4,096 bytes, and no NUL. They are a workspace's own, where no symlink leads out of: of a container
+    all that is in it, its image's files too, as far as its user may; of the local provider, whose other files are the
+    host's, what is below working_dir and nothing else.
   * Bad input is refused before anything is created.
   * Errors are google.rpc.Status with one google.rpc.ErrorInfo: `domain` is "agentic-isolation", `reason` is the
     UPPER_SNAKE word that the comments name in brackets. Bad input adds google.rpc.BadRequest with the field's path,
@@ -109,13 +111,20 @@ class WorkspaceServiceStub:
 
     A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
     bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
+    What a command that has ended by itself leaves in the background runs on until the workspace ends, past its timeout
+    and its linger; `termination.survivors` counts it, and a signal to the tree reaches it as long as the process is
+    remembered. Where it holds stdout or stderr open the result waits for it, 200 ms at most; what it prints later is taken
+    and thrown away. For what is to be looked after, start a detached process by Stream or Attach instead.
     Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice. The workspace
     itself remembers the id, so a restart of the server makes no difference.
 
     Errors:
       * NOT_FOUND [PROGRAM_NOT_FOUND], NOT_FOUND [WORKING_DIR_NOT_FOUND]: the command cannot start.
       * FAILED_PRECONDITION [PROGRAM_NOT_EXECUTABLE], [USER_UNAVAILABLE], [START_FAILED]: likewise.
-      * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process.
+      * INVALID_ARGUMENT [PATH_ESCAPES]: its working_dir leads out of the workspace.
+      * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process, and had none within 10 s. In a
+        container 80 commands run at a time (`pids_limit` where that is less; with the local provider 1,024). One that has
+        left something in the background counts as long as that runs.
       * FAILED_PRECONDITION [RESULT_FORGOTTEN]: a repeat whose first run is over and no longer remembered, or was
         forbidden by SignalProcess before it began.
     """
@@ -147,7 +156,13 @@ class WorkspaceServiceStub:
       * FAILED_PRECONDITION [NO_TERMINAL]: `resize` of a process without a terminal.
     """
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.ListProcessesRequest, _workspace_pb2.ListProcessesResponse]
-    """Lists the processes that were started in the workspace and are still remembered. Idempotent."""
+    """Lists the processes that were started in the workspace and are still remembered. Idempotent.
+
+    A process is remembered while it runs, and with its output from its end on: for ServerLimits.request_window where it
+    has a request_id, else for its `linger`, which without one is until its caller has its result, and where it is detached
+    for as long as its workspace. Of those that have ended at most 1,024 are, and of their output 64 MiB or a sixteenth of
+    the workspace's memory, whichever is less; beyond that go first those whose end was told.
+    """
     WaitProcess: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.WaitProcessRequest, _workspace_pb2.WaitProcessResponse]
     """Waits until a process has ended, without reading its output and without keeping it alive. Idempotent; the RPC's
     deadline bounds the wait.
@@ -164,7 +179,7 @@ class WorkspaceServiceStub:
 
     Errors:
       * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, it is no longer remembered, or it has ended and the
-        signal is not SIGKILL to its tree.
+        signal is neither SIGKILL to its tree nor one to a tree of which something runs.
     """
     WriteFile: _grpc.StreamUnaryMultiCallable[_workspace_pb2.WriteFileRequest, _workspace_pb2.WriteFileResponse]
     """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`,
@@ -208,6 +223,8 @@ class WorkspaceServiceStub:
     """
     MoveFile: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.MoveFileRequest, _workspace_pb2.MoveFileResponse]
     """Moves a file or directory within the workspace, atomically. Not idempotent: a repeat answers NOT_FOUND.
+    It does not lead from one file system to another, which working_dir, /tmp and /home/agent of a container are:
+    FAILED_PRECONDITION [FILE_SYSTEM]; copy and remove instead.
 
     Errors: those of StatFile, and
       * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.
@@ -335,13 +352,20 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
 
     A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
     bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
+    What a command that has ended by itself leaves in the background runs on until the workspace ends, past its timeout
+    and its linger; `termination.survivors` counts it, and a signal to the tree reaches it as long as the process is
+    remembered. Where it holds stdout or stderr open the result waits for it, 200 ms at most; what it prints later is taken
+    and thrown away. For what is to be looked after, start a detached process by Stream or Attach instead.
     Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice. The workspace
     itself remembers the id, so a restart of the server makes no difference.
 
     Errors:
       * NOT_FOUND [PROGRAM_NOT_FOUND], NOT_FOUND [WORKING_DIR_NOT_FOUND]: the command cannot start.
       * FAILED_PRECONDITION [PROGRAM_NOT_EXECUTABLE], [USER_UNAVAILABLE], [START_FAILED]: likewise.
-      * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process.
+      * INVALID_ARGUMENT [PATH_ESCAPES]: its working_dir leads out of the workspace.
+      * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process, and had none within 10 s. In a
+        container 80 commands run at a time (`pids_limit` where that is less; with the local provider 1,024). One that has
+        left something in the background counts as long as that runs.
       * FAILED_PRECONDITION [RESULT_FORGOTTEN]: a repeat whose first run is over and no longer remembered, or was
         forbidden by SignalProcess before it began.
     """
@@ -373,7 +397,13 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
       * FAILED_PRECONDITION [NO_TERMINAL]: `resize` of a process without a terminal.
     """
     ListProcesses: _aio.UnaryUnaryMultiCallable[_workspace_pb2.ListProcessesRequest, _workspace_pb2.ListProcessesResponse]  # type: ignore[assignment]
-    """Lists the processes that were started in the workspace and are still remembered. Idempotent."""
+    """Lists the processes that were started in the workspace and are still remembered. Idempotent.
+
+    A process is remembered while it runs, and with its output from its end on: for ServerLimits.request_window where it
+    has a request_id, else for its `linger`, which without one is until its caller has its result, and where it is detached
+    for as long as its workspace. Of those that have ended at most 1,024 are, and of their output 64 MiB or a sixteenth of
+    the workspace's memory, whichever is less; beyond that go first those whose end was told.
+    """
     WaitProcess: _aio.UnaryUnaryMultiCallable[_workspace_pb2.WaitProcessRequest, _workspace_pb2.WaitProcessResponse]  # type: ignore[assignment]
     """Waits until a process has ended, without reading its output and without keeping it alive. Idempotent; the RPC's
     deadline bounds the wait.
@@ -390,7 +420,7 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
 
     Errors:
       * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, it is no longer remembered, or it has ended and the
-        signal is not SIGKILL to its tree.
+        signal is neither SIGKILL to its tree nor one to a tree of which something runs.
     """
     WriteFile: _aio.StreamUnaryMultiCallable[_workspace_pb2.WriteFileRequest, _workspace_pb2.WriteFileResponse]  # type: ignore[assignment]
     """Writes a file atomically: readers see the old content or the whole of the new. The first message must be `header`,
@@ -434,6 +464,8 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     """
     MoveFile: _aio.UnaryUnaryMultiCallable[_workspace_pb2.MoveFileRequest, _workspace_pb2.MoveFileResponse]  # type: ignore[assignment]
     """Moves a file or directory within the workspace, atomically. Not idempotent: a repeat answers NOT_FOUND.
+    It does not lead from one file system to another, which working_dir, /tmp and /home/agent of a container are:
+    FAILED_PRECONDITION [FILE_SYSTEM]; copy and remove instead.
 
     Errors: those of StatFile, and
       * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.
@@ -594,13 +626,20 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
         bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
+        What a command that has ended by itself leaves in the background runs on until the workspace ends, past its timeout
+        and its linger; `termination.survivors` counts it, and a signal to the tree reaches it as long as the process is
+        remembered. Where it holds stdout or stderr open the result waits for it, 200 ms at most; what it prints later is taken
+        and thrown away. For what is to be looked after, start a detached process by Stream or Attach instead.
         Idempotent with a request_id: a repeat joins or replays the first run, the command is never run twice. The workspace
         itself remembers the id, so a restart of the server makes no difference.
 
         Errors:
           * NOT_FOUND [PROGRAM_NOT_FOUND], NOT_FOUND [WORKING_DIR_NOT_FOUND]: the command cannot start.
           * FAILED_PRECONDITION [PROGRAM_NOT_EXECUTABLE], [USER_UNAVAILABLE], [START_FAILED]: likewise.
-          * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process.
+          * INVALID_ARGUMENT [PATH_ESCAPES]: its working_dir leads out of the workspace.
+          * RESOURCE_EXHAUSTED [PROCESS_LIMIT]: the workspace has no room for another process, and had none within 10 s. In a
+            container 80 commands run at a time (`pids_limit` where that is less; with the local provider 1,024). One that has
+            left something in the background counts as long as that runs.
           * FAILED_PRECONDITION [RESULT_FORGOTTEN]: a repeat whose first run is over and no longer remembered, or was
             forbidden by SignalProcess before it began.
         """
@@ -650,7 +689,13 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspace_pb2.ListProcessesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_pb2.ListProcessesResponse, _abc.Awaitable[_workspace_pb2.ListProcessesResponse]]:
-        """Lists the processes that were started in the workspace and are still remembered. Idempotent."""
+        """Lists the processes that were started in the workspace and are still remembered. Idempotent.
+
+        A process is remembered while it runs, and with its output from its end on: for ServerLimits.request_window where it
+        has a request_id, else for its `linger`, which without one is until its caller has its result, and where it is detached
+        for as long as its workspace. Of those that have ended at most 1,024 are, and of their output 64 MiB or a sixteenth of
+        the workspace's memory, whichever is less; beyond that go first those whose end was told.
+        """
 
     @_abc_1.abstractmethod
     def WaitProcess(
@@ -679,7 +724,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           * NOT_FOUND [PROCESS_NOT_FOUND]: there is no such process, it is no longer remembered, or it has ended and the
-            signal is not SIGKILL to its tree.
+            signal is neither SIGKILL to its tree nor one to a tree of which something runs.
         """
 
     @_abc_1.abstractmethod
@@ -759,6 +804,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_pb2.MoveFileResponse, _abc.Awaitable[_workspace_pb2.MoveFileResponse]]:
         """Moves a file or directory within the workspace, atomically. Not idempotent: a repeat answers NOT_FOUND.
+        It does not lead from one file system to another, which working_dir, /tmp and /home/agent of a container are:
+        FAILED_PRECONDITION [FILE_SYSTEM]; copy and remove instead.
 
         Errors: those of StatFile, and
           * ALREADY_EXISTS [FILE_EXISTS]: the destination is there and `overwrite` is not set.
