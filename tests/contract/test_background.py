@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 
 import pytest
 
+from agentic_isolation import ProcessLimitError, SecurityConfig
 from tests.support.eventually import eventually
 from tests.support.jobs import count_alive, new_mark, python, running
 from tests.support.ways import Way, Workspace
@@ -50,6 +52,21 @@ async def test_child_that_keeps_stdout_open_does_not_hold_up_a_stream(ws: Worksp
     assert stream.termination is not None
     assert (stream.exit_code, stream.termination.survivors) == (0, 2)
     await running(ws, mark, 2)
+
+
+@pytest.mark.places("runc")
+async def test_child_that_outlives_its_command_keeps_its_place(way: Way) -> None:
+    """So many commands run at a time as there may be processes; who is refused one hears that none of them need run."""
+    async with way.open(way.config(security=SecurityConfig(use_gvisor=False, pids_limit=16))) as ws:
+        for _ in range(16):
+            result = await ws.execute("sleep 1000 >&- 2>&- &")
+            assert result.termination is not None
+            assert result.termination.survivors == 1
+        with pytest.raises(ProcessLimitError, match="16 commands, or what they have left in the background"):
+            await ws.execute("true")
+        left = [process for process in await ws.processes() if process.processes]
+        await ws.signal(left[0].id, signal.SIGKILL, tree=True)
+        assert (await ws.execute("echo again")).stdout == "again\n"
 
 
 async def test_daemon_lives_on(ws: Workspace) -> None:

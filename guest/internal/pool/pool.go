@@ -120,7 +120,8 @@ func (p *Pool) take(fds []int) (*worker, error) {
 	}
 	if len(p.bound)+p.starting >= p.limit {
 		p.mu.Unlock()
-		return nil, fault.New(fault.ProcessLimit, "%d commands are running, as many as may", p.limit)
+		return nil, fault.New(fault.ProcessLimit, "%d commands, or what they have left in the background, are running, "+
+			"as many as may", p.limit)
 	}
 	if n := len(p.idle); n > 0 && len(fds) == 0 {
 		w := p.idle[n-1]
