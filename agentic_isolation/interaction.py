@@ -44,9 +44,9 @@ class ProcessInfo:
     cpu_seconds: float
     """User and system time of its tree so far."""
     memory_bytes: int
-    """Resident memory of its tree now; 0 when it has ended."""
+    """Resident memory of its tree now; when it has ended, of what it has left in the background."""
     processes: int
-    """Processes of its tree that run now."""
+    """Processes of its tree that run now; when it has ended, those that it has left in the background."""
     output_bytes: int
     """Bytes that it has written: the offset from which a reader sees only what is to come."""
     terminal: bool

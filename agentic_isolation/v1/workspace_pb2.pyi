@@ -1859,7 +1859,7 @@ class Process(_message.Message):
     state: Global___ProcessState.ValueType
     """Whether it runs."""
     memory_bytes: _builtins.int
-    """Resident memory of its tree now; 0 when it has ended."""
+    """Resident memory of its tree now; when it has ended, of what it has left in the background."""
     output_bytes: _builtins.int
     """Bytes that it has written: the offset at which a reader sees only what is to come."""
     terminal: _builtins.bool
@@ -1870,7 +1870,7 @@ class Process(_message.Message):
     """Processes of its tree that run now."""
     @_builtins.property
     def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Program and arguments."""
+        """Program and arguments; long ones are cut, so that all of a listing's take 256 KiB at most."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -1938,7 +1938,7 @@ class ListProcessesResponse(_message.Message):
     PROCESSES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Process]:
-        """Oldest first."""
+        """Oldest first. Where all do not fit into a MiB the oldest of those that have ended are left out."""
 
     def __init__(
         self,
