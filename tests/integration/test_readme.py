@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from agentic_isolation_service.config import DEFAULT_IMAGE
 from tests.integration.cli import run
 from tests.support.program import CHECKOUT, python_environment
 
@@ -88,6 +89,17 @@ def test_run_examples_do_what_their_comments_say(directory: Path) -> None:
         ("out\n", "err\n", 3),
         ("from the script\n", "", 0),
     ]
+
+
+def test_every_variable_is_documented() -> None:
+    """Of those that our sources read; the one of shells' completion is click's."""
+    sources = [*(CHECKOUT / "agentic_isolation").rglob("*.py"), *(CHECKOUT / "service").rglob("*.py")]
+    code = "".join(source.read_text(encoding="utf-8") for source in sources)
+    read = set(re.findall(r"AGENTIC_ISOLATION_[A-Z_]+", code))
+    told = README + "".join(page.read_text(encoding="utf-8") for page in (CHECKOUT / "docs").glob("*.md"))
+    assert len(read) > 5
+    assert [name for name in read - {"AGENTIC_ISOLATION_COMPLETE"} if f"`{name}" not in told] == []
+    assert f"[default: {DEFAULT_IMAGE}]" in " ".join(run("serve", "--help").stdout.split())
 
 
 def test_links_lead_somewhere() -> None:

@@ -15,6 +15,7 @@ import click
 from agentic_isolation_service.cli.logs import LEVELS, configure_logs, flush_logs
 from agentic_isolation_service.config import (
     DEFAULT_ADDRESS,
+    DEFAULT_IMAGE,
     IMAGE_VARIABLE,
     REPLICA_VARIABLE,
     DockerConfig,
@@ -104,7 +105,9 @@ def _mode(context: click.Context, option: click.Parameter, value: str) -> int:
 )
 @click.option("--grace", default=10.0, show_default=True, help="Seconds that running calls have when it stops.")
 @click.option("--docker-host", envvar="DOCKER_HOST", help="The Docker Engine, as DOCKER_HOST spells it.")
-@click.option("--docker-image", envvar=IMAGE_VARIABLE, help="Image of workspaces that name none.")
+@click.option(
+    "--docker-image", envvar=IMAGE_VARIABLE, help=f"Image of workspaces that name none.  [default: {DEFAULT_IMAGE}]"
+)
 @click.option(
     "--provider",
     "providers",
