@@ -256,6 +256,19 @@ def test_workspaces_of_a_service(service: ServedProcess) -> None:
     assert run("exec", *target, workspace, "true").returncode == 125
 
 
+def test_removal_goes_on_past_what_is_gone(service: ServedProcess) -> None:
+    target = ("--target", service.target)
+    with started("run", *target, "--provider", "local", "--", "sh", "-c", f"echo $PWD; sleep {new_mark()}") as program:
+        program.line()
+        (listed,) = json.loads(run("ls", *target, "--json").stdout)
+        gone = ("ws-" + 20 * "a", "ws-" + 20 * "b")
+        done = run("rm", *target, gone[0], listed["id"], gone[1])
+        assert (done.returncode, done.stdout) == (125, f"{listed['id']}\n")
+        assert [name for name in gone if name in done.stderr] == list(gone)
+        assert program.wait() == 125
+        program.errors()
+
+
 def test_target_from_the_environment(service: ServedProcess) -> None:
     environment = {"AGENTIC_ISOLATION_TARGET": service.target}
     mark = new_mark()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
-from agentic_isolation import AgenticWorkspace, ServerInfo, WorkspaceInfo
+from agentic_isolation import AgenticWorkspace, IsolationError, ServerInfo, WorkspaceInfo
 from agentic_isolation._target import connected
 from agentic_isolation.service import ServiceCalls, ServiceClient
-from agentic_isolation_service.cli import render
+from agentic_isolation_service.cli import FAILED, render
 from agentic_isolation_service.cli.completion import complete_workspace
 from agentic_isolation_service.cli.options import (
     a_replica,
@@ -43,15 +45,27 @@ def list_workspaces(target: str, label: tuple[str, ...], replica: str | None, as
 @required_target
 @click.argument("workspace_ids", nargs=-1, required=True, metavar="WORKSPACE…", shell_complete=complete_workspace)
 def remove(target: str, workspace_ids: tuple[str, ...]) -> None:
-    """Kill everything in workspaces and remove them."""
+    """Kill everything in workspaces and remove them.
 
-    async def program() -> None:
+    Prints those that it has removed. One that cannot be removed is told and keeps none of the others; the exit code is
+    then 125.
+    """
+
+    async def program() -> bool:
+        removed = True
         async with ServiceClient(target, retry_timeout=0) as service:
             for workspace_id in workspace_ids:
-                await service.destroy_workspace(workspace_id)
-                click.echo(workspace_id)
+                try:
+                    await service.destroy_workspace(workspace_id)
+                except IsolationError as error:
+                    removed = False
+                    click.echo(f"agentic-isolation: {error}", err=True)
+                else:
+                    click.echo(workspace_id)
+        return removed
 
-    run_to_end(program())
+    if not run_to_end(program()):
+        sys.exit(FAILED)
 
 
 @click.command()
