@@ -250,7 +250,8 @@ class WorkspaceServiceStub:
     """Unpacks a tar stream below a directory, which is made if missing. The first message must be `header`, the last `end`.
 
     Each file appears as a whole, or not at all; what was unpacked before an error or a cut stays. Entries may be regular
-    files, directories, symbolic links and hard links to earlier entries; owners are ignored. Idempotent in effect.
+    files, directories, symbolic links and hard links to earlier entries; owners are ignored, and so is what of modes is
+    above 0777. Idempotent in effect.
 
     Errors: those of StatFile, and
       * INVALID_ARGUMENT [BAD_ARCHIVE]: it is no tar stream, is cut off, or holds an entry of another kind.
@@ -491,7 +492,8 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     """Unpacks a tar stream below a directory, which is made if missing. The first message must be `header`, the last `end`.
 
     Each file appears as a whole, or not at all; what was unpacked before an error or a cut stays. Entries may be regular
-    files, directories, symbolic links and hard links to earlier entries; owners are ignored. Idempotent in effect.
+    files, directories, symbolic links and hard links to earlier entries; owners are ignored, and so is what of modes is
+    above 0777. Idempotent in effect.
 
     Errors: those of StatFile, and
       * INVALID_ARGUMENT [BAD_ARCHIVE]: it is no tar stream, is cut off, or holds an entry of another kind.
@@ -849,7 +851,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Unpacks a tar stream below a directory, which is made if missing. The first message must be `header`, the last `end`.
 
         Each file appears as a whole, or not at all; what was unpacked before an error or a cut stays. Entries may be regular
-        files, directories, symbolic links and hard links to earlier entries; owners are ignored. Idempotent in effect.
+        files, directories, symbolic links and hard links to earlier entries; owners are ignored, and so is what of modes is
+        above 0777. Idempotent in effect.
 
         Errors: those of StatFile, and
           * INVALID_ARGUMENT [BAD_ARCHIVE]: it is no tar stream, is cut off, or holds an entry of another kind.
