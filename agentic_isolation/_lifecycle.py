@@ -45,11 +45,11 @@ class Lifecycle:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[object] | None = None
         """Who is opening it."""
-        self._opened = asyncio.Event()
-        """Whether opening it has come to an end, well or not."""
         self._interrupted = False
         """Whether it was closed meanwhile."""
         self._closed = False
+        self._left = asyncio.Event()
+        """Whether all that was opened has been given up."""
 
     @property
     def info(self) -> WorkspaceInfo:
@@ -107,32 +107,38 @@ class Lifecycle:
             self._closed = True
             # As for asyncio.timeout: one cancellation is that of `close`, and there may be others.
             alone = self._interrupted and opening is not None and opening.uncancel() <= before
-            await finish(self._resources.aclose())
+            await finish(self._give_up())
             if alone and isinstance(error, asyncio.CancelledError):
                 raise ClosedError("the workspace was closed while it was opened") from None
             raise
         finally:
             self._opening = None
-            self._opened.set()
 
     async def close(self) -> None:
-        """Gives up what was opened, or is being opened. May be called twice; goes on when cancelled.
+        """Gives up what was opened, or is being opened. Goes on when cancelled.
+
+        May be called twice: who calls while somebody closes it waits for that.
 
         Raises:
             RuntimeError: It was opened on another event loop.
         """
-        if not self._closed:
-            same_loop(self._loop)
-            self._closed = True
-            if self._opening is not None:
-                self._interrupted = True
-                self._opening.cancel()
-            await finish(self._leave())
+        if self._closed:
+            await self._left.wait()
+            return
+        same_loop(self._loop)
+        self._closed = True
+        if self._opening is None:
+            await finish(self._give_up())
+            return
+        self._interrupted = True
+        self._opening.cancel()
+        await self._left.wait()
 
-    async def _leave(self) -> None:
-        if self._opening is not None:
-            await self._opened.wait()
-        await self._resources.aclose()
+    async def _give_up(self) -> None:
+        try:
+            await self._resources.aclose()
+        finally:
+            self._left.set()
 
     async def _find(self, connection: Connection, workspace_id: str) -> None:
         request = pb.GetWorkspaceRequest(workspace_id=workspace_id)

@@ -275,7 +275,10 @@ class AgenticWorkspace(RunsCommands):
         return await self._transfers().download(remote, local, ignore, progress)
 
     async def close(self) -> None:
-        """Kills everything in the workspace and removes it. May be called twice; goes on when cancelled."""
+        """Kills everything in the workspace and removes it. Goes on when cancelled.
+
+        May be called twice: who calls while somebody closes it waits for that. One that is being opened is not opened.
+        """
         await self._lifecycle.close()
 
     def _transfers(self) -> Transfers:

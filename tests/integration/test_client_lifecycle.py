@@ -235,6 +235,18 @@ async def test_cancelled_closing_goes_on() -> None:
     assert not exists(ws)
 
 
+async def test_whoever_closes_what_is_being_closed_waits_for_that() -> None:
+    """Also by leaving it: who goes on then finds the place free."""
+    ws = await embedded()
+    closing = asyncio.create_task(ws.close())
+    await asyncio.sleep(0)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_exit(ws)
+    assert not exists(ws)
+    await closing
+    await ws.close()
+
+
 async def test_lease_is_renewed() -> None:
     """A workspace of a short lease lives on for several leases, and then as long as it is wanted."""
     async with embedded(lease=1) as ws:
