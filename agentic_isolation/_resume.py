@@ -49,6 +49,7 @@ class ResumedEvents:
         self._waiting: asyncio.Task[object] | None = None
         """Who waits for the next event."""
         self._interrupted = False
+        self._closing = False
         self._closed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -79,12 +80,16 @@ class ResumedEvents:
             same_loop(self._loop)
 
     async def interrupt(self) -> bool:
-        """Ends another task's wait for the next event, which then closes this; returns whether there was one."""
-        if self._waiting in (None, asyncio.current_task()):
+        """Ends another task's wait for the next event, which then closes this, and waits until it is closed.
+
+        Returns whether there was one, or whether somebody has begun to close it.
+        """
+        if self._waiting not in (None, asyncio.current_task()):
+            if not self._interrupted:
+                self._interrupted = True
+                self._waiting.cancel()
+        elif not self._closing:
             return False
-        if not self._interrupted:
-            self._interrupted = True
-            self._waiting.cancel()
         await self._closed.wait()
         return True
 
@@ -108,6 +113,7 @@ class ResumedEvents:
 
     async def aclose(self) -> None:
         """Stops reading and kills the process unless it has ended. May be called twice."""
+        self._closing = True
         to_kill, self._to_kill = self._to_kill, False
         try:
             if self._call is not None:

@@ -90,9 +90,10 @@ class LineStream(abc.ABC, Generic[_T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stops reading and kills the process tree if it still runs. May be called twice.
+        """Stops reading and kills the process tree if it still runs.
 
-        Another task, or thread, that waits for the next line or event is told ClosedError.
+        May be called twice: who calls while somebody closes it waits for that. Another task, or thread, that waits for
+        the next line or event is told ClosedError.
         """
         if self._resumed is not None:
             self._resumed.check_loop()

@@ -162,6 +162,18 @@ async def test_closed_stream_kills_the_tree(ws: Workspace) -> None:
         await anext(stream)
 
 
+async def test_stream_that_two_close_is_closed_for_both(ws: Workspace) -> None:
+    """Such as who leaves it while somebody else has had enough of it."""
+    mark = new_mark()
+    async with ws.stream(tree(mark)) as stream:
+        assert await anext(stream) == "ready"
+        await running(ws, mark, TREE_SIZE)
+        closing = asyncio.create_task(stream.aclose())
+        await asyncio.sleep(0)
+    await all_gone(ws, mark)
+    await closing
+
+
 async def test_stream_that_is_never_read_starts_nothing(ws: Workspace) -> None:
     mark = new_mark()
     async with ws.stream(tree(mark)) as stream:
