@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
@@ -52,6 +53,9 @@ class Process:
         self._signal = signal
         self._kill = kill
         self._owned = owned
+        self._leaving = False
+        self._left = asyncio.Event()
+        """Whether it was let go of, and killed where that was due."""
         self._splitter = LineSplitter()
         self._lines: deque[Line] = deque()
 
@@ -179,10 +183,16 @@ class Process:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Lets go of it, and kills it where leaving `async with` does. May be called twice; goes on when cancelled."""
+        """Lets go of it, and kills it where leaving `async with` does. Goes on when cancelled.
+
+        May be called twice: who calls while somebody closes it waits for that.
+        """
         self._attachment.check_loop()
-        owned, self._owned = self._owned, False
-        await finish(self._leave(kill=owned and self.termination is None))
+        if self._leaving:
+            await self._left.wait()
+            return
+        self._leaving = True
+        await finish(self._leave(kill=self._owned and self.termination is None))
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,9 +203,12 @@ class Process:
         await self.aclose()
 
     async def _leave(self, *, kill: bool) -> None:
-        await self._attachment.aclose()
-        if kill:
-            await give_up(lambda: self._kill(self.id))
+        try:
+            await self._attachment.aclose()
+            if kill:
+                await give_up(lambda: self._kill(self.id))
+        finally:
+            self._left.set()
 
     async def _each_event(self) -> AsyncGenerator[Output | Gap | Exited, None]:
         with self._attachment.reading():

@@ -22,7 +22,7 @@ from agentic_isolation import (
     TerminationCause,
 )
 from tests.support.jobs import count_alive, new_mark, python, running
-from tests.support.ways import Workspace
+from tests.support.ways import Way, Workspace
 
 SIZE = TerminalSize(100, 30)
 # Tells each size that its terminal gets.
@@ -121,6 +121,17 @@ async def test_interrupting_from_the_terminal_and_by_a_signal(ws: Workspace) -> 
         await process.signal(10)
         await output_until(process, b"caught")
         assert (await process.wait()).exit_code == 5
+
+
+async def test_process_that_two_close_is_closed_for_both(way: Way, ws: Workspace) -> None:
+    """Such as who leaves it while somebody else has had enough of it."""
+    mark = new_mark()
+    async with await ws.start(f"exec sleep {mark}") as process:
+        await running(ws, mark, 1)
+        closing = asyncio.create_task(process.aclose())
+        await asyncio.sleep(0)
+    assert way.alive(ws.id, mark) == 0
+    await closing
 
 
 async def test_leaving_kills_and_detaching_does_not(ws: Workspace) -> None:
