@@ -121,7 +121,7 @@ class Files:
         request = pb.ListDirectoryRequest(
             workspace_id=self._workspace_id,
             path=check_text(path, "path"),
-            depth=check_unsigned(depth, "depth", bits=32) or 0,
+            depth=check_unsigned(depth, "depth", bits=32, least=1) or 0,
         )
         while True:
             page = await self._connection.call(self._stub.ListDirectory, request)

@@ -30,7 +30,7 @@ async def test_listing_to_a_depth(ws: Workspace) -> None:
     assert await listed(ws, "t", 1) == ["a", "a.x", "link", "z"]
     assert await listed(ws, "t", 2) == ["a", "a/b", "a.x", "link", "z"]
     assert await listed(ws, "t") == ["a", "a/b", "a/b/file", "a.x", "link", "z"]
-    for depth in (1001, -1):
+    for depth in (1001, 0, -1):
         with pytest.raises(InvalidArgumentError) as caught:
             await ws.files.list("t", depth=depth)
         assert caught.value.field == "depth"
