@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,6 @@ from agentic_isolation_service.core import workspace
 from agentic_isolation_service.core.caller import OPERATOR
 from agentic_isolation_service.core.ports import Place, PlaceSpec
 from agentic_isolation_service.guest.frames import FrameType
-from agentic_isolation_service.providers.local import LocalProvider
 from tests.support.eventually import eventually
 from tests.unit.fake_guest import INFO, GuestEnd
 from tests.unit.fake_provider import FakeProvider, holding
@@ -122,34 +120,3 @@ async def test_lease_begins_when_the_guest_does_however_long_that_took(says: dic
         info = await workspaces.create(OPERATOR, WorkspaceConfig(provider="fake", lease=60))
         told = (info.lease_expires_at - dt.datetime.now(dt.UTC)).total_seconds()
         assert left - 0.5 < told <= left
-
-
-SHORT = {
-    "lease": WorkspaceConfig(provider="local", lease=1, secrets={"A": "x"}),
-    "idle": WorkspaceConfig(provider="local", idle_timeout=1, secrets={"A": "x"}),
-    "lifetime": WorkspaceConfig(provider="local", max_lifetime=1, secrets={"A": "x"}),
-}
-"""What lives for a second."""
-
-
-@pytest.mark.parametrize("config", SHORT.values(), ids=SHORT)
-async def test_times_that_are_shorter_than_making_a_workspace_takes_begin_when_it_is_made(
-    directory: Path, config: WorkspaceConfig
-) -> None:
-    """On a machine that is busy, where an engine takes seconds: they are the user's, to do something in."""
-
-    class BusyProvider(LocalProvider):
-        async def create(self, spec: PlaceSpec) -> Place:
-            place = await super().create(spec)
-            await asyncio.sleep(1.5)
-            return place
-
-    async with holding({"local": lambda: BusyProvider(directory)}) as workspaces:
-        info = await workspaces.create(OPERATOR, config)
-        left = (info.lease_expires_at - dt.datetime.now(dt.UTC)).total_seconds()
-        assert left <= min(config.lease, config.max_lifetime or config.lease)
-        session = workspaces.get(OPERATOR, info.id).session
-        ran = await session.call({"op": "run", "process_id": "p-1", "argv": ["sh", "-c", "test $A = x"]})
-        assert ran["exit_code"] == 0
-        await eventually(lambda: session.lost is not None, "it has ended when its time was over", within=10)
-        assert session.ended

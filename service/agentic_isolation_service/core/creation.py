@@ -20,13 +20,10 @@ from agentic_isolation_service.core.replicas import Replica
 from agentic_isolation_service.core.workspace import HeldWorkspace
 from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
-from agentic_isolation_service.guest.settings import terms
 
 FIRST_ANSWER = 40.0
 """Seconds after which a new guest that has not answered is asked no more."""
 _FIRST_ANSWER_PAUSE = 0.2
-_WHILE_IT_IS_MADE = 60.0
-"""Seconds that a workspace lives at least while it is being made, whatever it is to live from then on."""
 _log = logging.getLogger(__name__)
 
 
@@ -149,8 +146,7 @@ class Creations:
     async def _make(self, provider: Provider, record: WorkspaceRecord, given: Mapping[str, str]) -> HeldWorkspace:
         workspace_id, config = record.info.id, record.config
         key = self._identity.guest_key(workspace_id)
-        patient = _patient(config)
-        place = await provider.create(PlaceSpec(workspace_id, patient, key, self._request_window))
+        place = await provider.create(PlaceSpec(workspace_id, config, key, self._request_window))
         counts = self._counts.of(provider.name).guests
         session = GuestSession(workspace_id, key, lambda: provider.connect(place), counts)
         try:
@@ -164,15 +160,10 @@ class Creations:
                 host_path=place.host_path,
             )
             ready = replace(record, info=info, boot_id=session.boot_id)
-            # Its record, so that the workspace is known to be ours even if the registry is lost.
-            if patient != config:
-                claim = {"op": "claim", **terms(config), "values": dict(given), "record": self._sealed(ready)}
-                left = await session.call_for(claim, payloads.lease_left, since=4)
-                ready = replace(ready, info=replace(ready.info, lease_expires_at=_expiry(config, left)))
-            else:
-                if given:
-                    await session.call({"op": "secrets", "values": dict(given)}, since=3)
-                await session.call({"op": "remember", "record": self._sealed(ready)})
+            if given:
+                await session.call({"op": "secrets", "values": dict(given)}, since=3)
+            # So that the workspace is known to be ours even if the registry is lost.
+            await session.call({"op": "remember", "record": self._sealed(ready)})
             await self._registry.put(ready)
         except BaseException:
             await finish(_discard(provider, place, session))
@@ -191,23 +182,6 @@ def _lease_of(config: WorkspaceConfig) -> float:
     return config.lease if config.max_lifetime is None else min(config.lease, config.max_lifetime)
 
 
-def _expiry(config: WorkspaceConfig, left: float | None) -> dt.datetime:
-    """Returns when a first lease ends, of which a guest says that so many seconds are left; None: it does not say."""
-    lease = _lease_of(config)
-    return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=lease if left is None else min(left, lease))
-
-
-def _patient(config: WorkspaceConfig) -> WorkspaceConfig:
-    """Returns a configuration that lives long enough to be made, on a machine that is busy."""
-    idle, lifetime = config.idle_timeout, config.max_lifetime
-    return replace(
-        config,
-        lease=max(config.lease, _WHILE_IT_IS_MADE),
-        idle_timeout=None if idle is None else max(idle, _WHILE_IT_IS_MADE),
-        max_lifetime=None if lifetime is None else max(lifetime, _WHILE_IT_IS_MADE),
-    )
-
-
 async def _first_answer(
     session: GuestSession, place: Place, config: WorkspaceConfig
 ) -> tuple[Isolation, bool, dt.datetime]:
@@ -220,7 +194,8 @@ async def _first_answer(
     deadline = loop.time() + FIRST_ANSWER
 
     def parse(value: dict[str, object]) -> tuple[Isolation, bool, dt.datetime]:
-        expires_at = _expiry(config, payloads.lease_left(value))
+        left, lease = payloads.lease_left(value), _lease_of(config)
+        expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=lease if left is None else min(left, lease))
         return payloads.isolation(value, place.runtime), payloads.in_gvisor(value), expires_at
 
     while True:
