@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.program import python_environment
+from tests.integration.cli import run
 
 Entry = dict[str, Any]
 
@@ -22,8 +20,7 @@ def entries(path: Path, event: str | None = None) -> list[Entry]:
 
 def audit(*arguments: str | Path) -> tuple[int, str]:
     """Runs `agentic-isolation audit` and returns its exit code and what it has said."""
-    command = [sys.executable, "-m", "agentic_isolation_service", "audit", *map(str, arguments)]
-    ran = subprocess.run(command, env=python_environment(), capture_output=True, text=True, check=False)
+    ran = run("audit", *map(str, arguments))
     assert "Traceback" not in ran.stderr
     return ran.returncode, ran.stdout + ran.stderr
 

@@ -6,13 +6,16 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support.fork_server import ForkServer
 from tests.support.program import python_environment
 
-_PROGRAM = (sys.executable, "-m", "agentic_isolation_service")
+_MODULE = "agentic_isolation_service"
+_PROGRAM = (sys.executable, "-m", _MODULE)
 _TIMEOUT = 60.0
 
 
@@ -24,9 +27,12 @@ def run(
     text: bool = True,
 ) -> subprocess.CompletedProcess[Any]:
     """Runs the program to its end."""
+    variables = python_environment(**environment or {})
+    if input is None and ForkServer.shared is not None and "PYTHONPATH" not in (environment or {}):
+        return _forked(ForkServer.shared, arguments, variables, cwd, text=text)
     return subprocess.run(
         [*_PROGRAM, *arguments],
-        env=python_environment(**environment or {}),
+        env=variables,
         capture_output=True,
         cwd=cwd,
         input=input,
@@ -35,6 +41,24 @@ def run(
         timeout=_TIMEOUT,
         check=False,
     )
+
+
+def _forked(
+    forks: ForkServer, arguments: Sequence[str], environment: dict[str, str], cwd: Path | None, *, text: bool
+) -> subprocess.CompletedProcess[Any]:
+    with tempfile.TemporaryFile() as errors:
+        process = forks.start(_MODULE, *arguments, environment=environment, stderr=errors, cwd=cwd or Path.cwd())
+        late = threading.Timer(_TIMEOUT, process.kill)
+        late.start()
+        with process.stdout:
+            stdout = process.stdout.read()
+        code = process.wait(_TIMEOUT)
+        late.cancel()
+        errors.seek(0)
+        stderr = errors.read()
+    if text:
+        return subprocess.CompletedProcess(arguments, code, stdout.decode(), stderr.decode())
+    return subprocess.CompletedProcess(arguments, code, stdout, stderr)
 
 
 class Program:

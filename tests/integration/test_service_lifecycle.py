@@ -7,8 +7,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,11 @@ import pytest
 
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration import wire
+from tests.integration.cli import run
 from tests.integration.wire import EventReader, Stub, connected, host_file, refused, seconds, shell, start
 from tests.support.eventually import eventually
 from tests.support.jobs import TREE_SIZE, new_mark, sleep_for_ever, tree
 from tests.support.proc import belonging_to, mentioning
-from tests.support.program import python_environment
 from tests.support.service import ServedProcess
 
 FAILED = 125
@@ -84,18 +82,12 @@ def remains_of_workspaces(directory: Path) -> list[str]:
 
 def refused_service(*options: str) -> str:
     """Runs a service that must not come up and returns what it says about that."""
-    done = subprocess.run(
-        [sys.executable, "-m", "agentic_isolation_service", "serve", *options],
-        env=python_environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = run("serve", *options)
     assert done.returncode == FAILED
     assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    return done.stderr
+    said: str = done.stderr
+    assert "Traceback" not in said
+    return said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

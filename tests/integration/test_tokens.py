@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +21,7 @@ from agentic_isolation.sync import Workspace
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from agentic_isolation_service.settings.tokens import tokens_of
+from tests.integration.cli import run
 from tests.integration.wire import refused
 from tests.support.eventually import eventually
 from tests.support.service import ServedProcess
@@ -165,9 +163,9 @@ def test_credentials_of_the_environment(served: ServedProcess, monkeypatch: pyte
     monkeypatch.setenv("AGENTIC_ISOLATION_TOKEN", TOKEN)
     with Workspace.create(provider="local") as workspace:
         assert workspace.execute("echo hi").stdout == "hi\n"
-    listed = command("ls", "--target", served.target, AGENTIC_ISOLATION_TOKEN=TOKEN)
+    listed = run("ls", "--target", served.target, environment={"AGENTIC_ISOLATION_TOKEN": TOKEN})
     assert (listed.returncode, listed.stderr) == (0, "")
-    refused = command("ls", "--target", served.target, AGENTIC_ISOLATION_TOKEN="wrong")
+    refused = run("ls", "--target", served.target, environment={"AGENTIC_ISOLATION_TOKEN": "wrong"})
     assert refused.returncode == 125
     assert "does not know this token" in refused.stderr
 
@@ -203,7 +201,7 @@ async def test_token_file_is_read_again(served: ServedProcess, tmp_path: Path) -
 
 
 def test_token_is_made_for_the_configuration() -> None:
-    made = command("token", "ci", "--days", "7")
+    made = run("token", "ci", "--days", "7")
     assert made.returncode == 0
     token = made.stdout.strip()
     assert len(token) > 40
@@ -212,20 +210,8 @@ def test_token_is_made_for_the_configuration() -> None:
     assert known.name == "ci"
     assert known.sha256 == hashlib.sha256(token.encode()).hexdigest()
     assert known.expires is not None
-    refused = command("token", "two words")
+    refused = run("token", "two words")
     assert (refused.returncode, refused.stdout) == (125, "")
-    refused = command("token", "ci", "--days", "3000000")
+    refused = run("token", "ci", "--days", "3000000")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "--days" in refused.stderr
-
-
-def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs our command line."""
-    return subprocess.run(
-        [sys.executable, "-m", "agentic_isolation_service", *arguments],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )

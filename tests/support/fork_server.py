@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Self
 
@@ -91,6 +92,7 @@ class ForkServer:
                 [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=environment,
+                stdin=subprocess.DEVNULL,
                 cwd="/",
             )
 
@@ -113,12 +115,18 @@ class ForkServer:
             ForkServer.shared = None
 
     def start(
-        self, module: str, *arguments: str, environment: dict[str, str], stderr: IO[bytes] | None
+        self,
+        module: str,
+        *arguments: str,
+        environment: dict[str, str],
+        stderr: IO[bytes] | None,
+        cwd: Path | None = None,
     ) -> ForkedProcess:
-        """Runs a module as a program."""
+        """Runs a module as a program, without a standard input."""
         reads, writes = os.pipe()
         try:
-            request = json.dumps({"argv": [module, *arguments], "environment": environment}).encode()
+            asked = {"argv": [module, *arguments], "environment": environment, "cwd": str(cwd or "/")}
+            request = json.dumps(asked).encode()
             errors = sys.stderr.fileno() if stderr is None else stderr.fileno()
             with self._turn:
                 socket.send_fds(self._connection, [request], [writes, errors])
@@ -172,11 +180,13 @@ def _main() -> None:
         asked = _next_program(connection)
     if asked is None:
         return
-    argv, environment = asked["argv"], asked["environment"]
+    argv, environment, cwd = asked["argv"], asked["environment"], asked["cwd"]
     assert isinstance(argv, list)
+    assert isinstance(cwd, str)
     assert isinstance(environment, dict)
     os.environ.clear()
     os.environ.update(environment)
+    os.chdir(cwd)
     tempfile.tempdir = None
     random.seed()
     sys.argv = argv
