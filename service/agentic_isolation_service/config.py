@@ -12,7 +12,7 @@ from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation_service.core.replicas import check_name
 from agentic_isolation_service.core.workspaces import DEFAULT_MAX_WORKSPACES, DEFAULT_REQUEST_WINDOW
 from agentic_isolation_service.settings.file import FileSettings
-from agentic_isolation_service.settings.listening import check_address, check_reach, check_socket_mode
+from agentic_isolation_service.settings.listening import SOCKET_MODE, check_address, check_reach, check_socket
 from agentic_isolation_service.settings.providers import PROVIDERS, check_providers
 from agentic_isolation_service.settings.tables import within
 from agentic_isolation_service.settings.telemetry import split_metrics_address
@@ -82,7 +82,7 @@ class ServiceConfig:
     """Listen where anybody who can reach the address, or open the socket, has everything."""
     plaintext: bool = False
     """Listen beyond loopback without TLS: a mesh or a proxy in front of the service has it."""
-    socket_mode: int = 0o600
+    socket_mode: int = SOCKET_MODE
     """Mode of a unix socket: who may write to it may connect."""
     socket_group: str | None = None
     """Group of a unix socket, by name or number; None: the process's own."""
@@ -113,7 +113,7 @@ class ServiceConfig:
     def __post_init__(self) -> None:
         check_address(self.address)
         check_reach(self.address, self.file, insecure_listen=self.insecure_listen, plaintext=self.plaintext)
-        check_socket_mode(self.socket_mode, insecure_listen=self.insecure_listen)
+        check_socket(self.address, self.socket_mode, self.socket_group, insecure_listen=self.insecure_listen)
         if self.replica:
             within("replica", lambda: check_name(self.replica))
         if self.metrics_address is not None:

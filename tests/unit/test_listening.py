@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,14 @@ def test_socket_mode_that_lets_everybody_in_or_is_none_is_refused(mode: int) -> 
     with pytest.raises(InvalidArgumentError) as caught:
         ServiceConfig(address=UNIX, socket_mode=mode)
     assert caught.value.field == "socket_mode"
+
+
+@pytest.mark.parametrize(("field", "said"), [("socket_mode", 0o660), ("socket_group", "agents")])
+def test_who_may_use_a_socket_is_not_said_of_a_port(field: str, said: Any) -> None:
+    """Whoever says so believes that nobody else gets in."""
+    with pytest.raises(InvalidArgumentError, match="unix:PATH") as caught:
+        ServiceConfig(address="127.0.0.1:0", **{field: said})
+    assert caught.value.field == field
 
 
 def test_socket_mode_for_everybody_is_had_by_name() -> None:
