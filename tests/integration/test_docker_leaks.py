@@ -108,8 +108,9 @@ async def test_workspace_ends_by_itself(engine: Engine, security: SecurityConfig
 
 async def test_limit_that_the_engine_refuses(service: ServedProcess) -> None:
     limits = ResourceLimits(cpu=4000)
-    with pytest.raises(IsolationUnavailableError, match="CPU"):
+    with pytest.raises(IsolationUnavailableError, match="CPU") as caught:
         await AgenticWorkspace.create(security=RUNC, limits=limits, lease=60, target=service.target)
+    assert caught.value.field == "limits.cpu_millis"
 
 
 async def test_limit_that_the_kernel_refuses(service: ServedProcess) -> None:

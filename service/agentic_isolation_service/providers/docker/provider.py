@@ -44,14 +44,13 @@ from agentic_isolation_service.providers.docker.container import (
     ErrandPlan,
     check_sandbox,
     check_working_dir,
-    container_config,
     container_name,
     default_cpu_millis,
     pids_limit_of,
     shape_of,
     with_defaults,
 )
-from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper, create_container
+from agentic_isolation_service.providers.docker.creation import STALE_AFTER, Sweeper
 from agentic_isolation_service.providers.docker.direct import DirectWay, GoneError
 from agentic_isolation_service.providers.docker.empty_image import empty_image
 from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, SERVER_FAILS, Engine
@@ -60,7 +59,7 @@ from agentic_isolation_service.providers.docker.images import Images, check_imag
 from agentic_isolation_service.providers.docker.isolation import read_back, shortfalls
 from agentic_isolation_service.providers.docker.memory import MemoryWatch
 from agentic_isolation_service.providers.docker.network import Networks
-from agentic_isolation_service.providers.docker.starting import check_mounting, check_open_files
+from agentic_isolation_service.providers.docker.starting import start_planned
 
 _REMOVAL_TIMEOUT = 30.0
 _GUEST_END = 2.0
@@ -333,13 +332,7 @@ class DockerProvider:
             errand = ErrandPlan(await empty_image(client), runtime, plan.guest_volume, plan.labels)
             network = await self._networks.ensure(client, errand)
             plan = replace(plan, network_id=network.id, resolvers=network.resolvers)
-        container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
-        try:
-            await container.start()
-        except aiodocker.DockerError as error:
-            check_open_files(error, plan)
-            await check_mounting(client, plan)
-            raise
+        await start_planned(client, plan)
 
     async def _discard(self, client: aiodocker.Docker, workspace_id: str) -> None:
         """Removes what a creation that has failed may have left; that failure is what its caller is told."""

@@ -1,4 +1,4 @@
-"""Why a container does not start, where that is what was asked for."""
+"""Why a container is not created or does not start, where that is what was asked for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from agentic_isolation.errors import InvalidArgumentError, IsolationUnavailableE
 from agentic_isolation_service.providers.docker.container import (
     DEFAULT_OPEN_FILES,
     ContainerPlan,
+    container_config,
+    container_name,
     never_started_config,
 )
 from agentic_isolation_service.providers.docker.creation import create_container
@@ -21,9 +23,39 @@ _TOO_LONG = "file name too long"
 """What mount(2) and lstat(2) say of it."""
 _OPEN_FILES = ("rlimit type 7", "RLIMIT_NOFILE")
 """How runc and crun name what setrlimit(2) has refused them; 7 is RLIMIT_NOFILE's number."""
+_CPUS = "Range of CPUs"
+"""What Docker begins with where its host has fewer."""
 
 
-def check_open_files(error: aiodocker.DockerError, plan: ContainerPlan) -> None:
+async def start_planned(client: aiodocker.Docker, plan: ContainerPlan) -> None:
+    """Creates and starts the container of a workspace. What has come of it when it fails is for the caller to remove.
+
+    Raises:
+        IsolationUnavailableError: The engine's host has not what was asked for.
+        InvalidArgumentError: There can be no such working directory.
+        DockerError: The engine refuses or fails for another reason.
+    """
+    try:
+        container = await create_container(client, container_config(plan), container_name(plan.spec.workspace_id))
+    except aiodocker.DockerError as error:
+        _check_cpus(error)
+        raise
+    try:
+        await container.start()
+    except aiodocker.DockerError as error:
+        _check_open_files(error, plan)
+        await _check_mounting(client, plan)
+        raise
+
+
+def _check_cpus(error: aiodocker.DockerError) -> None:
+    if _CPUS in error.message:
+        raise IsolationUnavailableError(
+            f"the engine refused the container: {error.message}", field="limits.cpu_millis"
+        ) from error
+
+
+def _check_open_files(error: aiodocker.DockerError, plan: ContainerPlan) -> None:
     """Looks whether it was the limit of open files that a container did not start with.
 
     Raises:
@@ -39,7 +71,7 @@ def check_open_files(error: aiodocker.DockerError, plan: ContainerPlan) -> None:
         ) from error
 
 
-async def check_mounting(client: aiodocker.Docker, plan: ContainerPlan) -> None:
+async def _check_mounting(client: aiodocker.Docker, plan: ContainerPlan) -> None:
     """Has the engine mount the working directory of a container that did not start, and looks what it says.
 
     Runtimes say what was wrong in words of their own, of paths of the host, or not at all, and the container has gone.
