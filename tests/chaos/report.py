@@ -64,7 +64,8 @@ class Report:
         lines.append(
             f"{figures['commands_checked']} commands looked up in {figures['logs_read']} readings of logs, "
             f"{figures['connections']} connections, {figures['megabytes']:.0f} MB, "
-            f"{figures['never_started']} containers created and never started"
+            f"{figures['never_started']} containers created and never started, "
+            f"{figures['held_for_nobody']} volumes that the engine let go of only at its next start"
         )
         if figures["longest_stall_seconds"]:
             lines.append(f"the machine stood still for up to {figures['longest_stall_seconds']} s")
@@ -84,6 +85,7 @@ def report(
     seconds: float,
     faults: Mapping[str, int],
     never_started: int,
+    held_for_nobody: int,
     connections: int,
     megabytes: float,
     violations: list[Violation],
@@ -112,6 +114,7 @@ def report(
         "commands_checked": sum(1 for each in history.operations if each.kind in _COMMANDS and each.workspace in read),
         "longest_stall_seconds": round(max((each.ended - each.began for each in stalls), default=0.0), 1),
         "never_started": never_started,
+        "held_for_nobody": held_for_nobody,
         "connections": connections,
         "megabytes": round(megabytes, 1),
     }

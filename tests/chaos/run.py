@@ -67,7 +67,7 @@ async def run(settings: Settings, engine: Engine) -> Report:
             await stage.service.stop()
             _nobody_complains(settings.evidence, findings)
         never_started = await asyncio.to_thread(_never_started, engine, stage.label)
-        await _nothing_is_left(engine, stage)
+        held_for_nobody = await _nothing_is_left(engine, stage)
     whole = history(stage.clients.journals, fault_journal, stage.clients.killed)
     return report(
         settings,
@@ -75,6 +75,7 @@ async def run(settings: Settings, engine: Engine) -> Report:
         seconds=time.monotonic() - began,
         faults=stage.faults.counts,
         never_started=never_started,
+        held_for_nobody=held_for_nobody,
         connections=stage.network.connection_count,
         megabytes=stage.network.byte_count / 1e6,
         violations=sorted([*findings.violations, *check(whole)], key=lambda each: each.at),
@@ -173,20 +174,37 @@ def _never_started(engine: Engine, label: str) -> int:
     return sum(1 for each in engine_leaks.containers(engine, label) if each["State"] == _NEVER_STARTED)
 
 
-async def _nothing_is_left(engine: Engine, stage: _Stage) -> None:
-    """Nothing of the run is in the engine, on disk or among the processes."""
+async def _nothing_is_left(engine: Engine, stage: _Stage) -> int:
+    """Nothing of the run is in the engine, on disk or among the processes.
 
-    async def swept() -> bool:
-        await engine_leaks.sweep(engine)
-        return not await asyncio.to_thread(engine_leaks.left, engine, stage.label)
-
-    # An engine lists no longer what it is still removing, and lets nobody have the volumes of that.
-    with contextlib.suppress(AssertionError):
-        await eventually(swept, "the engine has nothing of the run")
-    for words in await asyncio.to_thread(engine_leaks.left, engine, stage.label):
+    Returns how many volumes the engine held for containers that it had no more: those must be gone once it has started
+    anew, and nothing else may be there before.
+    """
+    await _swept(engine, stage.label)
+    held = await asyncio.to_thread(engine_leaks.held_for_nobody, engine, stage.label)
+    remaining = set(await asyncio.to_thread(engine_leaks.left, engine, stage.label))
+    if held:
+        remaining -= {f"volume {name}" for name in held}
+        await asyncio.to_thread(engine.restart)
+        await _swept(engine, stage.label)
+        remaining |= set(await asyncio.to_thread(engine_leaks.left, engine, stage.label))
+    for words in sorted(remaining):
         stage.findings.add("left in the engine", words)
     directories = [*(stage.service.state_dir / "w").glob("*"), *(stage.directory / "tmp").glob(_REMAINS)]
     for path in directories:
         stage.findings.add("left on disk", str(path.relative_to(stage.directory)))
     for process in await asyncio.to_thread(belonging_to, stage.directory):
         stage.findings.add("left running", str(process))
+    return len(held)
+
+
+async def _swept(engine: Engine, label: str) -> None:
+    """Sweeps until the engine has nothing of the run, or for long enough."""
+
+    async def swept() -> bool:
+        await engine_leaks.sweep(engine)
+        return not await asyncio.to_thread(engine_leaks.left, engine, label)
+
+    # An engine lists no longer what it is still removing, and lets nobody have the volumes of that.
+    with contextlib.suppress(AssertionError):
+        await eventually(swept, "the engine has nothing of the run")

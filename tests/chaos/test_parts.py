@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +19,8 @@ from tests.chaos.findings import complaints
 from tests.chaos.jobs import LOG, Job
 from tests.chaos.journal import Journal, operations
 from tests.chaos.network import NetworkPath
+from tests.engine import Engine
+from tests.support.engine_leaks import held_for_nobody
 
 JOBS = [
     Job(token="a-1", stdout_lines=1),
@@ -73,6 +77,31 @@ def test_log_that_tells_of_defects(log: str, count: int, tmp_path: Path) -> None
     path = tmp_path / "log"
     path.write_text(log)
     assert len(complaints(path)) == count
+
+
+class ListingEngine:
+    """An engine that lists containers with these volumes, and these volumes as being held."""
+
+    def __init__(self, mounted: list[str], held: list[str]) -> None:
+        self.api = self
+        self._mounted = mounted
+        self._held = held
+
+    def json(self, method: str, path: str, *, query: dict[str, str]) -> Any:
+        if path == "/containers/json":
+            assert query == {"all": "1"}
+            mounts = [{"Type": "volume", "Name": name} for name in self._mounted]
+            return [{"Id": "c", "Mounts": [{"Type": "bind", "Source": "/"}, *mounts]}]
+        assert json.loads(query["filters"]) == {"label": ["l=1"], "dangling": ["false"]}
+        return {"Volumes": [{"Name": name} for name in self._held] or None}
+
+
+@pytest.mark.parametrize(
+    ("mounted", "held", "found"),
+    [([], [], []), (["a", "b"], ["a"], []), (["a"], ["a", "b"], ["b"]), ([], ["a"], ["a"])],
+)
+def test_volume_that_an_engine_holds_for_nobody(mounted: list[str], held: list[str], found: list[str]) -> None:
+    assert held_for_nobody(cast(Engine, ListingEngine(mounted, held)), "l=1") == found
 
 
 @asynccontextmanager
