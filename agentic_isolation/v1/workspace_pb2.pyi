@@ -137,7 +137,9 @@ class _TerminationCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Term
     TERMINATION_CAUSE_KILLED: _TerminationCause.ValueType  # 4
     """A client cancelled or killed it, or its linger ran out; the whole tree was killed."""
     TERMINATION_CAUSE_OUT_OF_MEMORY: _TerminationCause.ValueType  # 5
-    """The kernel killed it, or a process of its tree, because the workspace's memory was used up."""
+    """The kernel killed it, or a process of its tree, because the workspace's memory was used up. Under gVisor the whole
+    workspace ends with it, and is WORKSPACE_LOST to whoever else asks; it may be so to the caller of this command, too.
+    """
     TERMINATION_CAUSE_PIDS_LIMIT: _TerminationCause.ValueType  # 6
     """It failed because the workspace had as many processes as it may."""
     TERMINATION_CAUSE_WORKSPACE_LOST: _TerminationCause.ValueType  # 7
@@ -157,7 +159,9 @@ TERMINATION_CAUSE_TIMEOUT: TerminationCause.ValueType  # 3
 TERMINATION_CAUSE_KILLED: TerminationCause.ValueType  # 4
 """A client cancelled or killed it, or its linger ran out; the whole tree was killed."""
 TERMINATION_CAUSE_OUT_OF_MEMORY: TerminationCause.ValueType  # 5
-"""The kernel killed it, or a process of its tree, because the workspace's memory was used up."""
+"""The kernel killed it, or a process of its tree, because the workspace's memory was used up. Under gVisor the whole
+workspace ends with it, and is WORKSPACE_LOST to whoever else asks; it may be so to the caller of this command, too.
+"""
 TERMINATION_CAUSE_PIDS_LIMIT: TerminationCause.ValueType  # 6
 """It failed because the workspace had as many processes as it may."""
 TERMINATION_CAUSE_WORKSPACE_LOST: TerminationCause.ValueType  # 7

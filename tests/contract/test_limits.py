@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -78,6 +79,35 @@ async def test_out_of_memory_under_gvisor_ends_the_workspace_and_says_why(way: W
         with pytest.raises(WorkspaceLostError, match="out of memory"):
             async with asyncio.timeout(30):
                 await ws.execute(python(HUNGRY))
+
+
+async def is_lost(ws: Workspace) -> bool:
+    try:
+        await ws.execute("true")
+    except WorkspaceLostError as lost:
+        return "out of memory" in lost.message
+    return False
+
+
+@pytest.mark.places("gvisor")
+async def test_out_of_memory_under_gvisor_is_told_of_the_command_that_took_it(way: Way) -> None:
+    """Little by little: gVisor's kernel says that the command has exited, before the engine says why."""
+    async with way.open(way.config(limits=ResourceLimits(memory="128M", disk="64M"))) as ws:
+        hungry = "held = []\nprint(len(held), flush=True)\nwhile True: held.append(bytearray(1 << 20))"
+        with contextlib.suppress(WorkspaceLostError):
+            result = await ws.execute(python(hungry))
+            assert cause(result) is TerminationCause.OUT_OF_MEMORY
+            assert result.stdout == "0\n"
+            assert not result.success
+        await eventually(lambda: is_lost(ws), "the workspace is ended")
+
+
+@pytest.mark.places("gvisor")
+async def test_large_command_that_fails_has_exited(way: Way) -> None:
+    async with way.open(way.config(limits=ResourceLimits(memory="128M", disk="64M"))) as ws:
+        large = f"held = bytearray(b'x') * {80 * MEBI}; raise SystemExit(1)"
+        result = await ws.execute(python(large))
+        assert (cause(result), result.exit_code) == (TerminationCause.EXITED, 1)
 
 
 @pytest.mark.places("runc")

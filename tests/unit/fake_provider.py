@@ -63,6 +63,9 @@ class FakeProvider:
             raise ConnectionRefusedError("nothing is there any more")
         return await self.guests[place.workspace_id].connect()
 
+    async def exhausted(self, place: Place, *, wait: bool) -> bool:
+        return False
+
     async def destroy(self, place: Place, *, ending: bool = False) -> None:
         guest = self.guests.pop(place.workspace_id, None)
         if guest is not None:

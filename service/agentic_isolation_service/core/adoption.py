@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from agentic_isolation.errors import IsolationError
 from agentic_isolation_service.core.counts import Counts
+from agentic_isolation_service.core.exhaustion import judge_of
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import ByteStream, Place, Provider
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
@@ -52,7 +53,8 @@ class Adoption:
         place = Place(info.id, runtime=info.isolation.runtime, host_path=info.host_path)
         provider.adopt(place)
         key, counts = self._identity.guest_key(info.id), self._counts.of(provider.name).guests
-        session = GuestSession(info.id, key, lambda: provider.connect(place), counts, record.boot_id)
+        judge = judge_of(provider, place, record.config)
+        session = GuestSession(info.id, key, lambda: provider.connect(place), counts, record.boot_id, judge)
         held = HeldWorkspace(provider, place, session, record, self._registry)
         held.told = not record.pool
         return held

@@ -43,8 +43,7 @@ async def wait(session: GuestSession, process_id: str) -> Termination:
         IsolationError: As GuestSession.call.
     """
     ended = await session.call_for({"op": "wait", "process_id": process_id}, payloads.termination, since=3)
-    session.note_end(process_id, ended)
-    return ended
+    return await session.note_end(process_id, ended)
 
 
 async def list_processes(session: GuestSession) -> list[ProcessInfo]:

@@ -13,6 +13,7 @@ from agentic_isolation._cleanup import finish
 from agentic_isolation.errors import IsolationError, ProviderUnavailableError, UnavailableError
 from agentic_isolation.models import Isolation, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core.counts import Counts
+from agentic_isolation_service.core.exhaustion import judge_of
 from agentic_isolation_service.core.identity import Identity
 from agentic_isolation_service.core.ports import Place, PlaceSpec, Provider
 from agentic_isolation_service.core.records import Registry, WorkspaceRecord
@@ -148,7 +149,8 @@ class Creations:
         key = self._identity.guest_key(workspace_id)
         place = await provider.create(PlaceSpec(workspace_id, config, key, self._request_window))
         counts = self._counts.of(provider.name).guests
-        session = GuestSession(workspace_id, key, lambda: provider.connect(place), counts)
+        judge = judge_of(provider, place, config)
+        session = GuestSession(workspace_id, key, lambda: provider.connect(place), counts, judge=judge)
         try:
             measured, in_gvisor, expires_at = await _first_answer(session, place, config)
             isolation = await provider.isolation(place, config, measured, in_gvisor=in_gvisor)

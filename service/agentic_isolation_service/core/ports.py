@@ -118,6 +118,14 @@ class Provider(Protocol):
             OSError: The guest is gone.
         """
 
+    async def exhausted(self, place: Place, *, wait: bool) -> bool:
+        """Returns whether the kernel has killed something in a place for want of memory, which its guest cannot tell.
+
+        Args:
+            place: The place.
+            wait: For half a second at most, if that may just have happened and not have been told yet.
+        """
+
     async def destroy(self, place: Place, *, ending: bool = False) -> None:
         """Removes the place with everything in it; returns when nothing of it is left.
 

@@ -259,9 +259,7 @@ class ProcessStream:
                 return Gap(number)
             if kind is FrameType.RESULT:
                 self.result = value
-                termination = payloads.termination(value)
-                self._session.note_end(self._process_id, termination)
-                return Exited(termination)
+                return Exited(await self._session.note_end(self._process_id, payloads.termination(value)))
             if kind is FrameType.ERROR and not await self._reopened(self._session.error(value)):
                 raise self._refusal(self._session.error(value))
 

@@ -90,6 +90,7 @@ class GuestSession:
         connect: Opens a byte stream to the guest. Raises OSError where nothing answers there any more.
         counts: Where what goes on with the guest is counted; None: nobody wants to know.
         boot_id: The guest's; empty: whichever answers first. Another one knows nothing of what was done before.
+        judge: Returns how a process has really ended, of what the guest says; None: as it says.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class GuestSession:
         connect: Callable[[], Awaitable[ByteStream]],
         counts: GuestCounts | None = None,
         boot_id: str = "",
+        judge: Callable[[Termination], Awaitable[Termination]] | None = None,
     ) -> None:
         self.counts = GuestCounts() if counts is None else counts
         self.boot_id = boot_id
@@ -106,6 +108,7 @@ class GuestSession:
         self._workspace_id = workspace_id
         self._key = key
         self._connect = connect
+        self._judge = judge
         self._link: GuestLink | None = None
         self._connecting: asyncio.Task[GuestLink | IsolationError] | None = None
         self._lost: WorkspaceLostError | None = None
@@ -135,13 +138,15 @@ class GuestSession:
         if self._lost is None and not self.ending:
             self._ending = reason
 
-    def note_end(self, process_id: str, termination: Termination) -> None:
-        """Takes note of how a process has ended; counts it once, however many are told.
+    async def note_end(self, process_id: str, termination: Termination) -> Termination:
+        """Takes note of how a process has ended, and returns how that was; counts it once, however many are told.
 
         Raises:
             WorkspaceNotFoundError: The guest killed it as the workspace has come to its end. How it would have ended is
                 not known, and whether its guest can still say so is a matter of time.
         """
+        if self._judge is not None:
+            termination = await self._judge(termination)
         if process_id not in self._counted:
             self._counted[process_id] = None
             if len(self._counted) > _MAX_COUNTED:
@@ -149,6 +154,7 @@ class GuestSession:
             self.counts.commands[termination.cause].add(termination.duration_ms / 1000)
         if termination.cause is TerminationCause.KILLED and (ending := self.ending):
             raise WorkspaceNotFoundError(f"workspace {self._workspace_id} is ending: {_ENDINGS[ending]}")
+        return termination
 
     def error(self, value: dict[str, object]) -> IsolationError:
         """Returns the error that an ERROR payload of the guest stands for."""

@@ -113,6 +113,14 @@ class MemoryWatch:
                     await watched.has_cause.wait()
         return self.cause(name)
 
+    async def exhausted(self, name: str, *, wait: bool) -> bool:
+        """Returns whether the kernel has killed a process of a container for want of memory.
+
+        With `wait` it may be told a moment later, as for `cause_of_end`.
+        """
+        cause = await self.cause_of_end(name) if wait else self.cause(name)
+        return cause == _EXHAUSTED
+
     async def aclose(self) -> None:
         """Ends the watch; may be called twice."""
         tasks = [*self._kills] if self._task is None else [self._task, *self._kills]

@@ -215,6 +215,10 @@ class DockerProvider:
                     f"which is {state}: {error.message}"
                 ) from error
 
+    async def exhausted(self, place: Place, *, wait: bool) -> bool:
+        """Returns whether the engine has told so, of a sandbox of gVisor's; in other containers the guest can tell."""
+        return await self._memory.exhausted(container_name(place.workspace_id), wait=wait)
+
     async def destroy(self, place: Place, *, ending: bool = False) -> None:
         """Removes the container with its volumes, and waits until the engine has none of that name."""
         name = container_name(place.workspace_id)

@@ -150,6 +150,10 @@ class LocalProvider:
                 raise
             raise UnavailableError(f"the guest cannot be connected to for now: {error}") from error
 
+    async def exhausted(self, place: Place, *, wait: bool) -> bool:
+        """Returns False: no memory is limited here."""
+        return False
+
     async def destroy(self, place: Place, *, ending: bool = False) -> None:
         """Ends the guest, which kills everything and removes its directory; removes what a killed guest left.
 
