@@ -288,6 +288,26 @@ async def test_certificates_are_rotated_while_streams_go_on(
         assert "PRIVATE KEY" not in caplog.text
 
 
+@pytest.mark.parametrize("name", ["server.pem", "clients.pem"])
+async def test_file_whose_last_certificate_is_cut_off_changes_nothing(
+    secured: Identified, keys: Keys, files: Files, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """It is being written, or its disk is full: whoever is let in by the part that is missing would be shut out."""
+    first, last = keys.other.certificate, keys.ours.certificate
+    if name == "server.pem":
+        second = await asyncio.to_thread(server_pair, keys.ours, "second")
+        first = second.certificate
+        shutil.copy(second.key, files.directory / "server.key")
+    (files.directory / name).write_bytes(first.read_bytes() + last.read_bytes()[:300])
+
+    async def is_noticed() -> bool:
+        await asked(secured, shown_by(keys.builder, keys.ours.certificate))
+        return f"tls.{'certificate' if name == 'server.pem' else 'client_ca'}: it is not whole" in caplog.text
+
+    await eventually(is_noticed, "the service has looked at it")
+    assert await server_name(secured, keys) == "first"
+
+
 @pytest.mark.parametrize("broken", ["server.pem", "server.key"])
 async def test_key_of_a_kind_that_is_not_known_changes_nothing(
     secured: Identified, keys: Keys, files: Files, caplog: pytest.LogCaptureFixture, broken: str

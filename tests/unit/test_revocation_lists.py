@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation_service.rpc.authentication.certificates import PeerCertificates, revocation_lists
 from agentic_isolation_service.rpc.authentication.proof import Proof
 from agentic_isolation_service.rpc.reloading import Reloaded
@@ -87,3 +88,11 @@ async def test_list_that_goes_out_of_date_meanwhile(file: Path, warnings: Callab
     assert await told(1)
     await asyncio.to_thread(file.write_bytes, crl(now - DAY))
     await eventually(lambda: told(2), "the next one is told")
+
+
+def test_list_that_is_cut_off_is_refused(file: Path) -> None:
+    """Whom it revokes would be let in again, with the other lists of the file."""
+    now = dt.datetime.now(dt.UTC)
+    file.write_bytes(crl(now + DAY) + crl(now + DAY)[:-30])
+    with pytest.raises(InvalidArgumentError, match=r"tls\.revoked: it is not whole"):
+        revocation_lists(file)

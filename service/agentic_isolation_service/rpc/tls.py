@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from agentic_isolation.errors import InvalidArgumentError
+from agentic_isolation_service.rpc.pem import check_whole
 from agentic_isolation_service.rpc.reloading import Reloaded
 
 
@@ -96,6 +97,7 @@ def _unsupported(field: str, why: object) -> InvalidArgumentError:
 
 
 def _certificates(data: bytes, field: str) -> list[x509.Certificate]:
+    check_whole(data, field)
     try:
         return x509.load_pem_x509_certificates(data)
     except ValueError as error:

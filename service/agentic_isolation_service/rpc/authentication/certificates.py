@@ -13,6 +13,7 @@ from cryptography import x509
 
 from agentic_isolation.errors import InvalidArgumentError, UnauthenticatedError
 from agentic_isolation_service.rpc.authentication.proof import Proof
+from agentic_isolation_service.rpc.pem import check_whole
 from agentic_isolation_service.rpc.reloading import Reloaded
 
 _SPIFFE = "spiffe://"
@@ -95,10 +96,12 @@ def revocation_lists(file: Path) -> Sequence[x509.CertificateRevocationList]:
 
     Raises:
         OSError: It cannot be read.
-        InvalidArgumentError: It holds none.
+        InvalidArgumentError: It holds none, or not all of one.
     """
+    data = file.read_bytes()
+    check_whole(data, "tls.revoked")
     try:
-        lists = [x509.load_pem_x509_crl(match) for match in _CRL.findall(file.read_bytes())]
+        lists = [x509.load_pem_x509_crl(match) for match in _CRL.findall(data)]
     except ValueError as error:
         raise InvalidArgumentError("a revocation list in it is broken", field="tls.revoked") from error
     if not lists:
