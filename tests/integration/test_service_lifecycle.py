@@ -90,7 +90,7 @@ def refused_service(*options: str) -> str:
     return said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_running_calls_get_their_grace(directory: Path, number: signal.Signals) -> None:
     """A call under way is answered, new ones are refused, and then everything is taken down."""
     mark = new_mark()
@@ -106,6 +106,8 @@ async def test_running_calls_get_their_grace(directory: Path, number: signal.Sig
 
             service.process.send_signal(number)
             await drained(service.target)
+            if number == signal.SIGHUP:  # of which a terminal that is closed sends two
+                service.process.send_signal(number)
             assert mentioning(mark), "workspaces live as long as calls run"
             host_file(workspace, "go").touch()
             result = await running
@@ -153,6 +155,20 @@ async def test_second_signal_ends_it_at_once(directory: Path) -> None:
                 service.process.send_signal(signal.SIGTERM)
                 assert await ended(service, within=5) == -signal.SIGTERM
         await _nothing_left(directory, mark)
+
+
+async def test_service_that_is_not_to_end_with_its_terminal_does_not(directory: Path) -> None:
+    """As nohup(1) has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    address = f"unix:{directory}/grpc.sock"
+    try:
+        service = await asyncio.to_thread(lambda: ServedProcess("--address", address, from_nothing=True))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with service:
+        service.process.send_signal(signal.SIGHUP)
+        async with connected(service.target) as stub:
+            await create(stub)
 
 
 @pytest.mark.parametrize("state", ["lasting", "temporary"])

@@ -27,7 +27,7 @@ from agentic_isolation_service.settings.audit import AuditSettings
 from agentic_isolation_service.settings.file import CONFIG_VARIABLE, FileSettings, read_settings
 from agentic_isolation_service.settings.providers import PROVIDERS
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _END_TIMEOUT = 8.0
 """Seconds beyond its grace that a service has to end whose workspaces stay: one more than the calls have, to be ended.
 What is still under way then waits for an engine that does not answer."""
@@ -141,7 +141,7 @@ def serve(
     log_level: str,
     log_json: bool,
 ) -> None:
-    """Run the service until SIGTERM or SIGINT; a second one ends it at once.
+    """Run the service until SIGTERM, SIGINT or SIGHUP; a second one of the first two ends it at once.
 
     When it stops it refuses new calls, waits for running ones, and ends streams so that they can be resumed. Its
     workspaces stay for the next service with its state directory; without one they are destroyed.
@@ -186,11 +186,14 @@ async def _serve(config: ServiceConfig) -> None:
             loop.call_later(config.grace + _END_TIMEOUT, _end_at_once)
         if starting and main is not None:
             main.cancel()
-        for number in _STOP_SIGNALS:
+        for number in handled:
             loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
+            # A terminal that is closed may say so twice: the kernel does, and its shell.
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
 
-    for number in _STOP_SIGNALS:
+    # nohup(1) has SIGHUP ignored.
+    handled = [n for n in _STOP_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+    for number in handled:
         loop.add_signal_handler(number, first_signal)
     try:
         async with run_service(config) as address:
