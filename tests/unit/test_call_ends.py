@@ -6,12 +6,17 @@ import asyncio
 import logging
 from typing import Any
 
+import pytest
+from google.protobuf.message_factory import GetMessageClass
+
 from agentic_isolation import InvalidArgumentError
 from agentic_isolation.v1 import workspace_pb2 as pb
 from agentic_isolation_service.core.caller import Caller
 from agentic_isolation_service.rpc.call_logs import CallFields
 from agentic_isolation_service.rpc.calls import Call, current_call, current_caller, surrounded
 from agentic_isolation_service.rpc.outcome import code_of, subject_of
+from agentic_isolation_service.telemetry.calls import CallMetrics
+from tests.support.messages import METHODS
 
 CALLER = Caller(identity="somebody", tenant="them")
 
@@ -84,3 +89,40 @@ def test_codes() -> None:
     assert code_of(InvalidArgumentError("")) == "INVALID_ARGUMENT"
     assert code_of(asyncio.CancelledError()) == "CANCELLED"
     assert code_of(KeyError()) == "INTERNAL"
+    assert code_of(asyncio.CancelledError(), answered=True) == "OK"
+    assert code_of(InvalidArgumentError(""), answered=True) == "INVALID_ARGUMENT"
+
+
+_ENDLESS = {"WatchDirectory"}
+
+
+@pytest.mark.parametrize("method", sorted({n for n, m in METHODS.items() if m.server_streaming} - _ENDLESS))
+async def test_stream_is_answered_with_its_last_response(method: str) -> None:
+    """A client that cancels the call then, as ours does, has all that it has asked for."""
+    response = METHODS[method].output_type
+    last = []
+    for field in response.fields:
+        call = a_call(method)
+        await call.give(GetMessageClass(response)(**{field.name: {} if field.message_type else b"1"}))
+        if call.answered:
+            last.append(field.name)
+    assert last in (["exited"], ["end"], ["image"])
+
+
+async def test_call_that_is_cancelled_after_its_last_response_counts_as_answered() -> None:
+    metrics = CallMetrics()
+    for response, code in (
+        (pb.ReadFileResponse(data=b"1"), "CANCELLED"),
+        (pb.ReadFileResponse(end=pb.ReadFileEnd()), "OK"),
+    ):
+        call = a_call("ReadFile")
+
+        async def given(call: Call = call, response: Any = response) -> None:
+            async with surrounded(call, [metrics]):
+                await call.give(response)
+                raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await given()
+        counted = {sample.labels["code"] for sample in next(metrics.families()).samples}
+        assert code in counted

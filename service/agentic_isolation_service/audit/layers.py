@@ -175,6 +175,8 @@ def _result(call: Call, error: BaseException | None) -> tuple[str, str | None]:
     match error:
         case None:
             return "OK", None
+        case asyncio.CancelledError() if call.answered:
+            return "OK", None
         case IsolationError():
             return error.code, error.reason
         case asyncio.CancelledError() | grpc.aio.InternalError():

@@ -63,17 +63,17 @@ class AccessLog:
 
     def around(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Writes a line when a call has ended."""
-        return _told()
+        return _told(call)
 
 
 @contextlib.asynccontextmanager
-async def _told() -> AsyncIterator[None]:
+async def _told(call: Call) -> AsyncIterator[None]:
     began = time.perf_counter()
     code = "OK"
     try:
         yield
     except BaseException as error:
-        code = code_of(error)
+        code = code_of(error, answered=call.answered)
         raise
     finally:
         milliseconds = round((time.perf_counter() - began) * 1000, 3)

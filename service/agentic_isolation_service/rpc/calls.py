@@ -17,6 +17,8 @@ from agentic_isolation_service.core.caller import OPERATOR, Caller
 if TYPE_CHECKING:
     from agentic_isolation_service.rpc.trace_context import TraceContext
 
+_LAST = {"Stream": "exited", "Attach": "exited", "ReadFile": "end", "ReadArchive": "end", "PullImage": "image"}
+"""Of methods with many responses, the field that only the last one has."""
 _NO_CONTEXT: Any = None
 """Of a call that is over."""
 
@@ -36,6 +38,8 @@ class Call:
     """The response, or the last of them; None: none was given yet."""
     first_response: Any = None
     """The first of them."""
+    answered: bool = False
+    """Whether the last of many responses may leave: whoever has it need not wait for more, and may cancel the call."""
     answer: bytes | None = None
     """The response as it leaves, where there is only one; None: it is not made yet."""
     inspect: Callable[[Any], None] | None = None
@@ -54,6 +58,8 @@ class Call:
         self.response = response
         if self.pace is not None:
             await self.pace(response)
+        last = _LAST.get(self.method)
+        self.answered = last is not None and response.HasField(last)
 
     def end(self) -> None:
         """Forgets what it was about: tasks that it has begun may outlive it by far, and remember it."""

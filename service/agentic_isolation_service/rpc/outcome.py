@@ -17,9 +17,14 @@ _LONGEST_ID = 64
 """Characters. A client may name what no workspace is called."""
 
 
-def code_of(error: BaseException | None) -> str:
-    """Returns the name of the gRPC status that a call ends with which has raised this; None: it has raised nothing."""
-    if error is None:
+def code_of(error: BaseException | None, *, answered: bool = False) -> str:
+    """Returns the name of the gRPC status that a call ends with.
+
+    Args:
+        error: What it has raised; None: nothing.
+        answered: Whether the last of many responses was on its way. Clients need not wait for the status behind it.
+    """
+    if error is None or (answered and isinstance(error, asyncio.CancelledError)):
         return "OK"
     if isinstance(error, IsolationError):
         return error.code

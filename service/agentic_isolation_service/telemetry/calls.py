@@ -85,4 +85,5 @@ class _Measurement(AbstractAsyncContextManager[None]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._metrics.end(self._call, code_of(error), perf_counter() - self._began)
+        code = code_of(error, answered=self._call.answered)
+        self._metrics.end(self._call, code, perf_counter() - self._began)

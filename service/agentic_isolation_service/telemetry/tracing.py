@@ -119,7 +119,7 @@ class CallTracing:
 def _end(span: trace.Span, call: Call, error: BaseException | None) -> None:
     """Writes down how a call has ended, by words that are the service's own, and ends its span."""
     if span.is_recording():
-        code = code_of(error)
+        code = code_of(error, answered=call.answered)
         known = {"code": code, "tenant": call.caller.tenant, **subject_of(call)._asdict()}
         attributes = {f"agentic_isolation.{name}": value for name, value in known.items() if value}
         if isinstance(error, IsolationError):
