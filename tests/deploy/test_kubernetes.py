@@ -156,3 +156,23 @@ def test_mesh_differs_by_its_plaintext_and_its_probes(container: dict[str, Any])
         assert meshed[name]["grpc"]["service"] == "agentic_isolation.v1.WorkspaceService"
     kept = {variable["name"] for variable in meshed["env"] if variable.get("$patch") != "delete"}
     assert not kept
+
+
+def test_sidecar_reaches_its_control_plane() -> None:
+    """The base lets nothing out, and the sidecar is in the pod; all else is as there."""
+    patches = [patch.get("path") for patch in yaml.safe_load((MESH / "kustomization.yaml").read_text())["patches"]]
+    assert "networkpolicy.yaml" in patches
+    meshed = yaml.safe_load((MESH / "networkpolicy.yaml").read_text())
+    (policy,) = documents("NetworkPolicy")
+    assert meshed["metadata"]["name"] == policy["metadata"]["name"]
+    reached = {
+        (peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], port["port"])
+        for rule in meshed["spec"]["egress"]
+        for peer in rule["to"]
+        for port in rule["ports"]
+    }
+    linkerd = {("linkerd", port) for port in (8080, 8086, 8090)}
+    assert reached == {("kube-system", 53), ("istio-system", 15012)} | linkerd
+    calls, metrics = meshed["spec"]["ingress"]
+    assert calls["ports"].pop() == {"port": 4143, "protocol": "TCP"}
+    assert [calls, metrics] == policy["spec"]["ingress"]
