@@ -13,10 +13,13 @@ import pytest
 from agentic_isolation import AgenticWorkspace, Credentials, UnauthenticatedError, UnavailableError
 from tests.support.certificates import Authority
 from tests.support.envoy import Envoy
+from tests.support.eventually import eventually
+from tests.support.program import CHECKOUT
 from tests.support.replica import free_port
 from tests.support.service import ServedProcess
 
 TOKEN = "a-token-of-a-test"
+MESH = CHECKOUT / "docs" / "mesh.md"
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="install openssl: it makes the certificates")
 
@@ -29,6 +32,15 @@ def ground(forks: None) -> None:
 def with_tls(text: str) -> str:
     """Returns the configuration with TLS, as its comment says how to have it."""
     return re.sub(r"^#m?tls ", "", text, flags=re.MULTILINE)
+
+
+def watching(text: str) -> str:
+    """Returns the configuration with TLS, as the documentation says how its files are read again."""
+    (setting,) = re.findall(r"```yaml\n( +tls_certificate_sds_.*?)```", MESH.read_text(), re.DOTALL)
+    read_once = r"            tls_certificates:\n.*tls/edge\.pem.*\n.*tls/edge\.key.*\n"
+    changed, times = re.subn(read_once, lambda _: setting, with_tls(text))
+    assert times == 1
+    return changed
 
 
 def keys(directory: Path) -> Path:
@@ -69,3 +81,33 @@ async def test_tls_on_both_sides(directory: Path) -> None:
         ):
             with pytest.raises(error):
                 await AgenticWorkspace.list(target=target, credentials=credentials, retry_timeout=0)
+
+
+async def test_certificate_of_envoy_is_read_again_as_documented(directory: Path) -> None:
+    envoy_directory, ours, other = directory / "envoy", directory / "envoy" / "tls", directory / "other"
+    envoy_directory.mkdir()
+    settings = await asyncio.to_thread(keys, ours)
+    (secret,) = re.findall(r"```yaml\n(# tls/edge\.yaml\n.*?)```", MESH.read_text(), re.DOTALL)
+    (ours / "edge.yaml").write_text(secret)
+    stranger = await asyncio.to_thread(Authority.make, other)
+    await asyncio.to_thread(stranger.issue, "edge", names="IP:127.0.0.1", purpose="serverAuth")
+    port = free_port()
+    options = ["--config", str(settings), "--address", f"127.0.0.1:{port}", "--log-level", "warning"]
+    node = ["--service-node", "edge", "--service-cluster", "edge"]
+    with (
+        await asyncio.to_thread(ServedProcess, *options),
+        await asyncio.to_thread(lambda: Envoy(envoy_directory, {"one": port}, watching, more=node)) as envoy,
+    ):
+
+        async def listed(authority: Path) -> bool:
+            credentials = Credentials(token=TOKEN, ca_file=str(authority / "ca.pem"))
+            try:
+                return await AgenticWorkspace.list(target=envoy.target, credentials=credentials, retry_timeout=0) == []
+            except UnavailableError:
+                return False
+
+        assert await listed(ours)
+        for name in ("edge.key", "edge.pem"):
+            (other / name).rename(ours / name)
+        await eventually(lambda: listed(other), "new connections get the new certificate")
+        assert not await listed(ours)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,16 @@ class Envoy(Running):
         directory: Where its configuration, its logs and the contract lie.
         replicas: The ports of the replicas on this machine, by name: `one`, and `two` if there are two.
         change: Changes the text of the configuration further.
+        more: Options beside our own.
     """
 
     def __init__(
-        self, directory: Path, replicas: Mapping[str, int], change: Callable[[str], str] = lambda text: text
+        self,
+        directory: Path,
+        replicas: Mapping[str, int],
+        change: Callable[[str], str] = lambda text: text,
+        *,
+        more: Sequence[str] = (),
     ) -> None:
         directory.mkdir(exist_ok=True)
         self._log, self._access_log = directory / "envoy.log", directory / "access.log"
@@ -48,6 +54,7 @@ class Envoy(Running):
             "warning",
             "--file-flush-interval-msec",
             "100",
+            *more,
         ]
         with self._log.open("wb") as log, self._access_log.open("wb") as access_log:
             self.process = subprocess.Popen(
