@@ -55,9 +55,11 @@ def served_by(jwks: Path | str, **settings: Any) -> contextlib.AbstractAsyncCont
     return identified(ServiceConfig(address="127.0.0.1:0", file=FileSettings(jwt=jwt)))
 
 
-def asking_at_will(address: str, *, timeout: float = 5) -> contextlib.AbstractAsyncContextManager[Identified]:
+def asking_at_will(
+    address: str, *, timeout: float = 5, age: float = 300
+) -> contextlib.AbstractAsyncContextManager[Identified]:
     """Runs a service that asks for keys as often as it likes."""
-    keys = RemoteKeys(address, DEFAULT_ALGORITHMS, pause=0, timeout=timeout)
+    keys = RemoteKeys(address, DEFAULT_ALGORITHMS, pause=0, timeout=timeout, age=age)
     signed = WebTokens(keys, issuer=ISSUER, audience=AUDIENCE, algorithms=DEFAULT_ALGORITHMS, leeway=0)
     authentication = Authentication([BearerTokens(StaticTokens(()), signed)])
     return identified(ServiceConfig(address="127.0.0.1:0"), authentication=authentication)
@@ -271,3 +273,17 @@ async def test_keys_that_cannot_be_had_are_no_fault_of_the_caller(
         with pytest.raises(UnavailableError, match="the keys of the token's issuer cannot be had"):
             await asked(asking, issuer.token("ec"))
         assert not asking.callers
+
+
+async def test_key_that_was_taken_back_while_nobody_called_is_taken_by_no_call(issuer: Issuer) -> None:
+    """The first call after a night would else be let in by the keys of the evening."""
+    age = 0.2
+    async with key_server(issuer.key_set("ec", "ed")) as served, asking_at_will(served.address, age=age) as asking:
+        await asked(asking, issuer.token("ec"))
+        served.body = issuer.key_set("ed")
+        await asyncio.sleep(2 * age)
+        with pytest.raises(UnauthenticatedError, match="no longer, among its issuer's"):
+            await asked(asking, issuer.token("ec"))
+        served.status = "500 Away"
+        await asyncio.sleep(2 * age)
+        await asked(asking, issuer.token("ed"))

@@ -36,26 +36,37 @@ class RemoteKeys:
         algorithms: Those that keys are wanted for.
         pause: Seconds between two attempts to fetch.
         timeout: Seconds that one may take.
+        age: Seconds after which keys are fetched again.
     """
 
     def __init__(
-        self, address: str, algorithms: Sequence[str], *, pause: float = _PAUSE, timeout: float = _TIMEOUT
+        self,
+        address: str,
+        algorithms: Sequence[str],
+        *,
+        pause: float = _PAUSE,
+        timeout: float = _TIMEOUT,
+        age: float = _AGE,
     ) -> None:
         self._address = address
         self._algorithms = tuple(algorithms)
         self._pause = pause
         self._timeout = timeout
+        self._age = age
         self._keys: Keys | None = None
         self._problem = "there was no answer yet"
         self._asked = float("-inf")
         self._fetching: asyncio.Future[None] | None = None
+        self._outdated = False
+        """Whether nobody had asked for long when the latest attempt began."""
 
     async def keys(self, *, renewed: bool = False) -> Keys:
-        """Returns the keys. Only the first ones, and ones that are asked for, are waited for."""
+        """Returns the keys. Waited for are the first ones, ones that are asked for, and those after a long pause."""
         since = time.monotonic() - self._asked
-        if self._fetching is None and since >= (_AGE if self._keys is not None and not renewed else self._pause):
+        if self._fetching is None and since >= (self._age if self._keys is not None and not renewed else self._pause):
+            self._outdated = since >= 2 * self._age
             self._begin()
-        if self._fetching is not None and (self._keys is None or renewed):
+        if self._fetching is not None and (self._keys is None or renewed or self._outdated):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
                     await asyncio.shield(self._fetching)
