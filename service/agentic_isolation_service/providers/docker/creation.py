@@ -17,6 +17,7 @@ from aiodocker.containers import DockerContainer
 
 from agentic_isolation._cleanup import finish
 from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT
+from agentic_isolation_service.providers.docker.left_volumes import LeftVolumes
 
 STALE_AFTER = 120
 """Seconds after which a container that was never started is not going to be: twice as long as a call may take."""
@@ -56,20 +57,29 @@ class Sweeper:
     """Removes what would stay for ever because a service, or the engine, was killed at a bad moment.
 
     Containers that were created and never started, which have no guest that would end them; and volumes of containers
-    that are gone: an engine that ends forgets those of the containers that it had to remove.
+    that are gone: an engine that ends forgets those of the containers that it had to remove. Volumes that it lets
+    nobody remove are emptied (left_volumes.py).
 
     Args:
         labels: What containers and volumes must carry to be looked at.
         stale_after: Seconds, by the engine's clock, that they must be old.
-        patience: Seconds, for each of the two kinds, after which the rest is left to the next look.
+        patience: Seconds, for each of the three kinds, after which the rest is left to the next look.
+        interval: Seconds between two looks.
     """
 
     def __init__(
-        self, labels: Mapping[str, str], *, stale_after: float = STALE_AFTER, patience: float = SWEEP_PATIENCE
+        self,
+        labels: Mapping[str, str],
+        *,
+        stale_after: float = STALE_AFTER,
+        patience: float = SWEEP_PATIENCE,
+        interval: float = SWEEP_INTERVAL,
     ) -> None:
         self._labels = [f"{name}={value}" for name, value in labels.items()]
         self._stale_after = stale_after
         self._patience = patience
+        self._interval = interval
+        self._left = LeftVolumes(labels)
         self._next = 0.0
 
     async def sweep(self, client: aiodocker.Docker) -> None:
@@ -77,10 +87,11 @@ class Sweeper:
         loop = asyncio.get_running_loop()
         if loop.time() < self._next:
             return
-        self._next = loop.time() + SWEEP_INTERVAL
+        self._next = loop.time() + self._interval
         try:
             async with asyncio.timeout(LOOK_TIMEOUT):
                 await self._sweep(client)
+                await self._left.empty(client, self._patience)
         except (aiodocker.DockerError, TimeoutError) as error:
             _log.debug("could not sweep: %s", error)
 
