@@ -29,6 +29,15 @@ async def test_secrets_are_given_to_processes_and_hidden_on_request(way: Way) ->
 
 
 @pytest.mark.places("local")
+async def test_many_beside_a_large_environment(way: Way) -> None:
+    """Of what takes most room when it is encoded."""
+    secrets = dict.fromkeys("ABCD", "\x01" * (30 << 10))
+    environment = dict.fromkeys("EFG", '"' * (30 << 10))
+    async with way.open(way.config(secrets=secrets, environment=environment)) as ws:
+        assert (await ws.execute("printf %s%s $A $F | wc -c")).stdout.strip() == str(60 << 10)
+
+
+@pytest.mark.places("local")
 async def test_secrets_that_make_no_sense_are_refused_without_being_shown(way: Way) -> None:
     for secrets, environment, field in (
         ({"TOKEN": TOKEN}, {"TOKEN": "x"}, 'secrets["TOKEN"]'),

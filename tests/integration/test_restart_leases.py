@@ -30,8 +30,9 @@ from tests.integration.lasting import (
     place_is_left,
 )
 from tests.integration.wire import Stub, refused, seconds
-from tests.support.engine_leaks import container_of
+from tests.support.engine_leaks import container_of, containers
 from tests.support.eventually import eventually
+from tests.support.failpoints import Failpoint, Orders
 from tests.support.jobs import new_mark
 from tests.support.proc import belonging_to
 from tests.turns import WAITS
@@ -81,6 +82,29 @@ async def test_workspace_ends_while_no_service_is_there(
         await _is_gone(stub, workspace)
         with refused(NOT_FOUND, "WORKSPACE_NOT_FOUND"):
             await stub.CreateWorkspace(wanted)
+
+
+@kinds
+@pytest.mark.parametrize("why", ["lease", "idle"])
+async def test_workspace_that_was_being_made_ends_while_no_service_is_there(
+    directory: Path, kind: str, why: str, engine_of: Engine | None
+) -> None:
+    """Its times have not begun, but they are what it lasts, or some seconds more."""
+    async with lasting(directory, "--log-level", "error", failing=True) as mine:
+        Orders(directory).give(Failpoint("call.claim", 1, "before"))
+        async with mine.running() as stub:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.CreateWorkspace(create(kind, **SHORT[why]))
+        assert await mine.ended() == (-signal.SIGKILL, "")
+        identity = json.loads((mine.state / "identity").read_text())["service_id"]
+
+        def places() -> list[object]:
+            if engine_of is None:
+                return list((mine.state / "w").iterdir())
+            return [*containers(engine_of, f"agentic-isolation.service={identity}")]
+
+        assert places()
+        await eventually(lambda: not places(), "the place is gone")
 
 
 @kinds

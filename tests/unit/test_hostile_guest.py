@@ -54,7 +54,7 @@ def hostile_after_its_creation(answer: bytes) -> Script:
             channel, operation = await end.operation()
             if operation["op"] == "info":
                 await end.send_json(FrameType.RESULT, channel, INFO)
-            elif operation["op"] == "remember":
+            elif operation["op"] == "claim":
                 await end.send_json(FrameType.RESULT, channel, {})
             else:
                 await end.send_bytes(answer)

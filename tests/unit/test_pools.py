@@ -23,16 +23,18 @@ OnClaim = Callable[[GuestEnd, int], Awaitable[None]]
 
 
 class Guests:
-    """The script of guests that answer everything, and claims as they are told to."""
+    """The script of guests that answer everything, and claims as they are told to when they are a pool's."""
 
     def __init__(self, on_claim: OnClaim) -> None:
         self._on_claim = on_claim
         self.claims = 0
 
     async def __call__(self, end: GuestEnd) -> None:
+        pooled = False
         while True:
             channel, operation = await end.operation()
-            if operation["op"] == "claim":
+            pooled |= operation["op"] == "remember"  # what nobody waits for is made without a claim
+            if operation["op"] == "claim" and pooled:
                 self.claims += 1
                 await self._on_claim(end, channel)
             else:

@@ -6,11 +6,17 @@ import asyncio
 import contextlib
 import datetime as dt
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation.errors import IsolationError, ProviderUnavailableError, UnavailableError
+from agentic_isolation.errors import (
+    InvalidArgumentError,
+    IsolationError,
+    ProviderUnavailableError,
+    UnavailableError,
+)
 from agentic_isolation.models import Isolation, WorkspaceConfig, WorkspaceInfo, WorkspaceState
 from agentic_isolation_service.core.counts import Counts
 from agentic_isolation_service.core.exhaustion import judge_of
@@ -21,10 +27,21 @@ from agentic_isolation_service.core.replicas import Replica
 from agentic_isolation_service.core.workspace import HeldWorkspace
 from agentic_isolation_service.guest import payloads
 from agentic_isolation_service.guest.session import GuestSession
+from agentic_isolation_service.guest.settings import terms
 
+_T = TypeVar("_T")
 FIRST_ANSWER = 40.0
 """Seconds after which a new guest that has not answered is asked no more."""
 _FIRST_ANSWER_PAUSE = 0.2
+_LEAST_WHILE_MADE = 10.0
+"""Seconds that a workspace which is being made lasts without its service, where its own times are shorter.
+
+A busy engine takes some of them from a guest's start until it can be reached.
+"""
+_RENEWALS = 4
+"""Into as many parts what is left of its lease is divided: after one it is renewed."""
+_LEAST_LEFT = 0.4
+"""Seconds that a guest is taken to have left at least: one that says less is not asked without a pause."""
 _log = logging.getLogger(__name__)
 
 
@@ -146,26 +163,30 @@ class Creations:
 
     async def _make(self, provider: Provider, record: WorkspaceRecord, given: Mapping[str, str]) -> HeldWorkspace:
         workspace_id, config = record.info.id, record.config
-        key = self._identity.guest_key(workspace_id)
-        place = await provider.create(PlaceSpec(workspace_id, config, key, self._request_window))
+        key, meanwhile = self._identity.guest_key(workspace_id), _while_made(config)
+        place = await provider.create(PlaceSpec(workspace_id, meanwhile, key, self._request_window))
         counts = self._counts.of(provider.name).guests
         judge = judge_of(provider, place, config)
         session = GuestSession(workspace_id, key, lambda: provider.connect(place), counts, judge=judge)
         try:
-            measured, in_gvisor, expires_at = await _first_answer(session, place, config)
-            isolation = await provider.isolation(place, config, measured, in_gvisor=in_gvisor)
+            measured, in_gvisor, left = await _first_answer(session, place, meanwhile)
+            looking = provider.isolation(place, config, measured, in_gvisor=in_gvisor)
+            isolation = await _kept_meanwhile(session, meanwhile.lease, left, looking)
             info = replace(
                 record.info,
                 state=WorkspaceState.READY,
-                lease_expires_at=expires_at,
+                lease_expires_at=_expiry(config, left),
                 isolation=isolation,
                 host_path=place.host_path,
             )
             ready = replace(record, info=info, boot_id=session.boot_id)
-            if given:
-                await session.call({"op": "secrets", "values": dict(given)}, since=3)
-            # So that the workspace is known to be ours even if the registry is lost.
-            await session.call({"op": "remember", "record": self._sealed(ready)})
+            # Its record, so that the workspace is known to be ours even if the registry is lost.
+            sealed = self._sealed(ready)
+            if ready.pool:
+                await session.call({"op": "remember", "record": sealed})
+            else:
+                left = await _begun(session, config, given, sealed)
+                ready = replace(ready, info=replace(info, lease_expires_at=_expiry(config, left)))
             await self._registry.put(ready)
         except BaseException:
             await finish(_discard(provider, place, session))
@@ -184,21 +205,67 @@ def _lease_of(config: WorkspaceConfig) -> float:
     return config.lease if config.max_lifetime is None else min(config.lease, config.max_lifetime)
 
 
+def _expiry(config: WorkspaceConfig, left: float) -> dt.datetime:
+    """Returns when a first lease ends, of which a guest says that so many seconds are left."""
+    return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=min(left, _lease_of(config)))
+
+
+def _while_made(config: WorkspaceConfig) -> WorkspaceConfig:
+    """Returns a configuration by whose times a workspace lives while it is being made: its own begin afterwards.
+
+    All that ends it is a lease, as long as the shortest of them but long enough to be reached in.
+    """
+    own = [each for each in (config.lease, config.idle_timeout, config.max_lifetime) if each is not None]
+    return replace(config, lease=max(min(own), _LEAST_WHILE_MADE), idle_timeout=None, max_lifetime=None)
+
+
+async def _kept_meanwhile(
+    session: GuestSession, lease: float, left: float, making: Coroutine[object, object, _T]
+) -> _T:
+    """Awaits a part of making a workspace, and renews its lease meanwhile; not any more when it has returned.
+
+    Args:
+        session: The tie to its guest.
+        lease: Seconds to renew it by.
+        left: Seconds that are left of it.
+        making: The part. It is cancelled when the workspace is lost.
+    """
+    task = asyncio.create_task(making)
+    try:
+        while not (await asyncio.wait([task], timeout=max(min(left, lease), _LEAST_LEFT) / _RENEWALS))[0]:
+            with contextlib.suppress(UnavailableError):
+                renewal = {"op": "lease", "ttl_ms": round(lease * 1000)}
+                told = await session.call_for(renewal, payloads.lease_left)
+                left = lease if told is None else told
+    except BaseException:
+        await finish(_ended(task))
+        raise
+    return task.result()
+
+
+async def _ended(task: asyncio.Task[_T]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def _first_answer(
-    session: GuestSession, place: Place, config: WorkspaceConfig
-) -> tuple[Isolation, bool, dt.datetime]:
+    session: GuestSession, place: Place, meanwhile: WorkspaceConfig
+) -> tuple[Isolation, bool, float]:
     """Asks a new guest what it finds around it, again where a busy engine had not let it answer in time.
 
     Returns:
-        What it has found, whether its kernel is gVisor's, and when its lease ends, which began with it.
+        What it has found, whether its kernel is gVisor's, and the seconds that are left of its lease for being made.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + FIRST_ANSWER
 
-    def parse(value: dict[str, object]) -> tuple[Isolation, bool, dt.datetime]:
-        left, lease = payloads.lease_left(value), _lease_of(config)
-        expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=lease if left is None else min(left, lease))
-        return payloads.isolation(value, place.runtime), payloads.in_gvisor(value), expires_at
+    def parse(value: dict[str, object]) -> tuple[Isolation, bool, float]:
+        left = payloads.lease_left(value)
+        return (
+            payloads.isolation(value, place.runtime),
+            payloads.in_gvisor(value),
+            meanwhile.lease if left is None else left,
+        )
 
     while True:
         try:
@@ -209,6 +276,17 @@ async def _first_answer(
             if loop.time() > deadline:
                 raise
             await asyncio.sleep(_FIRST_ANSWER_PAUSE)
+
+
+async def _begun(session: GuestSession, config: WorkspaceConfig, given: Mapping[str, str], sealed: str) -> float:
+    """Has a workspace's times begin, with its secrets and record; returns the seconds that are left of its lease."""
+    claim = {"op": "claim", **terms(config), "values": dict(given)}
+    try:
+        left = await session.call_for({**claim, "record": sealed}, payloads.lease_left, since=4)
+    except InvalidArgumentError:  # one frame has not room for all that there may be of both
+        left = await session.call_for({**claim, "record": ""}, payloads.lease_left, since=4)
+        await session.call({"op": "remember", "record": sealed})
+    return config.lease if left is None else left
 
 
 async def _discard(provider: Provider, place: Place, session: GuestSession) -> None:
