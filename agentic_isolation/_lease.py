@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 
-from agentic_isolation.errors import IsolationError
+from agentic_isolation.errors import IsolationError, NotAllowedError, UnauthenticatedError
 
 _RENEWALS_PER_LEASE = 4
 """So two attempts in a row may fail at once, or one may not be answered at all."""
+_log = logging.getLogger(__name__)
 
 
 def patience_of(lease: float) -> float:
@@ -17,19 +18,31 @@ def patience_of(lease: float) -> float:
     return lease / 2
 
 
-async def keep_renewed(lease: float, renew: Callable[[], Awaitable[object]]) -> None:
+async def keep_renewed(workspace_id: str, lease: float, renew: Callable[[], Awaitable[object]]) -> None:
     """Calls `renew` a few times per lease (in seconds) until the task is cancelled, however long each call takes.
 
     What goes wrong is left for the next attempt: the user's own next call reports it. So is a workspace that is not
-    found: a service that has lost its registry, or has other settings for a while, finds it again.
+    found: a service that has lost its registry, or has other settings for a while, finds it again. That the caller is
+    refused is logged as well, as a stream that is read for hours makes no other call: once, until it is let in again.
     """
+    refused = False
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:
         await asyncio.sleep(began + lease / _RENEWALS_PER_LEASE - loop.time())
         began = loop.time()
-        with contextlib.suppress(IsolationError):
+        try:
             await renew()
+        except (UnauthenticatedError, NotAllowedError) as error:
+            if not refused:
+                # In words: a log that keeps the error would keep the connection.
+                why = str(error)
+                _log.warning("workspace %s ends with its lease, as renewing that is refused: %s", workspace_id, why)
+            refused = True
+        except IsolationError:
+            pass
+        else:
+            refused = False
 
 
 async def end(task: asyncio.Task[None]) -> None:

@@ -176,7 +176,7 @@ class Lifecycle:
 
         # In a context of its own: renewals go on for hours after the span that the workspace was made in.
         renewing = asyncio.create_task(
-            keep_renewed(config.lease, renew), name=f"renew:{info.id}", context=contextvars.Context()
+            keep_renewed(info.id, config.lease, renew), name=f"renew:{info.id}", context=contextvars.Context()
         )
         self._resources.push_async_callback(end, renewing)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,6 +199,27 @@ async def test_token_file_is_read_again(served: ServedProcess, tmp_path: Path) -
         # Between two tokens there may be none for a moment.
         await asyncio.to_thread(file.unlink)
         await client.info()
+
+
+async def test_renewals_that_are_refused_are_told(
+    served: ServedProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever only reads a stream would be told nothing else than that the workspace has ended."""
+    file = tmp_path / "token"
+    await asyncio.to_thread(file.write_text, TOKEN)
+    credentials = Credentials(token_file=file)
+
+    def told(workspace_id: str) -> int:
+        return len(re.findall(f"workspace {workspace_id} .* is refused: .* does not know this token", caplog.text))
+
+    async with AgenticWorkspace.create(provider="local", lease=3, target=served.target, credentials=credentials) as ws:
+        workspace_id = ws.id
+        await asyncio.to_thread(file.write_text, "of-yesterday")
+        await eventually(lambda: told(workspace_id) == 1, "it is told", within=10)
+        await asyncio.to_thread(file.write_text, TOKEN)
+        await asyncio.sleep(4)  # longer than what is left of the lease
+        assert (await ws.execute("true")).success
+        assert told(workspace_id) == 1
 
 
 def test_token_is_made_for_the_configuration() -> None:

@@ -20,7 +20,7 @@ async def test_they_go_on_where_the_workspace_was_not_found() -> None:
             raise WorkspaceNotFoundError("there is no workspace of that id")
         found.set()
 
-    renewing = asyncio.create_task(keep_renewed(0.03, renew))
+    renewing = asyncio.create_task(keep_renewed("ws-1", 0.03, renew))
     try:
         async with asyncio.timeout(5):
             await found.wait()
