@@ -145,6 +145,7 @@ CREATE = [
     create("little-memory", "limits.memory_bytes", limits=pb.ResourceLimits(memory_bytes=(16 << 20) - 1)),
     create("endless-memory", "limits.memory_bytes", limits=pb.ResourceLimits(memory_bytes=(1 << 62) + 1)),
     create("little-disk", "limits.disk_bytes", limits=pb.ResourceLimits(disk_bytes=1)),
+    create("unwritable-environment", "environment", "JSON", environment={"A": "\1" * 65536, "B": "\1" * 65000}),
     create("secret-in-environment", 'secrets["A"]', secrets={"A": "x"}, environment={"A": "y"}),
     create("nameless-secret", "secrets", secrets={"": "x"}),
     create("nul-in-secret", 'secrets["A"]', secrets={"A": "\0"}),

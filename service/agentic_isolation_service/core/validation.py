@@ -5,6 +5,7 @@ Field paths are those of the contract, which Python's own names follow: `command
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Mapping
@@ -35,6 +36,8 @@ MAX_SECRETS = 128 << 10
 """Bytes of a workspace's secrets together."""
 MAX_ENVIRONMENT = 128 << 10
 """Bytes of a workspace's environment: it goes to the guest with every command, and is in the record that it keeps."""
+_MAX_WRITTEN = 480 << 10
+"""Bytes of environment and labels as JSON: with the rest of the record they must fit into what a guest keeps of it."""
 MAX_WORD = (128 << 10) - 1
 """Bytes of one argument or variable, as MAX_ARG_STRLEN of Linux, whose last one ends it."""
 MAX_COMMAND = 512 << 10
@@ -64,6 +67,13 @@ def check_config(config: WorkspaceConfig) -> None:
         raise refuse("environment", f"{size} bytes, more than {MAX_ENVIRONMENT}; pass the bulk as a file")
     _check_secrets(config)
     check_labels(config.labels)
+    # The record has the labels twice, as those that were asked for and as those of the workspace.
+    if (size := len(json.dumps([dict(config.environment), *[dict(config.labels)] * 2]))) > _MAX_WRITTEN:
+        raise refuse(
+            "environment",
+            f"{size} bytes with the labels as JSON, where control characters take six, more than {_MAX_WRITTEN}; "
+            "pass the bulk as a file",
+        )
     check_lease(config.lease)
     for seconds, field in ((config.idle_timeout, "idle_timeout"), (config.max_lifetime, "max_lifetime")):
         if seconds is not None:
