@@ -704,7 +704,9 @@ class CreateWorkspaceRequest(_message.Message):
     working_dir: _builtins.str
     """Absolute path, without "..", of the directory that commands start in; made if missing. Empty: "/workspace"."""
     request_id: _builtins.str
-    """Chosen by the client, 1 to 128 printable ASCII characters: a repeat returns the first call's workspace. Empty: none."""
+    """Chosen by the client, 1 to 128 printable ASCII characters without spaces: a repeat, with all fields as they were,
+    returns the first call's workspace. Empty: none.
+    """
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment of every command, beside what the image sets. Names must not be empty nor hold '=' or NUL. At most
@@ -873,7 +875,7 @@ class ListWorkspacesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many, 1 to 1,000. 0: 100."""
+    """At most this many, 1 to 1,000; fewer where they are large, also if more follow. 0: 100."""
     page_token: _builtins.str
     """The last page's next_page_token, with the same labels. Empty: the first page."""
     @_builtins.property
@@ -904,7 +906,7 @@ class ListWorkspacesResponse(_message.Message):
     WORKSPACES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty on the last."""
+    """For the next page; empty on the last, and on no other."""
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Workspace]:
         """Oldest first."""
@@ -1241,14 +1243,16 @@ class ExecuteRequest(_message.Message):
     output_limit_bytes: _builtins.int
     """How much to keep of stdout, and of stderr: 0 to 16 MiB. Absent: 1 MiB. Clients must accept messages of twice that."""
     request_id: _builtins.str
-    """Chosen by the client, 1 to 128 printable ASCII characters: a repeat joins or replays the first run. Empty: none."""
+    """Chosen by the client, 1 to 128 printable ASCII characters without spaces: a repeat, of the same RPC with all fields
+    as they were, joins or replays the first run. Empty: none.
+    """
     @_builtins.property
     def command(self) -> Global___Command:
         """Required."""
 
     @_builtins.property
     def linger(self) -> _duration_pb2.Duration:
-        """The process lives so long after the RPC was cancelled or cut, to be joined by a repeat of the request: at most 24 h.
+        """The process lives so long after the RPC was cancelled, was cut or passed its deadline, to be joined by a repeat of the request: at most 24 h.
         Absent: 0, it dies with the RPC.
         """
 
@@ -1390,7 +1394,9 @@ class StreamRequest(_message.Message):
     workspace_id: _builtins.str
     """Required."""
     request_id: _builtins.str
-    """Chosen by the client, 1 to 128 printable ASCII characters: a repeat of a start reads the first run. Empty: none."""
+    """Chosen by the client, 1 to 128 printable ASCII characters without spaces: a repeat of a start, with all of `start`
+    and `linger` as they were, reads the first run. Empty: none.
+    """
     @_builtins.property
     def start(self) -> Global___ProcessStart:
         """A new process."""
@@ -1401,7 +1407,7 @@ class StreamRequest(_message.Message):
 
     @_builtins.property
     def linger(self) -> _duration_pb2.Duration:
-        """The process lives so long after its last stream was cancelled or cut, held back when its log is full: at most 24 h.
+        """The process lives so long after its last stream was cancelled, was cut or passed its deadline, held back when its log is full: at most 24 h.
         Absent: 0, it dies with the RPC. It counts on `start` only.
         """
 
@@ -2088,7 +2094,7 @@ class FileInfo(_message.Message):
     type: Global___FileType.ValueType
     """What it is."""
     size_bytes: _builtins.int
-    """Length of a regular file's content."""
+    """Length of a regular file's content; of anything else what lstat(2) says."""
     mode: _builtins.int
     """Permission bits, 0 to 07777."""
     symlink_target: _builtins.str
@@ -2418,7 +2424,7 @@ class ListDirectoryRequest(_message.Message):
     path: _builtins.str
     """Absolute, or relative to the workspace's working_dir. Empty: the working_dir."""
     page_size: _builtins.int
-    """At most this many, 1 to 1,000. 0: 1,000."""
+    """At most this many, 1 to 1,000; fewer where they are large, also if more follow. 0: 1,000."""
     page_token: _builtins.str
     """The last page's next_page_token, with the same path and depth. Empty: the first page."""
     depth: _builtins.int
@@ -2449,7 +2455,7 @@ class ListDirectoryResponse(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty on the last."""
+    """For the next page; empty on the last, and on no other."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileInfo]:
         """Sorted by name; with `depth` each directory is followed by what lies in it."""

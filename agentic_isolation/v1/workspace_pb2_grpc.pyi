@@ -109,8 +109,8 @@ class WorkspaceServiceStub:
     Execute: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.ExecuteRequest, _workspace_pb2.ExecuteResponse]
     """Runs a command to its end and returns its result with its output, head and tail of it where it is long.
 
-    A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
-    bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
+    A non-zero exit, a signal and a timeout are results; `command.timeout` bounds the command. When the RPC is cancelled,
+    is cut or passes its deadline, the process tree dies after `linger`.
     What a command that has ended by itself leaves in the background runs on until the workspace ends, past its timeout
     and its linger; `termination.survivors` counts it, and a signal to the tree reaches it as long as the process is
     remembered. Where it holds stdout or stderr open the result waits for it, 200 ms at most; what it prints later is taken
@@ -351,8 +351,8 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     Execute: _aio.UnaryUnaryMultiCallable[_workspace_pb2.ExecuteRequest, _workspace_pb2.ExecuteResponse]  # type: ignore[assignment]
     """Runs a command to its end and returns its result with its output, head and tail of it where it is long.
 
-    A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
-    bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
+    A non-zero exit, a signal and a timeout are results; `command.timeout` bounds the command. When the RPC is cancelled,
+    is cut or passes its deadline, the process tree dies after `linger`.
     What a command that has ended by itself leaves in the background runs on until the workspace ends, past its timeout
     and its linger; `termination.survivors` counts it, and a signal to the tree reaches it as long as the process is
     remembered. Where it holds stdout or stderr open the result waits for it, 200 ms at most; what it prints later is taken
@@ -626,8 +626,8 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workspace_pb2.ExecuteResponse, _abc.Awaitable[_workspace_pb2.ExecuteResponse]]:
         """Runs a command to its end and returns its result with its output, head and tail of it where it is long.
 
-        A non-zero exit, a signal and a timeout are results. The RPC's deadline only bounds the wait; `command.timeout`
-        bounds the command. When the RPC is cancelled or cut the process tree dies after `linger`.
+        A non-zero exit, a signal and a timeout are results; `command.timeout` bounds the command. When the RPC is cancelled,
+        is cut or passes its deadline, the process tree dies after `linger`.
         What a command that has ended by itself leaves in the background runs on until the workspace ends, past its timeout
         and its linger; `termination.survivors` counts it, and a signal to the tree reaches it as long as the process is
         remembered. Where it holds stdout or stderr open the result waits for it, 200 ms at most; what it prints later is taken

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.models import WorkspaceInfo
 from agentic_isolation_service.core.replicas import check_name, is_id
+
+_MOST = 1 << 20
+"""Bytes that the labels of a page may take, beside its first workspace's. Clients take messages of 4 MiB, unless they
+are told otherwise, and a thousand workspaces have room for 65 MiB of labels."""
 
 
 def page_of(
     workspaces: Iterable[WorkspaceInfo], limit: int, after: str, replica: str
 ) -> tuple[list[WorkspaceInfo], str]:
     """Returns a page of workspaces, oldest first, and the next page's token, which names the replica.
+
+    It has fewer than `limit` where they are large, and one at least.
 
     Raises:
         InvalidArgumentError: The limit is not from 1 to 1,000, or the token is none that was given out.
@@ -26,8 +32,18 @@ def page_of(
     if after:
         *last, _ = _parse_token(after)
         ordered = [info for info in ordered if [info.created_at.isoformat(timespec="microseconds"), info.id] > last]
-    page = ordered[:limit]
-    return page, _token(page[-1], replica) if len(ordered) > limit else ""
+    page = ordered[: _count_of(ordered[:limit])]
+    return page, _token(page[-1], replica) if len(ordered) > len(page) else ""
+
+
+def _count_of(workspaces: Sequence[WorkspaceInfo]) -> int:
+    """Returns how many of the first ones there is room for."""
+    size = 0
+    for count, info in enumerate(workspaces):
+        size += sum(len((name + value).encode()) for name, value in info.labels.items())
+        if size > _MOST and count:
+            return count
+    return len(workspaces)
 
 
 def replica_of(token: str) -> str:
