@@ -288,7 +288,8 @@ class ProcessStream:
             return UnavailableError("another call's start of this request failed just now; repeat the request")
         if isinstance(error, RequestConflictError):
             return InvalidArgumentError(
-                "this id was used for another command before; make a new id for each request", field="request_id"
+                "this id was used for another request before; repeat that as it was, or make a new id",
+                field="request_id",
             )
         if isinstance(error, PathEscapesError):
             return PathEscapesError(error.message, field="command.working_dir")
