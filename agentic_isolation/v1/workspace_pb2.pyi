@@ -1252,8 +1252,8 @@ class ExecuteRequest(_message.Message):
 
     @_builtins.property
     def linger(self) -> _duration_pb2.Duration:
-        """The process lives so long after the RPC was cancelled, was cut or passed its deadline, to be joined by a repeat of the request: at most 24 h.
-        Absent: 0, it dies with the RPC.
+        """The process lives so long after the RPC was cancelled, was cut or passed its deadline, to be joined by a repeat of
+        the request: at most 24 h. Absent: 0, it dies with the RPC.
         """
 
     def __init__(
@@ -1407,8 +1407,8 @@ class StreamRequest(_message.Message):
 
     @_builtins.property
     def linger(self) -> _duration_pb2.Duration:
-        """The process lives so long after its last stream was cancelled, was cut or passed its deadline, held back when its log is full: at most 24 h.
-        Absent: 0, it dies with the RPC. It counts on `start` only.
+        """The process lives so long after its last stream was cancelled, was cut or passed its deadline, held back when its
+        log is full: at most 24 h. Absent: 0, it dies with the RPC. It counts on `start` only.
         """
 
     @_builtins.property
