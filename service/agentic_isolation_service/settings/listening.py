@@ -87,12 +87,9 @@ def check_reach(address: str, file: Identifying, *, insecure_listen: bool, plain
 
 def check_socket(address: str, mode: int, group: str | None, *, insecure_listen: bool) -> None:
     """Raises InvalidArgumentError for a mode that is none or lets every user in, and for any where no socket is."""
-    if not is_unix(address):
-        said = {"socket_mode": mode != SOCKET_MODE, "socket_group": group is not None}
-        for field in (field for field, is_said in said.items() if is_said):
-            raise InvalidArgumentError(
-                f"{address} is no unix socket; listen on unix:PATH, or leave it out", field=field
-            )
+    if not is_unix(address) and (mode != SOCKET_MODE or group is not None):
+        field = "socket_mode" if group is None else "socket_group"
+        raise InvalidArgumentError(f"{address} is no unix socket; listen on unix:PATH, or leave it out", field=field)
     if not 0 <= mode <= 0o777:
         raise InvalidArgumentError(f"{mode:#o} is not from 0o000 to 0o777", field="socket_mode")
     if mode & _OTHERS_WRITE and not insecure_listen:
