@@ -111,9 +111,9 @@ class ServiceConfig:
     """What callers may make workspaces of. The local provider runs their commands with the service's own rights."""
 
     def __post_init__(self) -> None:
-        check_address(self.address)
+        check_address(self.address, relayed=self.file.unix is not None)
         check_reach(self.address, self.file, insecure_listen=self.insecure_listen, plaintext=self.plaintext)
-        check_socket(self.address, self.socket_mode, self.socket_group, insecure_listen=self.insecure_listen)
+        check_socket(self.address, self.socket_mode, self.socket_group, self.file, insecure_listen=self.insecure_listen)
         if self.replica:
             within("replica", lambda: check_name(self.replica))
         if self.metrics_address is not None:

@@ -14,7 +14,7 @@ from agentic_isolation_service.rpc.authentication.certificates import PeerCertif
 from agentic_isolation_service.rpc.authentication.key_sets import FileKeys, KeySet
 from agentic_isolation_service.rpc.authentication.layer import Authentication, administrator
 from agentic_isolation_service.rpc.authentication.proof import Authenticator
-from agentic_isolation_service.rpc.authentication.unix_peers import UnixPeers
+from agentic_isolation_service.rpc.authentication.unix_peers import UnixPeers, UnixUsers
 from agentic_isolation_service.rpc.authentication.web_tokens import WebTokens
 from agentic_isolation_service.rpc.proxies import resolving_behind
 from agentic_isolation_service.rpc.reloading import Reloaded
@@ -45,7 +45,7 @@ def authentication_of(config: ServiceConfig, resolve: Callable[[str], Caller] = 
     if file.tls is not None and file.tls.client_ca is not None:
         authenticators.append(_certificates(file.tls))
     if is_unix(config.address):
-        authenticators.append(UnixPeers())
+        authenticators.append(UnixPeers() if file.unix is None else UnixUsers(file.unix.users))
     if not (authenticators or file.tokens or signed):
         raise InvalidArgumentError(
             "nothing proves who calls: write [[token]], [jwt] or [tls] with client_ca, or listen on a unix socket",

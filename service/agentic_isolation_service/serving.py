@@ -18,7 +18,7 @@ from agentic_isolation_service.rpc.authentication.layer import administrator
 from agentic_isolation_service.rpc.backlog import Backlog
 from agentic_isolation_service.rpc.server import RpcServer
 from agentic_isolation_service.rpc.unix_socket import SocketAccess
-from agentic_isolation_service.settings.listening import is_unix
+from agentic_isolation_service.settings.listening import RELAYED_SUFFIX, is_unix
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ async def _listening(workspaces: Workspaces, config: ServiceConfig) -> AsyncIter
     access = SocketAccess(mode=config.socket_mode)
     if is_unix(address):
         path, anywhere = address.removeprefix("unix:"), config.insecure_listen
+        if config.file.unix is not None:
+            await unix_socket.check(path + RELAYED_SUFFIX, access, group=None, anywhere=anywhere)
         access = await unix_socket.check(path, access, group=config.socket_group, anywhere=anywhere)
     backlog = Backlog()
     async with layers_of(config, workspaces, authentication, backlog) as layers:
@@ -58,7 +60,9 @@ async def _listening(workspaces: Workspaces, config: ServiceConfig) -> AsyncIter
             workspaces, layers, authentication=authentication, backlog=backlog, channelz=config.channelz
         )  # fmt: skip
         try:
-            port = await server.start(address, certificates=certificates, access=access)
+            port = await server.start(
+                address, certificates=certificates, access=access, ask_users=config.file.unix is not None
+            )
             for warning in warnings_of(config):
                 _log.warning(warning)
             yield f"{address.rpartition(':')[0]}:{port}" if port else address

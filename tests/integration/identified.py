@@ -52,7 +52,9 @@ async def identified(
         server = RpcServer(workspaces, [authentication, service], authentication=authentication)
         try:
             access = SocketAccess(mode=config.socket_mode)
-            port = await server.start(config.address, certificates=certificates, access=access)
+            port = await server.start(
+                config.address, certificates=certificates, access=access, ask_users=config.file.unix is not None
+            )
             service.target = f"127.0.0.1:{port}" if port else config.address
             yield service
         finally:

@@ -10,6 +10,7 @@ from agentic_isolation import InvalidArgumentError
 from agentic_isolation_service.core.tokens import StaticToken
 from agentic_isolation_service.settings.file import read_settings
 from agentic_isolation_service.settings.tls import TlsSettings
+from agentic_isolation_service.settings.unix import UnixSettings
 from agentic_isolation_service.settings.web_tokens import WebTokenSettings
 
 DIGEST, OTHER = "ab" * 32, "cd" * 32
@@ -106,6 +107,12 @@ def token(name: str = '"ci"', sha256: str = f'"{DIGEST}"', more: str = "") -> st
         (jwt(jwks='"https:///jwks.json"'), "jwt.jwks"),
         (jwt(jwks='"ftp://127.0.0.1/jwks.json"'), "jwt.jwks"),
         (jwt(jwks='"file:///etc/jwks.json"'), "jwt.jwks"),
+        ("[[unix]]\nusers = []", "unix"),
+        ("[unix]\nuser = 'root'", "unix.user"),
+        ("[unix]\nusers = 'root'", "unix.users"),
+        ("[unix]\nusers = ['root', 1000]", "unix.users[1]"),
+        ("[unix]\nusers = ['root', 'of-nobody']", "unix.users[1]"),
+        ("[unix]\nusers = ['4294967295']", "unix.users[0]"),
     ],
 )
 def test_setting_that_makes_no_sense_is_refused_by_its_name(tmp_path: Path, content: str, field: str) -> None:
@@ -121,3 +128,15 @@ def test_setting_that_makes_no_sense_is_refused_by_its_name(tmp_path: Path, cont
 def test_places_for_keys_that_are_accepted(jwks: str) -> None:
     settings = WebTokenSettings(issuer="i", audience="a", jwks=jwks)
     assert (settings.file is None) == jwks.startswith("http")
+
+
+@pytest.mark.parametrize(
+    ("content", "users"),
+    [("[unix]", None), ("[unix]\nusers = []", set()), ("[unix]\nusers = ['root', '1000', '0']", {0, 1000})],
+)
+def test_users_are_read_by_name_or_number(tmp_path: Path, content: str, users: set[int] | None) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(content)
+    settings = read_settings(file)
+    assert settings.unix == UnixSettings(users=None if users is None else frozenset(users))
+    assert settings.identifies

@@ -12,7 +12,9 @@ from agentic_isolation_service.config import ServiceConfig
 from agentic_isolation_service.core.tokens import StaticToken
 from agentic_isolation_service.identities import warnings_of
 from agentic_isolation_service.settings.file import FileSettings
+from agentic_isolation_service.settings.tenants import tenants_of
 from agentic_isolation_service.settings.tls import TlsSettings
+from agentic_isolation_service.settings.unix import UnixSettings
 from agentic_isolation_service.settings.web_tokens import WebTokenSettings
 
 TOKENS = (StaticToken(name="ci", sha256="0" * 64),)
@@ -89,3 +91,40 @@ def test_who_may_use_a_socket_is_not_said_of_a_port(field: str, said: Any) -> No
 def test_socket_mode_for_everybody_is_had_by_name() -> None:
     assert ServiceConfig(address=UNIX, socket_mode=0o666, insecure_listen=True).socket_mode == 0o666
     assert ServiceConfig(address=UNIX, socket_mode=0o660).socket_mode == 0o660
+
+
+TENANTS = tenants_of([{"name": "a", "identities": ["unix:1000"]}], ())
+
+
+@pytest.mark.parametrize(
+    ("file", "allowed"),
+    [
+        (FileSettings(unix=UnixSettings()), False),
+        (FileSettings(tenants=TENANTS), False),
+        (FileSettings(unix=UnixSettings(), tenants=TENANTS), True),
+        (FileSettings(unix=UnixSettings(users=frozenset({1000}))), True),
+        (FileSettings(unix=UnixSettings(users=frozenset())), True),
+    ],
+)
+def test_everybody_may_connect_where_few_of_them_are_anybody(file: FileSettings, allowed: bool) -> None:
+    if allowed:
+        ServiceConfig(address=UNIX, socket_mode=0o666, file=file)
+    else:
+        with pytest.raises(InvalidArgumentError, match=r"a table \[unix\]") as caught:
+            ServiceConfig(address=UNIX, socket_mode=0o666, file=file)
+        assert caught.value.field == "socket_mode"
+
+
+def test_users_are_told_apart_on_a_socket_only() -> None:
+    with pytest.raises(InvalidArgumentError, match="unix:PATH") as caught:
+        ServiceConfig(address="127.0.0.1:0", file=FileSettings(unix=UnixSettings()))
+    assert caught.value.field == "unix"
+
+
+def test_path_leaves_room_for_the_second_one() -> None:
+    longest = "unix:/" + "s" * 98
+    ServiceConfig(address=longest, file=FileSettings(unix=UnixSettings()))
+    ServiceConfig(address=longest + "s" * 8)
+    with pytest.raises(InvalidArgumentError, match="1 to 99 bytes") as caught:
+        ServiceConfig(address=longest + "s", file=FileSettings(unix=UnixSettings()))
+    assert caught.value.field == "address"

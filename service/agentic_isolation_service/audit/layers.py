@@ -22,6 +22,7 @@ from agentic_isolation_service.audit.log import AuditLog, Entry
 from agentic_isolation_service.audit.strangers import Strangers
 from agentic_isolation_service.core.caller import NOBODY
 from agentic_isolation_service.rpc.calls import Call
+from agentic_isolation_service.rpc.socket_users import described
 
 _LONG = 1.0
 """Seconds after which it is written down that a call is under way."""
@@ -101,7 +102,7 @@ class _Account:
         self._call = call
         self._began: Entry | None = None
         self._started = time.monotonic_ns()
-        self._peer = call.context.peer()  # not known any more where the connection is gone
+        self._peer = described(call.context.peer())  # not known any more where the connection is gone
         self.log = results.log
 
     @property

@@ -87,7 +87,7 @@ def _mode(context: click.Context, option: click.Parameter, value: str) -> int:
     envvar=CONFIG_VARIABLE,
     type=click.Path(path_type=Path, dir_okay=False),
     help="TOML file with pools: places that are kept ready, each kind by a table [[pool]] with name, provider, image, "
-    "working_dir, min, max, tenants, security and limits; with [tls], [[token]] and [jwt]: who may call; with "
+    "working_dir, min, max, tenants, security and limits; with [tls], [[token]], [jwt] and [unix]: who may call; with "
     "[[tenant]]: whose workspaces are; with [quota] and [tenant_quota]; with [cluster]: the name of this replica; with "
     "[metrics], [tracing] and [audit].",
 )

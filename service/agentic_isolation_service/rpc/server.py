@@ -25,6 +25,7 @@ from agentic_isolation_service.rpc.health import HealthServicer
 from agentic_isolation_service.rpc.openings import Openings
 from agentic_isolation_service.rpc.overload import SPARED
 from agentic_isolation_service.rpc.registration import Registration
+from agentic_isolation_service.rpc.relay import Relay
 from agentic_isolation_service.rpc.servicer import MESSAGE_BYTES, WorkspaceServicer, is_resumable
 from agentic_isolation_service.rpc.tls import ServerCertificates
 from agentic_isolation_service.rpc.unix_socket import SocketAccess
@@ -34,6 +35,8 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name
 _CHANNELZ = "grpc.channelz.v1.Channelz"
 _MOST_CONNECTIONS = (1 << 31) - 1
 """Of any number of files."""
+_FILES_OF_RELAYED = 3
+"""Open files that a connection takes which is passed on, in place of one."""
 _LAST_WORDS = 2.0
 """Seconds for the statuses of calls that have just been ended to leave."""
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -73,8 +76,11 @@ def options_of(open_files: int) -> tuple[tuple[str, int], ...]:
     Half of them are for connections. Whoever takes all of these, as anybody can who reaches the port, keeps others from
     connecting, but not those who are connected from having workspaces made.
     """
-    connections = _MOST_CONNECTIONS if open_files == resource.RLIM_INFINITY else open_files // 2
-    return (*_OPTIONS, ("grpc.max_allowed_incoming_connections", min(connections, _MOST_CONNECTIONS)))
+    return (*_OPTIONS, ("grpc.max_allowed_incoming_connections", _connections_of(open_files)))
+
+
+def _connections_of(open_files: int) -> int:
+    return _MOST_CONNECTIONS if open_files == resource.RLIM_INFINITY else min(open_files // 2, _MOST_CONNECTIONS)
 
 
 class RpcServer:
@@ -110,6 +116,7 @@ class RpcServer:
             return grpc.aio.server(interceptors=interceptors, options=options_of(open_files))
 
         self._server = make() if backlog is None else backlog.made(make)
+        self._relay: Relay | None = None
         self._health = HealthServicer(("", SERVICE_NAME))
         # Neither what overload spares nor health checks wait behind calls that it refuses.
         ours: Any = Registration(self._server, SPARED)
@@ -127,6 +134,7 @@ class RpcServer:
         *,
         certificates: ServerCertificates | None = None,
         access: SocketAccess = SocketAccess(),  # noqa: B008  it is frozen
+        ask_users: bool = False,
     ) -> int:
         """Listens on `host:port` or `unix:PATH` and begins to serve; returns the port (0 for a unix socket).
 
@@ -134,12 +142,13 @@ class RpcServer:
             address: Where to listen; a unix socket's was checked (unix_socket.py).
             certificates: Of TLS; None: plaintext.
             access: Who may connect to a unix socket.
+            ask_users: Find out who connects to it, see relay.py.
 
         Raises:
             OSError: The address cannot be listened on.
         """
 
-        def bind() -> int:
+        def bind(address: str) -> int:
             try:
                 if certificates is None:
                     return self._server.add_insecure_port(address)
@@ -147,13 +156,20 @@ class RpcServer:
             except RuntimeError as error:
                 raise OSError(f"cannot listen on {address}: {error}") from error
 
-        if address.startswith("unix:"):
-            unix_socket.bound(address.removeprefix("unix:"), bind, access)
-            port = 0
+        port, path = 0, address.removeprefix("unix:")
+        if path == address:
+            port = bind(address)
+        elif ask_users:
+            open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            self._relay = Relay(path, most=_connections_of(open_files) // _FILES_OF_RELAYED)
+            inner = self._relay.inner_path
+            unix_socket.bound(inner, lambda: bind(f"unix:{inner}"), SocketAccess())
         else:
-            port = bind()
+            unix_socket.bound(path, lambda: bind(address), access)
         # A start that is cancelled half way leaves a server that cannot be stopped.
         await finish(self._server.start())
+        if self._relay is not None:
+            await finish(self._relay.listen(access))
         return port
 
     async def stop(self, grace: float) -> None:
@@ -165,6 +181,8 @@ class RpcServer:
         self._health.drain()
         await self._drain.run(grace)
         await self._server.stop(_LAST_WORDS)
+        if self._relay is not None:
+            await self._relay.aclose(_LAST_WORDS)
 
 
 def _add_channelz(server: grpc.aio.Server) -> None:

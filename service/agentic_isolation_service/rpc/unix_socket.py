@@ -1,7 +1,6 @@
 """Unix sockets: who may connect is decided by the kernel, by a socket's mode, from its first moment on.
 
-gRPC for Python neither tells a peer's credentials (SO_PEERCRED) nor takes a connection that somebody else has accepted,
-so asking for them would need a relay between a client and every byte of its calls.
+Who of them has connected is another question, which takes a relay to ask (relay.py).
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from agentic_isolation_service.settings.telemetry import TracingSettings, metric
 from agentic_isolation_service.settings.tenants import tenants_of
 from agentic_isolation_service.settings.tls import TlsSettings, tls_of
 from agentic_isolation_service.settings.tokens import tokens_of
+from agentic_isolation_service.settings.unix import UnixSettings, unix_of
 from agentic_isolation_service.settings.web_tokens import WebTokenSettings, web_tokens_of
 
 _T = TypeVar("_T")
@@ -35,6 +36,7 @@ _SECTIONS: dict[str, Types] = {
     "tls": (dict,),
     "token": (list, dict),
     "jwt": (dict,),
+    "unix": (dict,),
     "quota": (dict,),
     "tenant_quota": (dict,),
     "metrics": (dict,),
@@ -57,6 +59,8 @@ class FileSettings:
     """JSON Web Tokens that callers may show; None: there are none."""
     tls: TlsSettings | None = None
     """Certificates; None: the service speaks plaintext."""
+    unix: UnixSettings | None = None
+    """Users of the unix socket, who are told apart; None: they are not."""
     tenants: Tenants = field(default_factory=Tenants)
     """Who has workspaces of its own."""
     quotas: Quotas = UNBOUND
@@ -72,7 +76,7 @@ class FileSettings:
     def identifies(self) -> bool:
         """Whether callers have to prove who they are. With tenants they do, whatever there is to prove it by."""
         mutual = self.tls is not None and self.tls.client_ca is not None
-        return bool(self.tokens or self.jwt or mutual or self.tenants)
+        return bool(self.tokens or self.jwt or mutual or self.unix or self.tenants)
 
 
 def read_settings(path: Path) -> FileSettings:
@@ -103,6 +107,7 @@ def _settings(content: object) -> FileSettings:
         tokens=tokens_of(content.get("token", [])),
         jwt=_of("jwt", content, web_tokens_of),
         tls=_of("tls", content, tls_of),
+        unix=_of("unix", content, unix_of),
         tenants=tenants,
         quotas=quotas_of(
             content.get("quota", {}),

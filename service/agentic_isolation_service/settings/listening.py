@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 from typing import Protocol
 
 from agentic_isolation.errors import InvalidArgumentError
+from agentic_isolation_service.settings.unix import UnixSettings
 
 # gRPC takes IPv6 without brackets for an address without a port, which is another address.
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):([0-9]{1,5})")
 SOCKET_MODE = 0o600
 """Mode of a unix socket that nobody has said anything about."""
+RELAYED_SUFFIX = ".relayed"
+"""Of the path of the server's own socket, where users are asked for by a relay before it."""
 _OTHERS_WRITE = 0o002
+_LONGEST_PATH = 107
+"""Bytes of a unix socket's path (unix(7))."""
 
 
 class Identifying(Protocol):
@@ -25,6 +31,14 @@ class Identifying(Protocol):
     @property
     def tls(self) -> object | None:
         """Certificates; None: the service speaks plaintext."""
+
+    @property
+    def unix(self) -> UnixSettings | None:
+        """Users of the unix socket; None: they are not told apart."""
+
+    @property
+    def tenants(self) -> Collection[object]:
+        """Who has workspaces of its own; empty: everybody has all."""
 
 
 def is_loopback(host: str) -> bool:
@@ -46,12 +60,17 @@ def split_host_port(address: str) -> tuple[str, int] | None:
     return None if match is None or int(match[2]) > 65535 else (match[1].strip("[]"), int(match[2]))
 
 
-def check_address(address: str) -> None:
-    """Raises InvalidArgumentError for what is neither host:port nor unix:PATH."""
+def check_address(address: str, *, relayed: bool = False) -> None:
+    """Raises InvalidArgumentError for what is neither host:port nor unix:PATH; relayed ones have a second path."""
     if is_unix(address):
-        if len(address.removeprefix("unix:").encode()) not in range(1, 108):
-            raise InvalidArgumentError("a unix socket's path has 1 to 107 bytes", field="address")
+        longest = _LONGEST_PATH - (len(RELAYED_SUFFIX) if relayed else 0)
+        if not 1 <= len(address.removeprefix("unix:").encode()) <= longest:
+            raise InvalidArgumentError(
+                f"a unix socket's path has 1 to {longest} bytes{' with [unix]' if relayed else ''}", field="address"
+            )
         return
+    if relayed:
+        raise InvalidArgumentError(f"{address} is no unix socket; listen on unix:PATH, or leave it out", field="unix")
     if split_host_port(address) is None:
         raise InvalidArgumentError(f"{address!r} is neither host:port nor unix:PATH", field="address")
 
@@ -85,16 +104,20 @@ def check_reach(address: str, file: Identifying, *, insecure_listen: bool, plain
         )
 
 
-def check_socket(address: str, mode: int, group: str | None, *, insecure_listen: bool) -> None:
-    """Raises InvalidArgumentError for a mode that is none or lets every user in, and for any where no socket is."""
+def check_socket(address: str, mode: int, group: str | None, file: Identifying, *, insecure_listen: bool) -> None:
+    """Raises InvalidArgumentError for a mode that is none or lets every user in, and for any where no socket is.
+
+    Every user may connect where each is known and most of them are nobody here.
+    """
     if not is_unix(address) and (mode != SOCKET_MODE or group is not None):
         field = "socket_mode" if group is None else "socket_group"
         raise InvalidArgumentError(f"{address} is no unix socket; listen on unix:PATH, or leave it out", field=field)
     if not 0 <= mode <= 0o777:
         raise InvalidArgumentError(f"{mode:#o} is not from 0o000 to 0o777", field="socket_mode")
-    if mode & _OTHERS_WRITE and not insecure_listen:
+    chosen = file.unix is not None and bool(file.tenants or file.unix.users is not None)
+    if mode & _OTHERS_WRITE and not (chosen or insecure_listen):
         raise InvalidArgumentError(
             f"with {mode:#o} every user of this machine may connect, and has everything; use 0660 with socket_group, "
-            "or set insecure_listen",
+            "name users in a table [unix], or set insecure_listen",
             field="socket_mode",
         )

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import grpc.aio
 
 from agentic_isolation.errors import UnauthenticatedError
+from agentic_isolation_service.rpc.socket_users import SocketUser, user_of
 
 _SCHEME = "bearer"
 _CERTIFICATE = "x509_pem_cert"
@@ -29,8 +30,13 @@ class Proof:
 
     @property
     def over_unix_socket(self) -> bool:
-        """Whether it has come over a unix socket."""
+        """Whether it has come over a unix socket, of whichever user."""
         return self._context.peer().startswith("unix:")
+
+    @property
+    def socket_user(self) -> SocketUser | None:
+        """Who has connected to the unix socket; None: that was not asked, or the call has not come over it."""
+        return user_of(self._context.peer())
 
     @property
     def certificate(self) -> bytes | None:
