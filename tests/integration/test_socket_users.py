@@ -225,6 +225,8 @@ class Sending:
     def __init__(self) -> None:
         self.sent = 0
         self.connections = 0
+        self.left = asyncio.Event()
+        """Set when somebody has gone."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -235,6 +237,7 @@ class Sending:
                 await writer.drain()
                 self.sent += len(piece)
             await reader.read()
+        self.left.set()
         writer.close()
 
 
@@ -263,6 +266,8 @@ async def test_what_nobody_takes_waits_at_the_server(directory: Path) -> None:
         received = 0
         while received < SENT:
             received += len(await reader.read(1 << 20))
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 10) == b"", "the server has gone too"
         writer.close()
 
 
@@ -277,7 +282,7 @@ async def test_those_beyond_the_most_are_hung_up_on(directory: Path) -> None:
         writer.close()
         assert sending.connections == 2
         taken[0][1].transport.abort()
-        await asyncio.sleep(0.2)
+        await asyncio.wait_for(sending.left.wait(), 10)
         reader, writer = await asyncio.open_unix_connection(str(directory / "s"))
         await reader.readexactly(1)
         for _, left in (*taken, (reader, writer)):
