@@ -47,6 +47,7 @@ _SOURCES = {FrameType.STDOUT: OutputSource.STDOUT, FrameType.STDERR: OutputSourc
 _FOR_EVER = -1
 _MEMBERS_OF_VERSION_3 = {"input", "terminal", "redact"}
 """What a guest of an earlier version would pass over, and must not."""
+_TO_SORTED_JSON = json.JSONEncoder(sort_keys=True).encode
 _MAX_OFFSET = (1 << 63) - 1
 """Where the guest's numbers end, far beyond any output's end."""
 
@@ -326,7 +327,7 @@ async def execute(session: GuestSession, run: ProcessRun) -> Outcome:
 
 def _digest(operation: dict[str, object], stdin: bytes | None) -> str:
     """Returns what is equal for equal requests, in all versions of the service: members are added, never changed."""
-    text = json.dumps(operation, sort_keys=True).encode("utf-8", "surrogatepass")
+    text = _TO_SORTED_JSON(operation).encode("utf-8", "surrogatepass")
     return hashlib.sha256(text + b"\0" + (stdin or b"")).hexdigest()
 
 

@@ -18,6 +18,7 @@ WINDOW = 1 << 18
 _HEADER = struct.Struct(">II")
 _UINT32 = struct.Struct(">I")
 _UINT64 = struct.Struct(">Q")
+_TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class FrameType(IntEnum):
@@ -62,7 +63,7 @@ def encode(kind: FrameType, channel: int, payload: bytes = b"") -> bytes:
 
 def encode_json(kind: FrameType, channel: int, value: dict[str, object]) -> bytes:
     """Returns the bytes of a frame with a JSON payload."""
-    return encode(kind, channel, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    return encode(kind, channel, _TO_JSON(value).encode())
 
 
 def encode_credit(channel: int, credit: int) -> bytes:
