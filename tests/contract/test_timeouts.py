@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 
 from agentic_isolation import Exited, Output, OutputSource, TerminationCause
 from tests.support.jobs import (
     FUGITIVE,
+    HEADLESS,
+    IS_UNLOCKED,
+    PYTHON,
     TREE_SIZE,
     all_gone,
     count_alive,
@@ -77,6 +81,16 @@ async def test_processes_that_fork_and_exit_for_ever_do_not_get_away(ws: Workspa
     assert result.termination is not None
     assert result.termination.survivors == 0
     assert await count_alive(ws, mark) == 0
+
+
+async def test_processes_whose_first_thread_has_ended_do_not_get_away(ws: Workspace) -> None:
+    """Neither the command itself nor a child; the kernel describes both as it does what has ended."""
+    code = shlex.quote(HEADLESS)
+    result = await ws.execute(f"{PYTHON} -uc {code} child & exec {PYTHON} -uc {code} command", timeout=ENOUGH)
+    assert (result.timed_out, result.stdout) == (True, "ready\nready\n")
+    assert result.termination is not None
+    assert result.termination.survivors == 0
+    assert (await ws.execute(python(IS_UNLOCKED, "child", "command"))).stdout == "yes\nyes\n"
 
 
 async def test_timeout_takes_background_children_of_a_command_that_ignores_signals(ws: Workspace) -> None:

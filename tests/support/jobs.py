@@ -83,6 +83,29 @@ print("ready", flush=True)
 time.sleep(1e6)
 """
 
+# A process that holds a lock on a file, and of whose threads the first one ends and the second one does not.
+HEADLESS = """
+import ctypes, fcntl, platform, sys, threading, time
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+threading.Thread(target=time.sleep, args=(1e6,)).start()
+print("ready", flush=True)
+SYS_EXIT = {"x86_64": 60, "aarch64": 93}[platform.machine()]
+ctypes.CDLL(None).syscall(SYS_EXIT, 0)
+"""
+
+# Tells of each file whether nobody holds a lock on it.
+IS_UNLOCKED = """
+import fcntl, sys
+for name in sys.argv[1:]:
+    try:
+        fcntl.flock(open(name), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        print("no")
+    else:
+        print("yes")
+"""
+
 
 def tree(mark: str) -> list[str]:
     """A command that starts processes in every way that makes them hard to kill, prints `ready`, and does not end."""

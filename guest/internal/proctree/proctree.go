@@ -4,13 +4,17 @@ package proctree
 // Proc is one process as the kernel described it at some moment.
 type Proc struct {
 	PID, Parent int
-	State       byte
+	// State is that of the process's first thread.
+	State byte
+	// Threads counts those that have not ended, and the first one until the process is reaped.
+	Threads int
 	// CPUTicks is user and system time of the process and of the children it has waited for, in 1/100 s.
 	CPUTicks uint64
 }
 
-// Zombie reports whether the process has ended and only waits to be reaped.
-func (p Proc) Zombie() bool { return p.State == 'Z' || p.State == 'X' }
+// Zombie reports whether the process has ended and only waits to be reaped. A first thread that has ended alone looks the
+// same, and the process lives on.
+func (p Proc) Zombie() bool { return (p.State == 'Z' || p.State == 'X') && p.Threads <= 1 }
 
 // Below returns the descendants of root among all, without root itself.
 func Below(all []Proc, root int) []Proc {

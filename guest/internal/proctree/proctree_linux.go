@@ -64,11 +64,12 @@ func parse(pid int, line []byte) (Proc, bool) {
 		return Proc{}, false
 	}
 	f := bytes.Fields(line[i+1:])
-	if len(f) < 15 {
+	if len(f) < 18 {
 		return Proc{}, false
 	}
 	p := Proc{PID: pid, State: f[0][0]}
 	p.Parent, _ = strconv.Atoi(string(f[1]))
+	p.Threads, _ = strconv.Atoi(string(f[17]))
 	for _, field := range f[11:15] {
 		ticks, _ := strconv.ParseUint(string(field), 10, 64)
 		p.CPUTicks += ticks
