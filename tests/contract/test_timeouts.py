@@ -11,6 +11,8 @@ from tests.support.jobs import (
     HEADLESS,
     IS_UNLOCKED,
     PYTHON,
+    TRACED,
+    TRACER,
     TREE_SIZE,
     all_gone,
     count_alive,
@@ -91,6 +93,21 @@ async def test_processes_whose_first_thread_has_ended_do_not_get_away(ws: Worksp
     assert result.termination is not None
     assert result.termination.survivors == 0
     assert (await ws.execute(python(IS_UNLOCKED, "child", "command"))).stdout == "yes\nyes\n"
+
+
+async def test_timeout_of_a_command_whose_end_another_one_keeps_to_itself(ws: Workspace) -> None:
+    """It is traced, and a process that has ended is told to its tracer alone until that lets go of it."""
+    async with await ws.start(python(TRACER)) as tracer:
+        lines = tracer.lines()
+        assert await anext(lines) == "ready"
+        async with asyncio.TaskGroup() as group:
+            run = group.create_task(ws.execute(python(TRACED), timeout=1))
+            assert await anext(lines) == "traced"
+        result = run.result()
+        assert (result.timed_out, result.stdout) == (True, "ready\n")
+        assert result.termination is not None
+        assert (result.termination.signal, result.termination.survivors) == (9, 0)
+        await tracer.kill()
 
 
 async def test_timeout_takes_background_children_of_a_command_that_ignores_signals(ws: Workspace) -> None:

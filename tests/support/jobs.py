@@ -106,6 +106,28 @@ for name in sys.argv[1:]:
         print("yes")
 """
 
+# A process that lets any other one trace it, and one that traces it and never looks at it again.
+TRACED = """
+import ctypes, os, time
+PR_SET_PTRACER, ANYBODY = 0x59616D61, -1
+ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_long(ANYBODY), 0, 0, 0)
+open("traced.new", "w").write(str(os.getpid()))
+os.rename("traced.new", "traced")
+print("ready", flush=True)
+time.sleep(1e6)
+"""
+TRACER = """
+import ctypes, os, time
+PTRACE_SEIZE = 0x4206
+libc = ctypes.CDLL(None, use_errno=True)
+print("ready", flush=True)
+while not os.path.exists("traced"):
+    time.sleep(0.01)
+failed = libc.ptrace(PTRACE_SEIZE, int(open("traced").read()), None, None)
+print(os.strerror(ctypes.get_errno()) if failed else "traced", flush=True)
+time.sleep(1e6)
+"""
+
 
 def tree(mark: str) -> list[str]:
     """A command that starts processes in every way that makes them hard to kill, prints `ready`, and does not end."""

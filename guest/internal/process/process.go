@@ -145,6 +145,9 @@ func (p *Process) Observe(e pool.Event) {
 	if e.Empty {
 		p.treeEmpty = true
 	}
+	if e.Event.Event == shim.EventStuck && p.exit == nil {
+		p.presumeKilled()
+	}
 	if e.Empty || e.Event.Event == shim.EventStuck {
 		p.treeEnded()
 	}
@@ -158,22 +161,28 @@ func (p *Process) Observe(e pool.Event) {
 func (p *Process) Lost(survivors int) {
 	p.mu.Lock()
 	if p.exit == nil {
-		p.exit = &shim.Event{Event: shim.EventExited, Status: uint32(syscall.SIGKILL)}
-		if p.tree != nil {
-			p.exit.DurationUS = time.Since(time.Unix(0, p.tree.UnixNS)).Microseconds()
-		}
 		if p.forced == "" {
 			p.forced, p.lost = CauseKilled, true
 		}
-		p.endInput()
-		if p.timer != nil {
-			p.timer.Stop()
-		}
+		p.presumeKilled()
 	}
 	p.treeEmpty = survivors == 0
 	p.treeEnded()
 	p.endOutput()
 	p.settle()
+}
+
+// presumeKilled takes SIGKILL for the end of a command of which nobody tells it: its shim was killed, or cannot reap it, as
+// the kernel does not let go of it or somebody traces it. Its result must not wait for that.
+func (p *Process) presumeKilled() {
+	p.exit = &shim.Event{Event: shim.EventExited, Status: uint32(syscall.SIGKILL)}
+	if p.tree != nil {
+		p.exit.DurationUS = time.Since(time.Unix(0, p.tree.UnixNS)).Microseconds()
+	}
+	p.endInput()
+	if p.timer != nil {
+		p.timer.Stop()
+	}
 }
 
 func (p *Process) treeEnded() {
