@@ -1,6 +1,7 @@
 #!/bin/sh
 # deploy/envoy/envoy.yaml as compose.yaml needs it: reachable from outside of its container, the replicas by their names,
-# TLS on both sides, and callers that have to show a certificate. Prints the result with --print.
+# TLS on both sides, callers that have to show a certificate, and replicas that have to show one of their own name: for some
+# seconds after they were started anew, the address that Envoy knows may be the other's. Prints the result with --print.
 set -eu
 from=${ENVOY_DIRECTORY:-/etc/envoy}
 tls=${ENVOY_TLS:-/etc/envoy-tls}
@@ -10,6 +11,8 @@ changed() {
     -e 's/{address: 127\.0\.0\.1, port_value: 50051}/{address: one, port_value: 50051}/' \
     -e 's/{address: 127\.0\.0\.1, port_value: 50052}/{address: two, port_value: 50051}/' \
     -e 's/^\( *\)"@type": .*\.DownstreamTlsContext$/&\n\1require_client_certificate: true/' \
+    -e 's/^\( *\)"@type": .*\.UpstreamTlsContext$/&\n\1auto_host_sni: true\n\1auto_sni_san_validation: true/' \
+    -e '/^ *match_typed_subject_alt_names:$/,+1d' \
     -e 's/^\( *\)  private_key: {filename: tls\/edge\.key}$/&\n\1validation_context: {trusted_ca: {filename: tls\/ca.pem}}/' |
     sed -e "s#filename: tls/#filename: $tls/#" -e "s#agentic_isolation\.binpb#$from/agentic_isolation.binpb#"
 }

@@ -66,19 +66,48 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_certificates_are_those_that_are_named(services: dict[str, Any], trial: Path) -> None:
-    made = {path.name for path in trial.iterdir()}
-    named = {
-        Path(value).name for name, value in services["one"]["environment"].items() if "_TLS_" in name and "/" in value
+@pytest.mark.parametrize("replica", REPLICAS)
+def test_certificates_are_those_that_are_named(services: dict[str, Any], trial: Path, replica: str) -> None:
+    assert f"./trial/{replica}:/etc/agentic-isolation/tls:ro" in services[replica]["volumes"]
+    made = {path.name for path in (trial / replica).iterdir()}
+    paths = {
+        Path(value) for name, value in services[replica]["environment"].items() if "_TLS_" in name and "/" in value
     }
+    assert {str(path.parent) for path in paths} == {"/etc/agentic-isolation/tls"}
+    named = {path.name for path in paths}
     assert named == {"ca.pem", "replica.pem", "replica.key"}
-    assert named <= made
-    verified = [f"{name}.pem" for name in ("replica", "edge", "envoy", "client")]
+    assert named == made
+    assert services[replica]["environment"]["AGENTIC_ISOLATION_TLS_SERVER_NAME"] == "agentic-isolation"
+    assert names_of(trial / replica / "replica.pem") == {f"DNS:{replica}", "DNS:agentic-isolation"}
+    verified = [f"{replica}/replica.pem", "envoy/edge.pem", "envoy/envoy.pem", "client.pem"]
     command = ["openssl", "verify", "-CAfile", "ca.pem", *verified]
     done = subprocess.run(command, cwd=trial, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    secret = {name for name in made if name.endswith((".key", ".token"))}
-    assert all((trial / name).stat().st_mode & 0o007 == 0 for name in secret)
+
+
+def test_keys_are_their_owners_alone(services: dict[str, Any], trial: Path) -> None:
+    secret = {path.relative_to(trial) for path in trial.rglob("*") if path.suffix in {".key", ".token"}}
+    assert all((trial / path).stat().st_mode & 0o007 == 0 for path in secret)
+    of = {name: {str(path) for path in secret if path.parent.name == name} for name in services}
+    assert of["envoy"] == {"envoy/edge.key", "envoy/envoy.key"}
+    assert all(of[name] == {f"{name}/replica.key"} for name in REPLICAS)
+    mounted = {
+        name: {volume.split(":")[0] for volume in service["volumes"] if volume.startswith("./trial")}
+        for name, service in services.items()
+    }
+    assert mounted["envoy"] == {"./trial/envoy"}
+    assert all(mounted[name] == {"./trial/service.toml", f"./trial/{name}"} for name in REPLICAS)
+
+
+def names_of(certificate: Path) -> set[str]:
+    """Returns the alternative names of a certificate, as openssl spells them."""
+    told = subprocess.run(
+        ["openssl", "x509", "-in", certificate, "-noout", "-ext", "subjectAltName"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(told.stdout.splitlines()[1].strip().split(", "))
 
 
 def test_callers_show_a_token_of_their_own(trial: Path) -> None:
@@ -87,13 +116,7 @@ def test_callers_show_a_token_of_their_own(trial: Path) -> None:
     content = tomllib.loads((trial / "service.toml").read_text())
     assert content["tls"]["client_ca"]
     assert content["cluster"] == {"proxies": ["spiffe://agentic-isolation/envoy"]}
-    told = subprocess.run(
-        ["openssl", "x509", "-in", trial / "envoy.pem", "-noout", "-ext", "subjectAltName"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "URI:spiffe://agentic-isolation/envoy" in told.stdout
+    assert names_of(trial / "envoy" / "envoy.pem") == {"URI:spiffe://agentic-isolation/envoy"}
     (token,) = content["token"]
     shown = (trial / "client.token").read_text().strip()
     assert token["sha256"] == hashlib.sha256(shown.encode()).hexdigest()
@@ -128,6 +151,9 @@ def test_envoy_as_it_is_composed() -> None:
         for each in endpoints
     }
     assert found == {name: {"address": name, "port_value": 50051} for name in REPLICAS}
-    inner = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+    towards = cluster["transport_socket"]["typed_config"]
+    assert towards["auto_host_sni"] is towards["auto_sni_san_validation"] is True, "each shows its own name"
+    inner = towards["common_tls_context"]
+    assert inner["validation_context"] == {"trusted_ca": {"filename": "/etc/envoy-tls/ca.pem"}}
     assert inner["tls_certificates"][0]["certificate_chain"] == {"filename": "/etc/envoy-tls/envoy.pem"}
     assert "agentic_isolation.binpb" not in done.stdout.replace(f"{DEPLOY}/envoy/agentic_isolation.binpb", "")

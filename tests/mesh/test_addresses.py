@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import grpc.aio
 import pytest
 
 from agentic_isolation.v1 import workspace_pb2 as pb
+from agentic_isolation.v1 import workspace_pb2_grpc as pb_grpc
 from tests.integration.wire import Stub, connected
 from tests.support.envoy import Envoy
 from tests.support.eventually import eventually
 from tests.support.name_server import NameServer
+from tests.support.program import CHECKOUT
 from tests.support.replica import Replica, free_port
 
-ADDRESSES = ("127.0.0.2", "127.0.0.3")
+DEPLOY = CHECKOUT / "deploy"
 REPLICAS = ("one", "two")
+ADDRESSES = ("127.0.0.2", "127.0.0.3")
 TIMES = 20
 """Of which half went wrong where Envoy held both addresses for one replica's."""
+SHORT = 0.5
+"""Seconds for a call that is to wait for its replica."""
 
 
 @pytest.fixture
@@ -28,14 +36,68 @@ def ground(forks: None) -> None:
     """It has a mesh of its own."""
 
 
-def by_name(names: NameServer) -> Callable[[str], str]:
-    """Returns what changes the configuration so that Envoy asks a name server for the replicas' addresses."""
+class Mesh:
+    """Replicas, and an Envoy that asks a name server where they are.
 
-    def change(text: str) -> str:
+    Args:
+        directory: Where everything lies.
+        names: The name server.
+        options: More options of the replicas, by their names.
+        change: Changes Envoy's configuration further.
+    """
+
+    def __init__(
+        self, directory: Path, names: NameServer, options: Mapping[str, list[str]], change: Callable[[str], str]
+    ) -> None:
+        self._directory = directory
+        self._names = names
+        self._options = options
+        self._change = change
+        self._port = free_port()
+        self._at = dict(zip(REPLICAS, ADDRESSES, strict=True))
+        self._running: list[Replica] = []
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Envoy]:
+        """Runs all of it."""
+        try:
+            await self._start()
+            self.tell()
+            ports = dict.fromkeys(REPLICAS, self._port)
+            envoy = await asyncio.to_thread(Envoy, self._directory / "envoy", ports, self._configuration)
+            try:
+                yield envoy
+            finally:
+                envoy.kill()
+        finally:
+            await self._end()
+
+    async def swap(self) -> None:
+        """Starts the replicas anew, each at the other's address; the name server tells the old ones until `tell`."""
+        await self._end()
+        self._at = dict(zip(REPLICAS, reversed(list(self._at.values())), strict=True))
+        await self._start()
+
+    def tell(self) -> None:
+        """Has the name server tell where they are now."""
+        self._names.addresses = dict(self._at)
+
+    async def _start(self) -> None:
+        self._running = [
+            Replica(name, self._directory, *self._options.get(name, ()), address=f"{address}:{self._port}")
+            for name, address in self._at.items()
+        ]
+        await asyncio.gather(*(replica.start() for replica in self._running))
+
+    async def _end(self) -> None:
+        members, self._running = self._running, []
+        await asyncio.gather(*(replica.end(signal.SIGKILL) for replica in members if replica.process is not None))
+
+    def _configuration(self, text: str) -> str:
         for name in REPLICAS:
             old = "- endpoint: {address: {socket_address: {address: 127.0.0.1, "
             text = text.replace(old, old.replace("127.0.0.1", name), 1)
-        asked = f"{{socket_address: {{address: 127.0.0.1, port_value: {names.port}}}}}"
+        asked = f"{{socket_address: {{address: 127.0.0.1, port_value: {self._names.port}}}}}"
         resolver = (
             "    dns_refresh_rate: 0.2s\n    dns_lookup_family: V4_ONLY\n    typed_dns_resolver_config:\n"
             "      name: envoy.network.dns_resolver.cares\n      typed_config:\n"
@@ -44,50 +106,65 @@ def by_name(names: NameServer) -> Callable[[str], str]:
             f"        resolvers: [{asked}]\n        dns_resolver_options: {{no_default_search_domain: true}}\n"
         )
         assert text.count("    type: STRICT_DNS") == 1
-        return text.replace("    type: STRICT_DNS", f"{resolver}    type: STRICT_DNS")
-
-    return change
+        return self._change(text.replace("    type: STRICT_DNS", f"{resolver}    type: STRICT_DNS"))
 
 
-async def answers(stub: Stub, name: str) -> str:
-    """Returns which replica answers when one is asked for by its name."""
-    metadata = (("agentic-isolation-replica", name),)
+async def answers(stub: Stub, name: str, token: str = "", timeout: float | None = None) -> str:
+    """Returns which replica answers when one is asked for by its name, or what is said in its place."""
+    metadata = [("agentic-isolation-replica", name)]
+    if token:
+        metadata.append(("authorization", f"Bearer {token}"))
     try:
-        return (await stub.GetServerInfo(pb.GetServerInfoRequest(), metadata=metadata)).replica
+        told = await stub.GetServerInfo(pb.GetServerInfoRequest(), metadata=tuple(metadata), timeout=timeout)
     except grpc.aio.AioRpcError as error:
-        return str(error.details())
+        return str(error.code())
+    return told.replica
+
+
+async def are_found(stub: Stub, token: str = "") -> bool:
+    """Whether each replica answers whenever it is asked for."""
+    found = [[await answers(stub, name, token) for name in REPLICAS] for _ in range(TIMES)]
+    return found == [list(REPLICAS)] * TIMES
 
 
 async def test_replicas_that_swap_addresses(directory: Path) -> None:
-    port = free_port()
-
-    def replicas(*addresses: str) -> list[Replica]:
-        return [
-            Replica(name, directory, address=f"{address}:{port}")
-            for name, address in zip(REPLICAS, addresses, strict=True)
-        ]
-
     async with NameServer.running() as names:
-        members = replicas(*ADDRESSES)
-        names.addresses = dict(zip(REPLICAS, ADDRESSES, strict=True))
-        await asyncio.gather(*(replica.start() for replica in members))
-        try:
-            ports = dict.fromkeys(REPLICAS, port)
-            envoy = await asyncio.to_thread(Envoy, directory / "envoy", ports, by_name(names))
-            try:
-                async with connected(envoy.target) as stub:
-                    assert [await answers(stub, name) for name in REPLICAS] == list(REPLICAS)
-                    await asyncio.gather(*(replica.end(signal.SIGKILL) for replica in members))
-                    members = replicas(*reversed(ADDRESSES))
-                    names.addresses = dict(zip(REPLICAS, reversed(ADDRESSES), strict=True))
-                    await asyncio.gather(*(replica.start() for replica in members))
+        mesh = Mesh(directory, names, {}, lambda text: text)
+        async with mesh.running() as envoy, connected(envoy.target) as stub:
+            assert await are_found(stub)
+            await mesh.swap()
+            mesh.tell()
+            await eventually(lambda: are_found(stub), "each is found at its new address, and nowhere else")
 
-                    async def each_is_found() -> bool:
-                        found = [[await answers(stub, name) for name in REPLICAS] for _ in range(TIMES)]
-                        return found == [list(REPLICAS)] * TIMES
 
-                    await eventually(each_is_found, "each is found at its new address, and nowhere else")
-            finally:
-                envoy.kill()
-        finally:
-            await asyncio.gather(*(replica.aclose() for replica in members))
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="install openssl: it makes the certificates")
+async def test_composition_takes_no_replica_for_the_other(directory: Path) -> None:
+    """Until Envoy has heard of it, a replica that is not where it was is one that is away."""
+    trial, envoy_directory = directory / "trial", directory / "envoy"
+    await asyncio.to_thread(subprocess.run, [DEPLOY / "trial.sh", trial], check=True, capture_output=True, timeout=30)
+    token = (trial / "client.token").read_text().strip()
+    options = {}
+    for name in REPLICAS:
+        settings = (trial / "service.toml").read_text().replace("/etc/agentic-isolation/tls", f"{trial}/{name}")
+        (directory / f"{name}.toml").write_text(settings.replace("0.0.0.0:9464", "127.0.0.1:0"))
+        options[name] = ["--config", str(directory / f"{name}.toml")]
+
+    def composed(text: str) -> str:
+        (envoy_directory / "envoy.yaml").write_text(text)
+        environment = {"ENVOY_DIRECTORY": str(envoy_directory), "ENVOY_TLS": str(trial / "envoy")}
+        command = [str(DEPLOY / "envoy-for-compose.sh"), "--print"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    credentials = grpc.ssl_channel_credentials(
+        *((trial / name).read_bytes() for name in ("ca.pem", "client.key", "client.pem"))
+    )
+    async with NameServer.running() as names:
+        mesh = Mesh(directory, names, options, composed)
+        async with mesh.running() as envoy, grpc.aio.secure_channel(envoy.target, credentials) as channel:
+            stub: Stub = pb_grpc.WorkspaceServiceStub(channel)
+            assert await are_found(stub, token)
+            await mesh.swap()
+            told = [await answers(stub, name, token, SHORT) for _ in range(3) for name in REPLICAS]
+            assert set(told) == {str(grpc.StatusCode.DEADLINE_EXCEEDED)}, "it was sent to the other one"
+            mesh.tell()
+            await eventually(lambda: are_found(stub, token), "each is found at its new address")
