@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,11 +14,14 @@ from tests.support.jobs import python
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
 
+NOT_HERE = 3
+"""What SOCKETCALL exits with on another machine than x86."""
+
 # A 32-bit program's call, made by a 64-bit one: socketcall(CALL, {ARGUMENT, SOCK_STREAM, 0}).
 SOCKETCALL = """
 import ctypes, mmap, platform, struct, sys
 if platform.machine() != "x86_64":
-    sys.exit("it is a call of x86")
+    sys.exit(3)
 MAP_32BIT = 0x40
 flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_32BIT
 pages = mmap.mmap(-1, 8192, flags, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -60,8 +64,9 @@ async def workspace() -> AsyncIterator[AgenticWorkspace]:
 async def test_sockets_to_a_hypervisor_by_the_call_of_32_bit_programs(workspace: AgenticWorkspace) -> None:
     sys_socket, sys_listen, vsock, nothing = "1", "4", "40", "999"
     control = await workspace.execute(python(SOCKETCALL, sys_listen, nothing))
-    if control.stdout != f"-{errno.EBADF}\n":
-        pytest.skip("this kernel runs no 32-bit programs")
+    if control.exit_code == NOT_HERE or control.exit_code == 128 + signal.SIGSEGV:
+        return  # of a kernel that runs no 32-bit programs there is nothing to refuse
+    assert control.stdout == f"-{errno.EBADF}\n"
     result = await workspace.execute(python(SOCKETCALL, sys_socket, vsock))
     assert result.stdout == f"-{errno.EPERM}\n"
 
