@@ -5,6 +5,7 @@
 set -eu
 from=${ENVOY_DIRECTORY:-/etc/envoy}
 tls=${ENVOY_TLS:-/etc/envoy-tls}
+made=${TMPDIR:-/tmp}/envoy.yaml
 changed() {
   sed -e 's/^#tls //' -e 's/^#mtls //' "$from/envoy.yaml" | sed \
     -e 's/{address: 127\.0\.0\.1, port_value: 50050}/{address: 0.0.0.0, port_value: 50050}/' \
@@ -21,5 +22,6 @@ if [ "${1:-}" = --print ]; then
   changed
   exit
 fi
-changed > /tmp/envoy.yaml
-exec envoy -c /tmp/envoy.yaml --drain-time-s 20
+changed > "$made"
+# A call has its line in the access log; of what it was read by (misc) Envoy would tell several more.
+exec envoy -c "$made" --drain-time-s 20 --component-log-level misc:warning

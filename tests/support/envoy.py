@@ -30,6 +30,7 @@ class Envoy(Running):
         replicas: The ports of the replicas on this machine, by name: `one`, and `two` if there are two.
         change: Changes the text of the configuration further.
         more: Options beside our own.
+        logs: Options that say what it logs.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Envoy(Running):
         change: Callable[[str], str] = lambda text: text,
         *,
         more: Sequence[str] = (),
+        logs: Sequence[str] = ("--log-level", "warning"),
     ) -> None:
         directory.mkdir(exist_ok=True)
         self._log, self._access_log = directory / "envoy.log", directory / "access.log"
@@ -50,10 +52,9 @@ class Envoy(Running):
             "--concurrency",
             "1",
             "--disable-hot-restart",
-            "--log-level",
-            "warning",
             "--file-flush-interval-msec",
             "100",
+            *logs,
             *more,
         ]
         with self._log.open("wb") as log, self._access_log.open("wb") as access_log:
