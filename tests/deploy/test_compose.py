@@ -33,12 +33,30 @@ def test_containers_have_no_rights(services: dict[str, Any]) -> None:
         assert not {"privileged", "cap_add", "pid", "network_mode", "devices"} & set(service)
 
 
+def binds(service: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns what a service has of the host, by where it has it; checks that everything else is a volume."""
+    shared = [volume for volume in service["volumes"] if isinstance(volume, dict)]
+    assert {volume["type"] for volume in shared} <= {"bind"}
+    assert all(volume[0].isalpha() for volume in service["volumes"] if isinstance(volume, str))
+    return {volume["target"]: volume for volume in shared}
+
+
 def test_engine_is_the_replicas_alone(services: dict[str, Any]) -> None:
     with_engine = {
-        name for name, service in services.items() if any("docker.sock" in volume for volume in service["volumes"])
+        name
+        for name, service in services.items()
+        if any("docker.sock" in volume["source"] for volume in binds(service).values())
     }
     assert with_engine == set(REPLICAS)
     assert {name for name, service in services.items() if "group_add" in service} == set(REPLICAS)
+
+
+def test_host_is_only_read_and_nothing_made_there(services: dict[str, Any]) -> None:
+    """An empty directory in the place of what is missing helps nobody, least of all an engine that wants its socket."""
+    for service in services.values():
+        for target, bind in binds(service).items():
+            assert bind["bind"] == {"create_host_path": False}
+            assert target == "/run/engine/docker.sock" or bind["read_only"] is True
 
 
 def test_nothing_is_reachable_from_other_machines(services: dict[str, Any]) -> None:
@@ -68,7 +86,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("replica", REPLICAS)
 def test_certificates_are_those_that_are_named(services: dict[str, Any], trial: Path, replica: str) -> None:
-    assert f"./trial/{replica}:/etc/agentic-isolation/tls:ro" in services[replica]["volumes"]
+    assert binds(services[replica])["/etc/agentic-isolation/tls"]["source"] == f"./trial/{replica}"
     made = {path.name for path in (trial / replica).iterdir()}
     paths = {
         Path(value) for name, value in services[replica]["environment"].items() if "_TLS_" in name and "/" in value
@@ -91,10 +109,8 @@ def test_keys_are_their_owners_alone(services: dict[str, Any], trial: Path) -> N
     of = {name: {str(path) for path in secret if path.parent.name == name} for name in services}
     assert of["envoy"] == {"envoy/edge.key", "envoy/envoy.key"}
     assert all(of[name] == {f"{name}/replica.key"} for name in REPLICAS)
-    mounted = {
-        name: {volume.split(":")[0] for volume in service["volumes"] if volume.startswith("./trial")}
-        for name, service in services.items()
-    }
+    sources = {name: [bind["source"] for bind in binds(service).values()] for name, service in services.items()}
+    mounted = {name: {source for source in of if source.startswith("./trial")} for name, of in sources.items()}
     assert mounted["envoy"] == {"./trial/envoy"}
     assert all(mounted[name] == {"./trial/service.toml", f"./trial/{name}"} for name in REPLICAS)
 
