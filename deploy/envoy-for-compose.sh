@@ -17,11 +17,18 @@ changed() {
     -e 's/^\( *\)  private_key: {filename: tls\/edge\.key}$/&\n\1validation_context: {trusted_ca: {filename: tls\/ca.pem}}/' |
     sed -e "s#filename: tls/#filename: $tls/#" -e "s#agentic_isolation\.binpb#$from/agentic_isolation.binpb#"
 }
-[ -r "$from/envoy.yaml" ] || { echo "$from/envoy.yaml cannot be read" >&2; exit 1; }
+readable() {  # PATH, what to do
+  [ -r "$1" ] || { echo "$1 cannot be read by $(id -u):$(id -g): $2" >&2; exit 1; }
+}
+readable "$from/envoy.yaml" "it is deploy/envoy/envoy.yaml"
 if [ "${1:-}" = --print ]; then
   changed
   exit
 fi
+readable "$from/agentic_isolation.binpb" "make it by 'make envoy'"
+for key in edge envoy; do
+  readable "$tls/$key.key" "deploy/trial.sh makes it and, as root, lets the group 10001 read it"
+done
 changed > "$made"
 # A call has its line in the access log; of what it was read by (misc) Envoy would tell several more.
 exec envoy -c "$made" --drain-time-s 20 --component-log-level misc:warning

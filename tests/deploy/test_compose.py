@@ -173,3 +173,24 @@ def test_envoy_as_it_is_composed() -> None:
     assert inner["validation_context"] == {"trusted_ca": {"filename": "/etc/envoy-tls/ca.pem"}}
     assert inner["tls_certificates"][0]["certificate_chain"] == {"filename": "/etc/envoy-tls/envoy.pem"}
     assert "agentic_isolation.binpb" not in done.stdout.replace(f"{DEPLOY}/envoy/agentic_isolation.binpb", "")
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("agentic_isolation.binpb", "make it by 'make envoy'"),
+        ("edge.key", "deploy/trial.sh makes it"),
+        ("envoy.key", "deploy/trial.sh makes it"),
+    ],
+)
+def test_envoy_without_what_it_reads(tmp_path: Path, missing: str, told: str) -> None:
+    """It would name a path in its container, and say of a key that it may not read that it is incomplete."""
+    for name in {"envoy.yaml", "agentic_isolation.binpb", "edge.key", "envoy.key"} - {missing}:
+        (tmp_path / name).touch()
+    there = dict.fromkeys(("ENVOY_DIRECTORY", "ENVOY_TLS", "TMPDIR"), str(tmp_path))
+    script = str(DEPLOY / "envoy-for-compose.sh")
+    environment = {"PATH": "/usr/bin:/bin"} | there
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{tmp_path}/{missing} cannot be read by ")
+    assert told in done.stderr

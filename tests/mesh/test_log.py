@@ -10,9 +10,8 @@ import pytest
 
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.wire import a_workspace, connected, shell
-from tests.support.envoy import Envoy
+from tests.support.envoy import DEPLOY, Envoy
 from tests.support.eventually import eventually
-from tests.support.program import CHECKOUT
 from tests.support.replica import replicas
 
 CALLS = ["GetServerInfo", "CreateWorkspace", "Execute", "DestroyWorkspace"]
@@ -25,25 +24,26 @@ def ground(forks: None) -> None:
 
 def options_of_the_composition(directory: Path) -> list[str]:
     """Returns what Envoy is started with in the composition, but for its configuration."""
-    program = directory / "envoy"
+    program = directory / "bin" / "envoy"
+    program.parent.mkdir()
     program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     program.chmod(0o755)
-    deploy = CHECKOUT / "deploy"
-    done = subprocess.run(
-        [str(deploy / "envoy-for-compose.sh")],
-        env={"PATH": f"{directory}:/usr/bin:/bin", "ENVOY_DIRECTORY": str(deploy / "envoy"), "TMPDIR": str(directory)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    for name in ("agentic_isolation.binpb", "edge.key", "envoy.key"):
+        (directory / name).touch()
+    (directory / "envoy.yaml").write_text((DEPLOY / "envoy.yaml").read_text())
+    environment = {"PATH": f"{program.parent}:/usr/bin:/bin", "TMPDIR": str(program.parent)}
+    environment |= dict.fromkeys(("ENVOY_DIRECTORY", "ENVOY_TLS"), str(directory))
+    script = DEPLOY.parent / "envoy-for-compose.sh"
+    done = subprocess.run([str(script)], env=environment, capture_output=True, text=True, check=True)
     options = done.stdout.splitlines()
-    assert options[:2] == ["-c", f"{directory}/envoy.yaml"]
+    assert options[:2] == ["-c", f"{program.parent}/envoy.yaml"]
     return options[2:]
 
 
 async def test_a_call_is_a_line(directory: Path) -> None:
-    (directory / "bin").mkdir()
-    options = await asyncio.to_thread(options_of_the_composition, directory / "bin")
+    composed = directory / "composed"
+    composed.mkdir()
+    options = await asyncio.to_thread(options_of_the_composition, composed)
     async with replicas(directory, "one") as (replica,):
         envoy = await asyncio.to_thread(
             lambda: Envoy(directory / "envoy", {"one": replica.port}, logs=options, more=["--log-level", "info"])
