@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +42,36 @@ func TestForkBombAtTheLimitOfProcesses(t *testing.T) {
 	}
 	wantExit(t, c.Do("run", runOf(nil, "true")), 0, "exited")
 	awaitOnly(t, g, 4)
+}
+
+// Where memory is used up the kernel kills commands first, then what supervises them, and the guest last.
+func TestCommandsAreKilledBeforeTheGuest(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	c := g.Connect()
+	for range 2 {
+		o := c.Do("run", runOf(nil, "cat", "/proc/self/oom_score_adj"))
+		if got := string(o.Stdout); got != "1000\n" {
+			t.Errorf("a command is rated %q", got)
+		}
+	}
+	shims, _ := tree(t, g)
+	if len(shims) == 0 {
+		t.Fatal("there is no shim")
+	}
+	for _, pid := range shims {
+		if rated, least := rating(t, pid), rating(t, g.PID()); rated <= least || rated >= 1000 {
+			t.Errorf("a shim is rated %d, and the guest %d", rated, least)
+		}
+	}
+}
+
+func rating(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	must(t, err)
+	rated, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	must(t, err)
+	return rated
 }
 
 // limitFiles bounds how many files a process may have open, and returns what undoes that.

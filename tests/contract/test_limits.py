@@ -73,6 +73,15 @@ async def test_out_of_memory_is_told_of_the_command_that_took_it(way: Way) -> No
         assert cause(await ws.execute("exit 137")) is TerminationCause.EXITED
 
 
+@pytest.mark.places("runc")
+async def test_many_small_processes_that_use_up_memory_leave_the_workspace(way: Way) -> None:
+    """Of which the guest is larger than each: the kernel takes the largest, where it is not told otherwise."""
+    async with way.open(way.config(limits=ResourceLimits(memory="64M", disk="8M"))) as ws:
+        result = await ws.execute("i=0; while [ $i -lt 600 ]; do sleep 3 & i=$((i+1)); done; wait")
+        assert cause(result) is TerminationCause.OUT_OF_MEMORY
+        assert (await ws.execute("echo on it goes")).stdout == "on it goes\n"
+
+
 @pytest.mark.places("gvisor")
 async def test_out_of_memory_under_gvisor_ends_the_workspace_and_says_why(way: Way) -> None:
     async with way.open(way.config(limits=SMALL)) as ws:

@@ -7,6 +7,7 @@ import (
 
 	"agentic-isolation/guest/internal/fault"
 	"agentic-isolation/guest/internal/frame"
+	"agentic-isolation/guest/internal/kernel"
 )
 
 // stdio is how many of a start request's descriptors the command gets; the one after them is its working directory.
@@ -28,7 +29,7 @@ type command struct {
 	usage        Usage
 }
 
-func start(c *control, channel uint32, req *Request, fds []int) (*command, error) {
+func start(c *control, victims *kernel.Victims, channel uint32, req *Request, fds []int) (*command, error) {
 	defer func() {
 		for _, fd := range fds {
 			syscall.Close(fd)
@@ -53,7 +54,7 @@ func start(c *control, channel uint32, req *Request, fds []int) (*command, error
 		attr.Sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID}
 	}
 	began := time.Now()
-	pid, err := forkExec(program, req.Argv, attr)
+	pid, err := victims.Before(func() (int, error) { return forkExec(program, req.Argv, attr) })
 	if err != nil {
 		return nil, startFault(program, req.User, err)
 	}

@@ -19,6 +19,7 @@ const reservedThreads = 5
 
 type shim struct {
 	control *control
+	victims *kernel.Victims
 
 	mu      sync.Mutex
 	current *command
@@ -32,6 +33,7 @@ func Main(args []string) int {
 	if err := control.inherit(args); err != nil {
 		return complain("cannot tell what it has inherited", err)
 	}
+	victims := kernel.RankBehind()
 	if err := kernel.ForbidTracing(); err != nil {
 		return complain("cannot forbid tracing", err)
 	}
@@ -40,7 +42,7 @@ func Main(args []string) int {
 		return complain("cannot become a subreaper", err)
 	}
 	kernel.ReserveThreads(reservedThreads)
-	s := &shim{control: control}
+	s := &shim{control: control, victims: victims}
 	s.control.send(frame.Hello, 0, struct{}{})
 	// Two goroutines take turns: one that has started a command goes on to supervise it, and the other reads.
 	// Handing the command over instead would make it wait until the runtime notices the reader's system call.
@@ -89,7 +91,7 @@ func (s *shim) step(turn chan<- struct{}) error {
 }
 
 func (s *shim) start(channel uint32, req *Request) *command {
-	c, err := start(s.control, channel, req, s.control.takeFDs())
+	c, err := start(s.control, s.victims, channel, req, s.control.takeFDs())
 	if err != nil {
 		s.leaveDirectory()
 		s.control.send(frame.Error, channel, fault.From(err, fault.StartFailed))
