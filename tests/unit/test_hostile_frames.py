@@ -72,6 +72,8 @@ VIOLATIONS = {
     "GAP of 4 bytes": encode(FrameType.GAP, C, bytes(4)),
     "data without credit": encode(FrameType.STDOUT, C, bytes(MAX_DATA)) * (WINDOW // MAX_DATA + 100),
     "endless events": encode_json(FrameType.EVENT, C, STARTED) * 5000,
+    "large events": encode_json(FrameType.EVENT, C, {"event": "x" * 500_000}) * 3,
+    "large event on channel 0": encode_json(FrameType.EVENT, 0, {"event": "x" * 5000}),
     "endless gaps": encode(FrameType.GAP, C, bytes(8)) * 5000,
     "endless ENDs": encode(FrameType.END, C) * 5000,
     "no JSON": encode(FrameType.EVENT, C, b"{'event': 'started'}"),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from agentic_isolation_service.guest.frames import (
     DATA_TYPES,
     MAX_DATA,
+    MAX_PAYLOAD,
     WINDOW,
     FrameType,
     ProtocolError,
@@ -28,6 +29,9 @@ _WORTH_AN_OBJECT = 4 << 10
 """Bytes. Shorter pieces are copied together as they come: a guest that sends a byte a frame must not fill memory."""
 _GRANT_AT = WINDOW // 4
 _MAX_UNCREDITED = 1024
+_MAX_EVENTS = MAX_PAYLOAD
+"""Bytes of all events of a channel. Operations have one each; what JSON is read into takes up to twenty times its size,
+and time that is everybody's."""
 _MAX_CREDIT = 4 * WINDOW
 """Bytes. More credit than the window is no guest's that grants as it consumes: it would only fill memory here."""
 
@@ -76,6 +80,7 @@ class Channel:
         self._post = post
         self._inbox: deque[Message | _Batch] = deque()
         self._uncredited = 0
+        self._events = 0
         self._changed = asyncio.Event()
         self._loss: Exception | None = None
         self._receive_credit = WINDOW
@@ -186,6 +191,9 @@ class Channel:
             self.ended = True
             self._sendable.set()
         elif kind is FrameType.EVENT:
+            self._events += len(payload)
+            if self._events > _MAX_EVENTS:
+                raise ProtocolError("more events than an operation has")
             message = Message(kind, value=decode_json(payload))
         elif kind is FrameType.GAP:
             message = Message(kind, number=decode_uint64(payload))

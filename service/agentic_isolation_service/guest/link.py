@@ -39,6 +39,8 @@ MAX_CHANNELS = 4096
 _MOST_UNANSWERED = 1 << 16
 """Bytes that a guest may leave untaken and still be sent answers to its pings."""
 _LONGEST_REASON = 64
+_LONGEST_EVENT = 4 << 10
+"""Bytes of what a guest tells of itself."""
 
 
 class LinkLostError(Exception):
@@ -246,7 +248,7 @@ class GuestLink:
         if frame.type is FrameType.PING and len(frame.payload) <= 64:
             if self._stream.backlog < _MOST_UNANSWERED:
                 self.post(encode(FrameType.PONG, 0, frame.payload))
-        elif frame.type is FrameType.EVENT and self.version >= 2:
+        elif frame.type is FrameType.EVENT and self.version >= 2 and len(frame.payload) <= _LONGEST_EVENT:
             self._note(decode_json(frame.payload))
         elif frame.type is not FrameType.PONG:
             raise ProtocolError(f"{frame.type.name} frame on channel 0")
