@@ -7,6 +7,7 @@ import shlex
 
 from agentic_isolation import Exited, Output, OutputSource, TerminationCause
 from tests.support.jobs import (
+    BLINDING,
     FUGITIVE,
     HEADLESS,
     IS_UNLOCKED,
@@ -93,6 +94,14 @@ async def test_processes_whose_first_thread_has_ended_do_not_get_away(ws: Worksp
     assert result.termination is not None
     assert result.termination.survivors == 0
     assert (await ws.execute(python(IS_UNLOCKED, "child", "command"))).stdout == "yes\nyes\n"
+
+
+async def test_timeout_takes_the_tree_of_a_shim_that_cannot_look_for_it(ws: Workspace) -> None:
+    result = await ws.execute(python(BLINDING, "daemon"), timeout=ENOUGH)
+    assert (result.timed_out, result.stdout) == (True, "ready\n")
+    assert result.termination is not None
+    assert result.termination.survivors == 0
+    assert (await ws.execute(python(IS_UNLOCKED, "daemon"))).stdout == "yes\n"
 
 
 async def test_timeout_of_a_command_whose_end_another_one_keeps_to_itself(ws: Workspace) -> None:

@@ -106,6 +106,24 @@ for name in sys.argv[1:]:
         print("yes")
 """
 
+# A daemon that holds a lock on a file, and a command that first takes from its shim, which is the parent of both in
+# turn, all descriptors that it might still open, where the kernel allows that.
+BLINDING = """
+import contextlib, fcntl, os, resource, sys, time
+with contextlib.suppress(PermissionError):
+    resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    time.sleep(1e6)
+os.wait()
+print("ready", flush=True)
+time.sleep(1e6)
+"""
+
 # A process that lets any other one trace it, and one that traces it and never looks at it again.
 TRACED = """
 import ctypes, os, time

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -75,7 +76,11 @@ func (c *command) destroy() {
 	limit := time.Now().Add(killLimit)
 	told := false
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
-		c.signalTree(syscall.SIGKILL)
+		if !c.signalTree(syscall.SIGKILL) {
+			// Without descriptors, which a workload of the same user may have taken from it. The guest looks instead: what
+			// has lost its shim is its own.
+			os.Exit(1)
+		}
 		pause(retry)
 		select {
 		case <-c.empty:

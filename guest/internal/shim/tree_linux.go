@@ -7,18 +7,20 @@ import (
 	"agentic-isolation/guest/internal/proctree"
 )
 
-// signalTree signals every descendant of this shim.
-func (c *command) signalTree(signal syscall.Signal) {
+// signalTree signals every descendant of this shim. It reports whether they could be looked for: where not, it signals
+// the process group.
+func (c *command) signalTree(signal syscall.Signal) bool {
 	all, err := proctree.Snapshot()
 	if err != nil {
 		c.signalGroup(signal)
-		return
+		return false
 	}
 	for _, p := range proctree.Below(all, os.Getpid()) {
 		if !p.Zombie() {
 			_ = syscall.Kill(p.PID, signal)
 		}
 	}
+	return true
 }
 
 // stopTree sends SIGSTOP until a pass finds nobody new. A tree of one is not worth a second pass.
