@@ -18,7 +18,7 @@ import pytest
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration import wire
 from tests.integration.cli import run
-from tests.integration.wire import EventReader, Stub, connected, host_file, refused, seconds, shell, start
+from tests.integration.wire import EventReader, Stub, connected, host_file, refused, resume, seconds, shell, start
 from tests.support.eventually import eventually
 from tests.support.jobs import TREE_SIZE, new_mark, sleep_for_ever, tree
 from tests.support.proc import belonging_to, mentioning
@@ -140,6 +140,25 @@ async def test_calls_that_outlast_the_grace_are_cut(directory: Path, rpc: str) -
     assert "Traceback" not in log
     assert not mentioning(mark)
     assert not belonging_to(directory)
+
+
+async def test_calls_that_are_repeated_at_once_are_refused_as_those_of_a_service_that_drains(directory: Path) -> None:
+    """And are not cut off by gRPC as it closes the connection, which is CANCELLED: nobody repeats that by itself."""
+    with passing(directory) as service:
+        async with connected(service.target) as stub:
+            workspace = await create(stub)
+            request = start(workspace, ["sleep", "60"], linger=seconds(60))
+            running: list[Any] = [stub.Stream(request) for _ in range(64)]
+            processes = [(await stream.read()).started.process_id for stream in running]
+
+            async def resumed(stream: Any, process_id: str) -> grpc.StatusCode:
+                await stream.code()
+                return await stub.Stream(resume(workspace, process_id)).code()
+
+            service.process.send_signal(signal.SIGTERM)
+            codes = await asyncio.gather(*map(resumed, running, processes))
+        assert set(codes) == {UNAVAILABLE}
+        assert await ended(service) == 0
 
 
 async def test_second_signal_ends_it_at_once(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 no new calls (UNAVAILABLE, to be repeated) → a grace for calls that would be lost
 → streams that their clients can resume are ended, and what is left (UNAVAILABLE, to be resumed or repeated)
+→ time for those who do so at once, to be refused as well
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from agentic_isolation.errors import UnavailableError
 
 _END_TIMEOUT = 5.0
 """Seconds that calls have to end when they are told to."""
+_RETURN = 0.2
+"""Seconds within which most of those that were sent elsewhere have come back: gRPC tells whoever comes while it closes
+its connections nothing but CANCELLED."""
 
 
 class DrainingError(UnavailableError):
@@ -81,6 +85,7 @@ class Drain:
         self._calls: dict[asyncio.Task[object], RunningCall] = {}
         self._ended: set[asyncio.Task[object]] = set()
         self._draining = False
+        self._sent_away = False
         self._changed = asyncio.Event()
 
     def call(self, *, resumable: bool) -> RunningCall:
@@ -103,6 +108,7 @@ class Drain:
         if task is None:
             raise AssertionError("a call runs in a task")
         if self._draining:
+            self._sent_away = True
             raise DrainingError("the server drains; repeat the call, it will find another one or the next")
         self._calls[task] = running
         return task
@@ -126,6 +132,7 @@ class Drain:
             async with asyncio.timeout(grace):
                 await self._until_none(resumable=False)
         for task, running in self._calls.items():
+            self._sent_away = True
             if running.writing:
                 running.to_end = True
             else:
@@ -135,6 +142,8 @@ class Drain:
             async with asyncio.timeout(_END_TIMEOUT):
                 await self._until_none(resumable=False)
                 await self._until_none(resumable=True)
+                if self._sent_away:
+                    await asyncio.sleep(_RETURN)
 
     async def _until_none(self, *, resumable: bool) -> None:
         while any(running.resumable is resumable for running in self._calls.values()):
