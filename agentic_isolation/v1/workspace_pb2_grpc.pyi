@@ -19,6 +19,10 @@ Conventions of the whole file:
     (UNIMPLEMENTED), a message above ServerLimits.message_bytes, too much metadata (RESOURCE_EXHAUSTED), a `grpc-timeout`
     that is none, a compression that it does not know (INTERNAL). So has what a proxy, or the client's own library, makes
     of a broken connection.
+  * Without details these are UNAVAILABLE by another name, of calls that may or may not have begun, and are retried as it
+    is: CANCELLED where the client has not cancelled (gRPC's answer to what comes while it closes its connections, or of
+    which more waits than it can look at), RESOURCE_EXHAUSTED with "Too many pending requests" (the same want), INTERNAL
+    with "RST_STREAM" (a proxy whose own connection broke). gRPC's retries by service config do not know them.
   * An error says that a request was not carried out. A command that ran and failed is a result.
 """
 
