@@ -1245,7 +1245,9 @@ class ExecuteRequest(_message.Message):
     workspace_id: _builtins.str
     """Required."""
     output_limit_bytes: _builtins.int
-    """How much to keep of stdout, and of stderr: 0 to 16 MiB. Absent: 1 MiB. Clients must accept messages of twice that."""
+    """How much to keep of stdout, and of stderr: 0 to 16 MiB. Absent: 1 MiB. Clients must accept messages of twice that and
+    1 KiB: many libraries take 4 MiB by default, and refuse larger ones when the command has run (RESOURCE_EXHAUSTED).
+    """
     request_id: _builtins.str
     """Chosen by the client, 1 to 128 printable ASCII characters without spaces: a repeat, of the same RPC with all fields
     as they were, joins or replays the first run. Empty: none.
