@@ -21,6 +21,8 @@ const (
 	// patience is how long a shim may take to answer. One that is stopped or starved loses its command.
 	patience = 10 * time.Second
 	exitWait = 7 * time.Second
+	// reapWait is how long a shim that was killed may take to be reaped.
+	reapWait = time.Second
 )
 
 // Pool owns every child of the guest.

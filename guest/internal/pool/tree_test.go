@@ -95,6 +95,33 @@ func TestShimWithAKillBeforeItRunsNoOtherCommand(t *testing.T) {
 	<-listening
 }
 
+// lost is an observer that passes on that the shim was.
+type lost chan int
+
+func (l lost) Observe(Event)      {}
+func (l lost) Lost(survivors int) { l <- survivors }
+
+// A shim that was killed while somebody traced it stays unreaped for as long as its tracer likes.
+func TestCommandOfAShimThatCannotBeReapedEnds(t *testing.T) {
+	ours, theirs := connected(t)
+	p := childless()
+	w := newWorker(p, 0, ours)
+	p.bind(w)
+	over := make(lost, 1)
+	w.tree = &Tree{worker: w, channel: 1, observer: over, over: make(chan struct{})}
+	go w.listen()
+	theirs.Close()
+	select {
+	case survivors := <-over:
+		if survivors != 0 {
+			t.Errorf("%d survivors", survivors)
+		}
+	case <-time.After(2 * exitWait):
+		t.Error("nobody is told")
+	}
+	close(p.quit)
+}
+
 // A command that waits for room asks for it now and then, and is not woken by its own failure.
 func TestWaitingForRoomTakesNoProcessor(t *testing.T) {
 	const tries = 6

@@ -195,13 +195,15 @@ func (w *worker) vanish() {
 	}
 }
 
-// awaitReaped also ends a shim that has hung up without ending: it has a command of a guest that is ending to kill.
+// awaitReaped also ends a shim that has hung up without ending: it has a command of a guest that is ending to kill. One
+// that is dead and cannot be reaped, as somebody traces it, has lost its children all the same.
 func (w *worker) awaitReaped() {
 	timer := time.AfterFunc(exitWait, w.destroy)
 	defer timer.Stop()
 	select {
 	case <-w.reaped:
 	case <-w.pool.quit:
+	case <-time.After(exitWait + reapWait):
 	}
 }
 
