@@ -276,7 +276,7 @@ func duplicate(f *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return newFile(fd, f.Name())
 }
 
 // duplicateFD is duplicate that returns the bare descriptor.

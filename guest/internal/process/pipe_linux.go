@@ -35,7 +35,11 @@ func newPipe(guestReads bool) (ours *os.File, theirs int, err error) {
 		// A user's pipes may not be enlarged without end; then they keep their size.
 		_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, uintptr(fds[0]), fSetPipeSize, outputPipe)
 	}
-	return os.NewFile(uintptr(fds[0]), "|guest"), fds[1], nil
+	if ours, err = newFile(fds[0], "|guest"); err != nil {
+		syscall.Close(fds[1])
+		return nil, -1, err
+	}
+	return ours, fds[1], nil
 }
 
 // pipeCapacity is how many bytes can be in the pipe at most, or in a terminal, which does not tell.

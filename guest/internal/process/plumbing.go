@@ -1,10 +1,12 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"agentic-isolation/guest/internal/fault"
 )
@@ -33,6 +35,19 @@ func (n *nullDevice) is(fd int) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return fd == n.fd
+}
+
+var errNoWatch = errors.New("the kernel has no room for another watch of this user's (epoll(7), max_user_watches)")
+
+// newFile makes a file that the runtime's poller waits for, and closes the descriptor where it cannot: whoever read from it
+// would take that for its end.
+func newFile(fd int, name string) (*os.File, error) {
+	f := os.NewFile(uintptr(fd), name)
+	if err := f.SetDeadline(time.Time{}); err != nil {
+		f.Close()
+		return nil, errNoWatch
+	}
+	return f, nil
 }
 
 // plumb makes the process's pipes or terminal, and returns the command's ends of them, which the caller closes.

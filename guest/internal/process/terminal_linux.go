@@ -15,7 +15,10 @@ func newTerminal(size Size, owner *shim.User) (*terminal, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("open /dev/ptmx", err)
 	}
-	master := os.NewFile(uintptr(fd), "|terminal")
+	master, err := newFile(fd, "|terminal")
+	if err != nil {
+		return nil, err
+	}
 	slave, err := openSlave(master, owner)
 	if err == nil {
 		err = setSize(master, size)
