@@ -11,6 +11,7 @@ from tests.support.jobs import (
     FUGITIVE,
     HEADLESS,
     IS_UNLOCKED,
+    ORPHANED_FUGITIVES,
     PYTHON,
     TRACED,
     TRACER,
@@ -102,6 +103,15 @@ async def test_timeout_takes_the_tree_of_a_shim_that_cannot_look_for_it(ws: Work
     assert result.termination is not None
     assert result.termination.survivors == 0
     assert (await ws.execute(python(IS_UNLOCKED, "daemon"))).stdout == "yes\n"
+
+
+async def test_processes_that_fork_for_ever_are_not_said_to_be_gone(ws: Workspace) -> None:
+    """Nor do they outlive their command, where it kills its shim to have them fall to the guest."""
+    for number in range(3):
+        result = await ws.execute(python(ORPHANED_FUGITIVES, f"lock{number}"), timeout=40)
+        assert result.termination is not None
+        if result.termination.survivors == 0:
+            assert (await ws.execute(python(IS_UNLOCKED, f"lock{number}"))).stdout == "yes\n"
 
 
 async def test_timeout_of_a_command_whose_end_another_one_keeps_to_itself(ws: Workspace) -> None:

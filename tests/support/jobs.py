@@ -124,6 +124,22 @@ print("ready", flush=True)
 time.sleep(1e6)
 """
 
+# Processes that fork and exit for ever, hold a lock on a file, and whose shim is killed by the command.
+ORPHANED_FUGITIVES = """
+import fcntl, os, signal, sys, time
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+for _ in range(12):
+    if os.fork() == 0:
+        os.setsid()
+        while True:
+            if os.fork():
+                os._exit(0)
+time.sleep(0.3)
+os.kill(os.getppid(), signal.SIGKILL)
+time.sleep(1e6)
+"""
+
 # A process that lets any other one trace it, and one that traces it and never looks at it again.
 TRACED = """
 import ctypes, os, time

@@ -72,7 +72,7 @@ func New(limit int) *Pool {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
 	p.tasks.Go(func() { p.reap(children) })
-	p.tasks.Go(func() { p.onDemand(p.strays, func() { p.sweep() }) })
+	p.tasks.Go(func() { p.onDemand(p.strays, func() { p.sweep(1) }) })
 	p.tasks.Go(func() { p.onDemand(p.low, p.warm) })
 	demand(p.low)
 	return p
@@ -248,7 +248,7 @@ func (p *Pool) Close() {
 		p.forks.Unlock()
 		p.awaitNoShims(time.Second)
 	}
-	p.sweep()
+	p.sweep(cleanLooks)
 	close(p.quit)
 	p.tasks.Wait()
 }

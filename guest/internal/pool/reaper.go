@@ -10,7 +10,14 @@ import (
 	"agentic-isolation/guest/internal/proctree"
 )
 
-const sweepLimit = 5 * time.Second
+const (
+	sweepLimit = 5 * time.Second
+	firstSweep = 2 * time.Millisecond
+	lastSweep  = 200 * time.Millisecond
+	// cleanLooks are how often in a row nobody must be found where nobody may be left: what forks and ends for ever is
+	// missed by some.
+	cleanLooks = 3
+)
 
 // reap reaps the guest's children: shims, and orphans that outlived theirs.
 func (p *Pool) reap(children chan os.Signal) {
@@ -63,15 +70,21 @@ func (p *Pool) resume(pid int) {
 	}
 }
 
-// sweep kills what was re-parented to the guest, with all descendants, and returns how many it could not kill.
-func (p *Pool) sweep() int {
+// sweep kills what was re-parented to the guest, with all descendants, and returns how many it could not kill: 0 when
+// nobody was found so many times in a row.
+func (p *Pool) sweep(clean int) int {
 	limit := time.Now().Add(sweepLimit)
-	for retry := 2 * time.Millisecond; ; retry = min(2*retry, 200*time.Millisecond) {
+	retry := firstSweep
+	for found := 0; ; time.Sleep(retry) {
 		left := p.killStrays()
-		if left == 0 || time.Now().After(limit) {
-			return left
+		if left > 0 {
+			found, retry = 0, min(2*retry, lastSweep)
+		} else if found, retry = found+1, firstSweep; found >= clean {
+			return 0
 		}
-		time.Sleep(retry)
+		if time.Now().After(limit) {
+			return max(left, 1)
+		}
 	}
 }
 
@@ -82,11 +95,16 @@ func (p *Pool) killStrays() int {
 	if err != nil {
 		return uncounted(err)
 	}
-	self := os.Getpid()
+	self, ours := os.Getpid(), syscall.Getpgrp()
 	left := 0
 	for _, s := range proctree.BelowFunc(all, func(q proctree.Proc) bool { return q.Parent == self && p.shims[q.PID] == nil }) {
 		if !s.Zombie() {
 			left++
+			if s.Group > 1 && s.Group != ours {
+				// All at once, which those that fork and end for ever do not outrun. Whoever is in it is of the same tree: shims
+				// and commands have sessions of their own.
+				_ = syscall.Kill(-s.Group, syscall.SIGKILL)
+			}
 			_ = syscall.Kill(s.PID, syscall.SIGKILL)
 		}
 	}

@@ -180,7 +180,7 @@ func (w *worker) vanish() {
 	w.pool.forget(w)
 	if t != nil {
 		w.awaitReaped()
-		survivors := w.pool.sweep()
+		survivors := w.pool.sweep(cleanLooks)
 		t.ended(survivors)
 		t.observer.Lost(survivors)
 		demand(w.pool.freed)

@@ -3,7 +3,7 @@ package proctree
 
 // Proc is one process as the kernel described it at some moment.
 type Proc struct {
-	PID, Parent int
+	PID, Parent, Group int
 	// State is that of the process's first thread.
 	State byte
 	// Threads counts those that have not ended, and the first one until the process is reaped.

@@ -69,6 +69,7 @@ func parse(pid int, line []byte) (Proc, bool) {
 	}
 	p := Proc{PID: pid, State: f[0][0]}
 	p.Parent, _ = strconv.Atoi(string(f[1]))
+	p.Group, _ = strconv.Atoi(string(f[2]))
 	p.Threads, _ = strconv.Atoi(string(f[17]))
 	for _, field := range f[11:15] {
 		ticks, _ := strconv.ParseUint(string(field), 10, 64)
