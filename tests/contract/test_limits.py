@@ -9,9 +9,11 @@ import pytest
 
 from agentic_isolation import (
     IsolationUnavailableError,
+    ProcessLimitError,
     ResourceLimits,
     ResourceUsage,
     SecurityConfig,
+    StartError,
     TerminationCause,
     WorkspaceLostError,
 )
@@ -90,12 +92,20 @@ async def test_out_of_memory_under_gvisor_ends_the_workspace_and_says_why(way: W
                 await ws.execute(python(HUNGRY))
 
 
-async def is_lost(ws: Workspace) -> bool:
+async def is_lost(ws: Workspace, command: str = "true") -> bool:
     try:
-        await ws.execute("true")
+        with contextlib.suppress(StartError, ProcessLimitError):
+            await ws.execute(command)
     except WorkspaceLostError as lost:
         return "out of memory" in lost.message
     return False
+
+
+@pytest.mark.places("runc")
+async def test_files_that_use_up_memory_end_the_workspace_and_it_is_said_why(way: Way) -> None:
+    """Killing a command frees nothing of them: in the end the guest is all that there is to kill."""
+    async with way.open(way.config(limits=ResourceLimits(memory="64M", disk="1G"))) as ws:
+        await eventually(lambda: is_lost(ws, "cat /dev/zero >> filled"), "the workspace is ended")
 
 
 @pytest.mark.places("gvisor")

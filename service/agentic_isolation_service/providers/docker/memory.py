@@ -1,4 +1,4 @@
-"""Sandboxes that have used up their memory: found by the engine's events, and ended."""
+"""Containers that have used up their memory: found by the engine's events. Sandboxes of gVisor's are ended then."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ _FROM_THE_FIRST = "0"
 _KEPT_EVENTS = 256
 _TOLD_WITHIN = 0.5
 """Seconds after a container's end within which the events of it have come."""
+_NOTICED_WITHIN = 3.0
+"""Seconds within which an engine has noticed that a container's first process has ended, and told of it."""
 _KILLED = "137"
 """The exit code of a container whose first process had SIGKILL: 128 and the signal's number."""
 _EXHAUSTED = "it was out of memory, which under gVisor ends the whole workspace; give it more by limits.memory"
 _EXHAUSTED_PERHAPS = (
     "it was killed, and not by the engine: out of memory, most likely, which under gVisor ends the whole workspace; "
     "give it more by limits.memory, unless it was a command in it that has killed process 1"
+)
+_GUEST_KILLED = (
+    "its guest was killed, and not by the engine: out of memory, most likely, which files take, too; give it more by "
+    "limits.memory, and keep limits.disk below that"
 )
 _log = logging.getLogger(__name__)
 
@@ -37,15 +43,18 @@ _log = logging.getLogger(__name__)
 class _Watched:
     """What the engine has told of a container."""
 
+    sandbox: bool
+    """Whether it is one of gVisor's, which is over with its first want of memory."""
     killed: bool = False
     """Whether the engine was asked to kill it."""
     cause: str = ""
     """Why it has ended, where it is memory that has ended it."""
-    has_cause: asyncio.Event = field(default_factory=asyncio.Event)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the cause is known, or that there is none."""
 
     def end(self, cause: str) -> None:
         self.cause = cause
-        self.has_cause.set()
+        self.told.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +75,9 @@ class MemoryWatch:
     """Kills gVisor's containers at the first `oom` event (Docker Engine API 1.41, `GET /events`).
 
     There the kernel kills one process of the sandbox, and what is left of it hangs with all the memory that it has. In
-    other containers the guest tells which command it was, and the workspace goes on. Where the process that is killed
-    takes the rest with it, containerd may see the end first, and never tells of the memory: such a container was killed
-    without a `kill` event.
+    other containers the guest tells which command it was, and the workspace goes on, unless it was the guest itself.
+    Where the process that is killed takes the rest with it, containerd may see the end first, and never tells of the
+    memory: such a container was killed without a `kill` event.
 
     An event that came while nobody listened is found for as long as the engine keeps it. Its record of the container is
     no substitute: Docker 20.10 sets `OOMKilled` only when the container has ended, which one that hangs does not.
@@ -87,9 +96,9 @@ class MemoryWatch:
         self._task: asyncio.Task[None] | None = None
         self._kills: set[asyncio.Task[None]] = set()
 
-    def add(self, name: str) -> None:
-        """Begins to watch a container, which may have used up its memory already."""
-        watched = self._watched[name] = _Watched()
+    def add(self, name: str, *, sandbox: bool) -> None:
+        """Begins to watch a container, a sandbox of gVisor's or another, which may have used up its memory already."""
+        watched = self._watched[name] = _Watched(sandbox)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="docker-memory-watch")
         for event in self._strangers:
@@ -105,19 +114,26 @@ class MemoryWatch:
         watched = self._watched.get(name)
         return "" if watched is None else watched.cause
 
-    async def cause_of_end(self, name: str) -> str:
-        """Returns the cause for a container that has ended, of which may be told a moment later."""
+    async def cause_of_end(self, name: str, *, noticed: bool = True) -> str:
+        """Returns the cause for a container that has ended, of which may be told a moment later.
+
+        Args:
+            name: The container.
+            noticed: Whether the engine knows that it has ended.
+        """
         if (watched := self._watched.get(name)) is not None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TOLD_WITHIN):
-                    await watched.has_cause.wait()
+                async with asyncio.timeout(_TOLD_WITHIN if noticed else _NOTICED_WITHIN):
+                    await watched.told.wait()
         return self.cause(name)
 
     async def exhausted(self, name: str, *, wait: bool) -> bool:
-        """Returns whether the kernel has killed a process of a container for want of memory.
+        """Returns whether the kernel has killed a process of a sandbox of gVisor's for want of memory.
 
         With `wait` it may be told a moment later, as for `cause_of_end`.
         """
+        if (watched := self._watched.get(name)) is None or not watched.sandbox:
+            return False
         cause = await self.cause_of_end(name) if wait else self.cause(name)
         return cause == _EXHAUSTED
 
@@ -155,6 +171,9 @@ class MemoryWatch:
             watched.killed = True
         elif watched.cause:
             return  # and only once is it killed
+        elif not watched.sandbox:
+            if event.action == "die":
+                watched.end(_GUEST_KILLED if event.exit_code == _KILLED and not watched.killed else "")
         elif event.action == "oom":
             watched.end(_EXHAUSTED)
             self._end(event.name)

@@ -144,8 +144,7 @@ class DockerProvider:
             await self._images.ensure(client, image)
             await self._sweeper.sweep(client)
             try:
-                if place.runtime == GVISOR_RUNTIME:
-                    self._memory.add(container_name(spec.workspace_id))
+                self.adopt(place)
                 async with await self._turn():
                     await self._make(client, spec, image, runtime)
             except aiodocker.DockerError as error:
@@ -189,9 +188,8 @@ class DockerProvider:
         return frozenset(container["Labels"][WORKSPACE_LABEL] for container in found)
 
     def adopt(self, place: Place) -> None:
-        """Watches the memory of a sandbox of gVisor's."""
-        if place.runtime == GVISOR_RUNTIME:
-            self._memory.add(container_name(place.workspace_id))
+        """Watches the container's memory."""
+        self._memory.add(container_name(place.workspace_id), sandbox=place.runtime == GVISOR_RUNTIME)
 
     async def connect(self, place: Place) -> ByteStream:
         """Connects to the guest's socket, or starts a bridge in the container."""
@@ -200,7 +198,11 @@ class DockerProvider:
             raise GoneError(cause)
         async with self._engine.client() as client:
             container = client.containers.container(name)
-            if (stream := await self._direct.open(container, name, place.runtime)) is not None:
+            try:
+                stream = await self._direct.open(container, name, place.runtime)
+            except GoneError as error:
+                raise GoneError(await self._memory.cause_of_end(name, noticed=False) or str(error)) from None
+            if stream is not None:
                 return stream
             try:
                 return await BridgeStream.open(container)
