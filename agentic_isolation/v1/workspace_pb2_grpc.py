@@ -318,7 +318,9 @@ class WorkspaceServiceServicer(object):
         detaches: the process lives on for its `linger`, and for ever where it is detached.
 
         Not retryable by itself: reconnect with `open.resume`, or repeat a start that has a request_id. `input` tells how
-        much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte.
+        much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte. It does
+        so with `take_input`: of a path that broke without a word the server may hear a minute later, and until then the old
+        attachment is the writer.
 
         Errors: those of Stream, and
         * FAILED_PRECONDITION [INPUT_TAKEN]: another attachment is the writer, or has become it.

@@ -153,7 +153,9 @@ class WorkspaceServiceStub:
     detaches: the process lives on for its `linger`, and for ever where it is detached.
 
     Not retryable by itself: reconnect with `open.resume`, or repeat a start that has a request_id. `input` tells how
-    much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte.
+    much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte. It does
+    so with `take_input`: of a path that broke without a word the server may hear a minute later, and until then the old
+    attachment is the writer.
 
     Errors: those of Stream, and
       * FAILED_PRECONDITION [INPUT_TAKEN]: another attachment is the writer, or has become it.
@@ -395,7 +397,9 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     detaches: the process lives on for its `linger`, and for ever where it is detached.
 
     Not retryable by itself: reconnect with `open.resume`, or repeat a start that has a request_id. `input` tells how
-    much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte.
+    much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte. It does
+    so with `take_input`: of a path that broke without a word the server may hear a minute later, and until then the old
+    attachment is the writer.
 
     Errors: those of Stream, and
       * FAILED_PRECONDITION [INPUT_TAKEN]: another attachment is the writer, or has become it.
@@ -682,7 +686,9 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         detaches: the process lives on for its `linger`, and for ever where it is detached.
 
         Not retryable by itself: reconnect with `open.resume`, or repeat a start that has a request_id. `input` tells how
-        much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte.
+        much of the standard input has been taken, so that a writer that reconnects neither loses nor repeats a byte. It does
+        so with `take_input`: of a path that broke without a word the server may hear a minute later, and until then the old
+        attachment is the writer.
 
         Errors: those of Stream, and
           * FAILED_PRECONDITION [INPUT_TAKEN]: another attachment is the writer, or has become it.
