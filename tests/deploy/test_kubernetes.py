@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from agentic_isolation_service.settings.file import read_settings
 from tests.deploy.serving import DEPLOY, ENDING, SPARE, check_service, options_of
+from tests.support.program import CHECKOUT
 
 BASE = DEPLOY / "kubernetes" / "base"
 MESH = DEPLOY / "kubernetes" / "mesh"
@@ -176,3 +178,15 @@ def test_sidecar_reaches_its_control_plane() -> None:
     calls, metrics = meshed["spec"]["ingress"]
     assert calls["ports"].pop() == {"port": 4143, "protocol": "TCP"}
     assert [calls, metrics] == policy["spec"]["ingress"]
+
+
+def test_routes_for_istio_do_not_bound_calls() -> None:
+    """Without a `timeout` they do not; `0s`, which other proxies know for that, is refused by Istio's own schema."""
+    operations = (CHECKOUT / "docs" / "operations.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", operations, re.MULTILINE | re.DOTALL)
+    found = [each for block in blocks for each in yaml.safe_load_all(block)]
+    (service,) = [each["spec"] for each in found if each["kind"] == "VirtualService"]
+    assert all(not {"timeout", "perTryTimeout"} & (set(route) | set(route["retries"])) for route in service["http"])
+    (rule,) = [each["spec"] for each in found if each["kind"] == "DestinationRule"]
+    routed = {route["route"][0]["destination"].get("subset") for route in service["http"]}
+    assert routed == {None} | {subset["name"] for subset in rule["subsets"]}
