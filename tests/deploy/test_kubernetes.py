@@ -160,6 +160,13 @@ def test_mesh_differs_by_its_plaintext_and_its_probes(container: dict[str, Any])
     assert not kept
 
 
+def test_both_meshes_are_asked_for_a_sidecar() -> None:
+    """Without one the service would speak plaintext to the network."""
+    template = yaml.safe_load((MESH / "statefulset.yaml").read_text())["spec"]["template"]
+    assert template["metadata"]["labels"] == {"sidecar.istio.io/inject": "true"}
+    assert template["metadata"]["annotations"]["linkerd.io/inject"] == "enabled"
+
+
 def test_sidecar_reaches_its_control_plane() -> None:
     """The base lets nothing out, and the sidecar is in the pod; all else is as there."""
     patches = [patch.get("path") for patch in yaml.safe_load((MESH / "kustomization.yaml").read_text())["patches"]]
