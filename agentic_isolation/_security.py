@@ -29,8 +29,11 @@ _Metadata = tuple[tuple[str, str], ...]
 _PAUSE = 1.0
 """Seconds between two looks at files."""
 _NO_CONNECTION = "failed to connect"
-_HUNG_UP = ("Socket closed", "Connection reset", "Broken pipe")
-"""In the details of the status, UNAVAILABLE, of a call for which the other side let no connection come about."""
+_HUNG_UP = ("Socket closed", "Connection reset", "Broken pipe", "Unwrap failed")
+"""In the details of the status, UNAVAILABLE, of a call for which the other side let no connection come about.
+
+The last one is what gRPC makes of the alert by which proxies say that they want a certificate.
+"""
 _NO_TLS_THERE = "WRONG_VERSION_NUMBER"
 _NO_PROXY = (("grpc.enable_http_proxy", 0),)
 """A proxy that the environment names would be told what is meant for this machine only."""

@@ -43,6 +43,17 @@ def watching(text: str) -> str:
     return changed
 
 
+def asking(text: str) -> str:
+    """Returns the configuration with TLS, of an Envoy that wants certificates, as that of the composition does."""
+    kind = r'^( *)"@type": .*\.DownstreamTlsContext\n'
+    changed, times = re.subn(kind, r"\g<0>\1require_client_certificate: true\n", with_tls(text), flags=re.MULTILINE)
+    key = r"^( *)  private_key: \{filename: tls/edge\.key\}\n"
+    authority = r"\g<0>\1validation_context: {trusted_ca: {filename: tls/ca.pem}}\n"
+    changed, more = re.subn(key, authority, changed, flags=re.MULTILINE)
+    assert times == more == 1
+    return changed
+
+
 def keys(directory: Path) -> Path:
     """Makes all certificates, and the configuration of a replica that asks Envoy for one, and clients for a token."""
     authority = Authority.make(directory)
@@ -81,6 +92,21 @@ async def test_tls_on_both_sides(directory: Path) -> None:
         ):
             with pytest.raises(error):
                 await AgenticWorkspace.list(target=target, credentials=credentials, retry_timeout=0)
+
+
+async def test_client_without_the_certificate_that_envoy_wants_is_told_so(directory: Path) -> None:
+    envoy_directory = directory / "envoy"
+    envoy_directory.mkdir()
+    settings = await asyncio.to_thread(keys, envoy_directory / "tls")
+    port = free_port()
+    options = ["--config", str(settings), "--address", f"127.0.0.1:{port}", "--log-level", "warning"]
+    with (
+        await asyncio.to_thread(ServedProcess, *options),
+        await asyncio.to_thread(Envoy, envoy_directory, {"one": port}, asking) as envoy,
+    ):
+        shown = Credentials(token=TOKEN, ca_file=str(envoy_directory / "tls" / "ca.pem"))
+        with pytest.raises(UnavailableError, match="wants a certificate"):
+            await AgenticWorkspace.list(target=envoy.target, credentials=shown, retry_timeout=0)
 
 
 async def test_certificate_of_envoy_is_read_again_as_documented(directory: Path) -> None:
