@@ -39,6 +39,15 @@ def test_run_of_a_command_that_a_signal_ends(number: signal.Signals) -> None:
     assert (done.stdout, done.returncode) == ("before\n", 128 + number)
 
 
+def test_files_that_cannot_be_read_are_named(directory: Path) -> None:
+    missing, config = directory / "missing", directory / "service.toml"
+    config.write_text(f'[tls]\ncertificate = "{missing}"\nkey = "{missing}"\n')
+    for option in (missing, config):
+        done = run("serve", "--address", "127.0.0.1:0", "--config", str(option))
+        assert done.stderr == f"agentic-isolation: {missing}: No such file or directory\n"
+        assert done.returncode == 125
+
+
 def test_run_with_a_timeout() -> None:
     """The tree is gone, and what was printed before is there."""
     mark = new_mark()

@@ -74,8 +74,15 @@ def main() -> None:
     try:
         _cli(prog_name="agentic-isolation")
     except (IsolationError, OSError) as error:
-        click.echo(f"agentic-isolation: {error}", err=True)
+        click.echo(f"agentic-isolation: {_told(error)}", err=True)
         sys.exit(FAILED)
+
+
+def _told(error: IsolationError | OSError) -> str:
+    """Returns what an error says; where a file cannot be used, as other programs say it, without Python's own form."""
+    if isinstance(error, IsolationError) or not isinstance(error.filename, str) or error.filename2 is not None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 def _end_by_interrupts() -> None:
