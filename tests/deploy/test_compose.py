@@ -162,11 +162,16 @@ def test_envoy_as_it_is_composed() -> None:
     assert edge["require_client_certificate"] is True
     assert edge["common_tls_context"]["validation_context"]["trusted_ca"] == {"filename": "/etc/envoy-tls/ca.pem"}
     endpoints = [each for group in cluster["load_assignment"]["endpoints"] for each in group["lb_endpoints"]]
-    found = {
-        each["metadata"]["filter_metadata"]["envoy.lb"]["replica"]: each["endpoint"]["address"]["socket_address"]
+    found = [
+        (each["metadata"]["filter_metadata"]["envoy.lb"]["replica"], each["endpoint"]["address"]["socket_address"])
         for each in endpoints
+    ]
+    nowhere = [address for _, address in found if address["address"] == "127.0.0.1"]
+    assert nowhere == [{"address": "127.0.0.1", "port_value": port} for port in (1, 2)]
+    assert [name for name, address in found if address in nowhere] == list(REPLICAS)
+    assert {name: address for name, address in found if address not in nowhere} == {
+        name: {"address": name, "port_value": 50051} for name in REPLICAS
     }
-    assert found == {name: {"address": name, "port_value": 50051} for name in REPLICAS}
     towards = cluster["transport_socket"]["typed_config"]
     assert towards["auto_host_sni"] is towards["auto_sni_san_validation"] is True, "each shows its own name"
     inner = towards["common_tls_context"]

@@ -61,7 +61,7 @@ class Mesh:
     async def running(self) -> AsyncIterator[Envoy]:
         """Runs all of it."""
         try:
-            await self._start()
+            await self.start()
             self.tell()
             ports = dict.fromkeys(REPLICAS, self._port)
             envoy = await asyncio.to_thread(Envoy, self._directory / "envoy", ports, self._configuration)
@@ -70,26 +70,28 @@ class Mesh:
             finally:
                 envoy.kill()
         finally:
-            await self._end()
+            await self.end()
 
     async def swap(self) -> None:
         """Starts the replicas anew, each at the other's address; the name server tells the old ones until `tell`."""
-        await self._end()
+        await self.end()
         self._at = dict(zip(REPLICAS, reversed(list(self._at.values())), strict=True))
-        await self._start()
+        await self.start()
 
     def tell(self) -> None:
         """Has the name server tell where they are now."""
         self._names.addresses = dict(self._at)
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Starts the replicas."""
         self._running = [
             Replica(name, self._directory, *self._options.get(name, ()), address=f"{address}:{self._port}")
             for name, address in self._at.items()
         ]
         await asyncio.gather(*(replica.start() for replica in self._running))
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """Kills the replicas."""
         members, self._running = self._running, []
         await asyncio.gather(*(replica.end(signal.SIGKILL) for replica in members if replica.process is not None))
 
@@ -137,12 +139,13 @@ async def test_replicas_that_swap_addresses(directory: Path) -> None:
             await eventually(lambda: are_found(stub), "each is found at its new address, and nowhere else")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="install openssl: it makes the certificates")
-async def test_composition_takes_no_replica_for_the_other(directory: Path) -> None:
-    """Until Envoy has heard of it, a replica that is not where it was is one that is away."""
+@contextlib.asynccontextmanager
+async def composition(directory: Path, names: NameServer) -> AsyncIterator[tuple[Mesh, Envoy, Stub, str]]:
+    """Runs a mesh as compose.yaml has it; yields it, its Envoy, what calls that, and the token to show."""
+    if shutil.which("openssl") is None:
+        pytest.skip("install openssl: it makes the certificates")
     trial, envoy_directory = directory / "trial", directory / "envoy"
     await asyncio.to_thread(subprocess.run, [DEPLOY / "trial.sh", trial], check=True, capture_output=True, timeout=30)
-    token = (trial / "client.token").read_text().strip()
     options = {}
     for name in REPLICAS:
         settings = (trial / "service.toml").read_text().replace("/etc/agentic-isolation/tls", f"{trial}/{name}")
@@ -158,13 +161,37 @@ async def test_composition_takes_no_replica_for_the_other(directory: Path) -> No
     credentials = grpc.ssl_channel_credentials(
         *((trial / name).read_bytes() for name in ("ca.pem", "client.key", "client.pem"))
     )
-    async with NameServer.running() as names:
-        mesh = Mesh(directory, names, options, composed)
-        async with mesh.running() as envoy, grpc.aio.secure_channel(envoy.target, credentials) as channel:
-            stub: Stub = pb_grpc.WorkspaceServiceStub(channel)
-            assert await are_found(stub, token)
-            await mesh.swap()
-            told = [await answers(stub, name, token, SHORT) for _ in range(3) for name in REPLICAS]
-            assert set(told) == {str(grpc.StatusCode.DEADLINE_EXCEEDED)}, "it was sent to the other one"
-            mesh.tell()
-            await eventually(lambda: are_found(stub, token), "each is found at its new address")
+    mesh = Mesh(directory, names, options, composed)
+    async with mesh.running() as envoy, grpc.aio.secure_channel(envoy.target, credentials) as channel:
+        yield mesh, envoy, pb_grpc.WorkspaceServiceStub(channel), (trial / "client.token").read_text().strip()
+
+
+async def test_composition_takes_no_replica_for_the_other(directory: Path) -> None:
+    """Until Envoy has heard of it, a replica that is not where it was is one that is away."""
+    async with NameServer.running() as names, composition(directory, names) as (mesh, _, stub, token):
+        assert await are_found(stub, token)
+        await mesh.swap()
+        told = [await answers(stub, name, token, SHORT) for _ in range(3) for name in REPLICAS]
+        assert set(told) == {str(grpc.StatusCode.DEADLINE_EXCEEDED)}, "it was sent to the other one"
+        mesh.tell()
+        await eventually(lambda: are_found(stub, token), "each is found at its new address")
+
+
+async def test_composition_waits_for_a_replica_that_has_no_address(directory: Path) -> None:
+    """The name of a container that is started anew is nobody's for a moment."""
+    async with NameServer.running() as names, composition(directory, names) as (mesh, envoy, stub, token):
+        assert await are_found(stub, token)
+        before = (await envoy.counted())["membership_total"]
+        await mesh.end()
+        names.addresses.clear()
+
+        async def gone() -> bool:
+            return (await envoy.counted())["membership_total"] == before - len(REPLICAS)
+
+        await eventually(gone, "Envoy has heard of it")
+        calls = [asyncio.create_task(answers(stub, name, token)) for name in REPLICAS]
+        await asyncio.sleep(SHORT)
+        assert not any(call.done() for call in calls)
+        await mesh.start()
+        mesh.tell()
+        assert await asyncio.gather(*calls) == list(REPLICAS)
