@@ -493,3 +493,15 @@ func TestWorkingDirIsMade(t *testing.T) {
 		t.Fatal("a root that does not exist")
 	}
 }
+
+// The root's own path on the host is nobody's business but the guest's.
+func TestErrorsOfSymlinksThatLeadOutNameWhatWasAskedFor(t *testing.T) {
+	s, root := space(t)
+	must(t, os.Mkdir(root+"/d", 0o755))
+	must(t, os.Symlink("../../../secret", root+"/d/up"))
+	_, err := put(s, "d/up", "x", KeepMode)
+	want(t, err, fault.PathEscapes)
+	if text := err.Error(); strings.Contains(text, root) || !strings.Contains(text, "/workspace/d/up") {
+		t.Error(text)
+	}
+}

@@ -85,6 +85,9 @@ func (s *Space) follow(p string) (at place, dir *os.Root, base string, info os.F
 	shown := ""
 	for range maxLinks {
 		at, dir, base, err = s.parent(p)
+		if shown != "" && fault.Is(err, fault.PathEscapes) {
+			err = escapes(shown) // by what was asked for, and not by what a symlink makes of it
+		}
 		if err != nil {
 			return at, nil, "", nil, err
 		}
