@@ -29,7 +29,8 @@ DOMAIN = "agentic-isolation"
 _DETAILS_KEY = "grpc-status-details-bin"
 _DRAINING_KEY = "agentic-isolation-draining"
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
-"""What gRPC's own retries go by (gRFC A6): milliseconds until the next attempt."""
+"""What gRPC's own retries go by (gRFC A6): milliseconds until the next attempt, or that there is to be none."""
+_NEVER = "-1"
 _MAX_MESSAGE = 1024
 """Bytes. Clients take 8 KiB of metadata; a message is in there three times, once with each byte escaped as three."""
 _MAX_FIELD = 256
@@ -280,6 +281,8 @@ def _told_to_proxies(error: IsolationError) -> tuple[tuple[str, str], ...]:
         return ((REPLICA_KEY, error.replica),)
     if error.retry_after is not None:
         return ((_PUSHBACK_KEY, str(math.ceil(error.retry_after * 1000))),)
+    if isinstance(error, QuotaError):
+        return ((_PUSHBACK_KEY, _NEVER),)
     if isinstance(error, DrainingError):
         return ((_DRAINING_KEY, "begun" if error.begun else "refused"),)
     return ()
