@@ -25,6 +25,13 @@ def documents(kind: str) -> list[dict[str, Any]]:
     return [each for each in found if each["kind"] == kind]
 
 
+def documented(kind: str) -> list[dict[str, Any]]:
+    """The manifests of one kind that docs/operations.md shows."""
+    operations = (CHECKOUT / "docs" / "operations.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", operations, re.MULTILINE | re.DOTALL)
+    return [each for block in blocks for each in yaml.safe_load_all(block) if each["kind"] == kind]
+
+
 @pytest.fixture(scope="module")
 def stateful_set() -> dict[str, Any]:
     (found,) = documents("StatefulSet")
@@ -95,6 +102,19 @@ def test_no_two_pods_of_a_replica(stateful_set: dict[str, Any], pod: dict[str, A
     assert set(stateful_set["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}
     (apart,) = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert apart["topologyKey"] == "kubernetes.io/hostname"
+
+
+def test_documented_volumes_are_those_that_are_claimed(stateful_set: dict[str, Any]) -> None:
+    (claim,) = stateful_set["volumeClaimTemplates"]
+    (kind,) = documented("StorageClass")
+    assert kind["metadata"]["name"] == claim["spec"]["storageClassName"]
+    assert kind["volumeBindingMode"] == "WaitForFirstConsumer", "a claim would be bound before its pod has a node"
+    (volume,) = [each["spec"] for each in documented("PersistentVolume")]
+    for name in ("storageClassName", "accessModes"):
+        assert volume[name] == claim["spec"][name]
+    assert volume["capacity"]["storage"] == claim["spec"]["resources"]["requests"]["storage"]
+    assert volume["nodeAffinity"]["required"], "a local volume without it is refused"
+    assert volume["persistentVolumeReclaimPolicy"] == "Retain"
 
 
 def test_options(container: dict[str, Any], options: dict[str, Any]) -> None:
@@ -189,11 +209,8 @@ def test_sidecar_reaches_its_control_plane() -> None:
 
 def test_routes_for_istio_do_not_bound_calls() -> None:
     """Without a `timeout` they do not; `0s`, which other proxies know for that, is refused by Istio's own schema."""
-    operations = (CHECKOUT / "docs" / "operations.md").read_text()
-    blocks = re.findall(r"^```yaml\n(.*?)^```", operations, re.MULTILINE | re.DOTALL)
-    found = [each for block in blocks for each in yaml.safe_load_all(block)]
-    (service,) = [each["spec"] for each in found if each["kind"] == "VirtualService"]
+    (service,) = [each["spec"] for each in documented("VirtualService")]
     assert all(not {"timeout", "perTryTimeout"} & (set(route) | set(route["retries"])) for route in service["http"])
-    (rule,) = [each["spec"] for each in found if each["kind"] == "DestinationRule"]
+    (rule,) = [each["spec"] for each in documented("DestinationRule")]
     routed = {route["route"][0]["destination"].get("subset") for route in service["http"]}
     assert routed == {None} | {subset["name"] for subset in rule["subsets"]}
