@@ -36,7 +36,7 @@ The last one is what gRPC makes of the alert by which proxies say that they want
 """
 _NO_TLS_THERE = "WRONG_VERSION_NUMBER"
 _NO_PROXY = (("grpc.enable_http_proxy", 0),)
-"""A proxy that the environment names would be told what is meant for this machine only."""
+"""A proxy that the environment names would be told what is meant for this machine, or for a mesh, only."""
 
 
 class Token:
@@ -95,12 +95,15 @@ class Channels:
             kind = grpc.LocalConnectionType.UDS if unix else grpc.LocalConnectionType.LOCAL_TCP
             local = grpc.local_channel_credentials(kind)
             self._plain = partial(grpc.aio.secure_channel, target, local, options=[*self._options, *_NO_PROXY])
-        elif credentials.has_token:
+        elif credentials.has_token and not credentials.plaintext:
             raise InvalidArgumentError(
                 f"it would travel to {target} in plaintext; give ca_file (AGENTIC_ISOLATION_TLS_CA), or tls "
-                "(AGENTIC_ISOLATION_TLS=1) for a service whose certificate is from a public authority",
+                "(AGENTIC_ISOLATION_TLS=1) for a service whose certificate is from a public authority, or plaintext "
+                "(AGENTIC_ISOLATION_PLAINTEXT=1) in a mesh that has TLS",
                 field="credentials.token",
             )
+        elif credentials.has_token:
+            self._options.extend(_NO_PROXY)
 
     def lease(self) -> AbstractAsyncContextManager[grpc.aio.Channel]:
         """Returns what gives the channel for one call.

@@ -28,7 +28,7 @@ class Credentials:
     """
 
     token: str | None = field(default=None, repr=False)
-    """Sent with each call; over TLS, or to this machine itself, only."""
+    """Sent with each call; over TLS, or to this machine itself, only, unless `plaintext` says otherwise."""
     token_file: str | os.PathLike[str] | None = None
     """A file with the token, in place of it."""
     ca_file: str | os.PathLike[str] | None = None
@@ -41,6 +41,8 @@ class Credentials:
     """The name in the service's certificate, where it is not the target's host."""
     tls: bool = False
     """Use TLS, to any service but one on a unix socket. ca_file, certificate_file and server_name imply it."""
+    plaintext: bool = False
+    """Send the token without TLS, to other machines too: a mesh, such as a sidecar beside this program, has it."""
 
     def __post_init__(self) -> None:
         for name in ("token_file", "ca_file", "certificate_file", "key_file"):
@@ -49,6 +51,10 @@ class Credentials:
         if self.server_name is not None:
             check_text(self.server_name, "credentials.server_name")
         check_type(self.tls, "credentials.tls", bool)
+        if check_type(self.plaintext, "credentials.plaintext", bool) and self.wants_tls:
+            raise InvalidArgumentError(
+                "what is for TLS is there, too; leave one of them out", field="credentials.plaintext"
+            )
         if self.token is not None:
             if self.token_file is not None:
                 raise InvalidArgumentError("there is a token, too; give one of them", field="credentials.token_file")
@@ -74,7 +80,7 @@ class Credentials:
     def from_environment(cls) -> Credentials:
         """Returns those of AGENTIC_ISOLATION_TOKEN, _TOKEN_FILE, _TLS_CA, _TLS_CERTIFICATE, _TLS_KEY, _TLS_SERVER_NAME.
 
-        _TLS=1 is for `tls`. What is empty counts as unset.
+        _TLS=1 is for `tls`, and _PLAINTEXT=1 for `plaintext`. What is empty counts as unset.
 
         Raises:
             InvalidArgumentError: They contradict each other.
@@ -91,6 +97,7 @@ class Credentials:
             key_file=of("TLS_KEY"),
             server_name=of("TLS_SERVER_NAME"),
             tls=of("TLS") not in (None, "0"),
+            plaintext=of("PLAINTEXT") not in (None, "0"),
         )
 
 

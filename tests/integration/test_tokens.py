@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from agentic_isolation import AgenticWorkspace, Credentials, UnauthenticatedError
+from agentic_isolation import AgenticWorkspace, Credentials, InvalidArgumentError, UnauthenticatedError
 from agentic_isolation.service import ServiceClient
 from agentic_isolation.sync import Workspace
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -25,6 +25,7 @@ from agentic_isolation_service.settings.tokens import tokens_of
 from tests.integration.cli import run
 from tests.integration.wire import refused
 from tests.support.eventually import eventually
+from tests.support.name_server import NameServer
 from tests.support.service import ServedProcess
 
 TOKEN, EXPIRED = "ais_the-token-of-this-test", "ais_the-token-of-yesterday"
@@ -155,6 +156,20 @@ async def test_client_shows_its_token_with_every_call(served: ServedProcess) -> 
             assert again.id == workspace.id
         with pytest.raises(UnauthenticatedError, match="nothing proves who calls"):
             await AgenticWorkspace.list(target=served.target)
+
+
+async def test_client_in_a_mesh_shows_its_token_without_tls(
+    served: ServedProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service by its name, whose way there has a sidecar."""
+    async with NameServer.running() as names:
+        names.addresses["isolation.mesh"] = "127.0.0.1"
+        target = f"dns://127.0.0.1:{names.port}/isolation.mesh:{served.target.rpartition(':')[2]}"
+        with pytest.raises(InvalidArgumentError, match="PLAINTEXT=1"):
+            await AgenticWorkspace.list(target=target, credentials=Credentials(token=TOKEN))
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        shown = Credentials(token=TOKEN, plaintext=True)
+        assert await AgenticWorkspace.list(target=target, credentials=shown, retry_timeout=0) == []
 
 
 def test_credentials_of_the_environment(served: ServedProcess, monkeypatch: pytest.MonkeyPatch) -> None:

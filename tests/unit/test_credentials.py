@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,11 +30,14 @@ def test_token_is_in_no_repr() -> None:
         ({"token": "a", "token_file": "b"}, "credentials.token_file"),
         ({"certificate_file": "a"}, "credentials.key_file"),
         ({"key_file": "a"}, "credentials.certificate_file"),
+        ({"plaintext": True, "tls": True}, "credentials.plaintext"),
+        ({"plaintext": True, "ca_file": "a"}, "credentials.plaintext"),
+        ({"plaintext": "yes"}, "credentials.plaintext"),
     ],
 )
-def test_contradictions_are_refused(settings: dict[str, str], field: str) -> None:
+def test_contradictions_are_refused(settings: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        Credentials(**settings)  # type: ignore[arg-type]
+        Credentials(**settings)
     assert caught.value.field == field
     assert "admin" not in str(caught.value)
 
@@ -51,6 +55,9 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Credentials.from_environment() == Credentials()
     monkeypatch.setenv("AGENTIC_ISOLATION_TLS", "1")
     assert Credentials.from_environment() == Credentials(tls=True)
+    monkeypatch.setenv("AGENTIC_ISOLATION_TLS", "0")
+    monkeypatch.setenv("AGENTIC_ISOLATION_PLAINTEXT", "1")
+    assert Credentials.from_environment() == Credentials(plaintext=True)
 
 
 @pytest.mark.parametrize(
