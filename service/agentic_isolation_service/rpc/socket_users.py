@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import secrets
 import socket
-import struct
 from typing import NamedTuple
 
-_CREDENTIALS = struct.Struct("iII")
-"""struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)."""
+from agentic_isolation_service.peer_credentials import peer_credentials
+
 _PREFIX = f"agentic-isolation-{secrets.token_hex(16)}/"
 _PEER = f"unix-abstract:{_PREFIX}"
 """As gRPC writes it."""
@@ -29,9 +28,8 @@ class SocketUser(NamedTuple):
 
 def user_at(connection: socket.socket) -> SocketUser:
     """Returns who is at the other end of a connection that was accepted."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(credentials)
-    return SocketUser(uid, pid)
+    found = peer_credentials(connection)
+    return SocketUser(found.uid, found.pid)
 
 
 def address_of(user: SocketUser, number: int) -> bytes:

@@ -14,7 +14,6 @@ import errno
 import os
 import select
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,11 +22,10 @@ from pathlib import Path
 from agentic_isolation._cleanup import finish
 from agentic_isolation_service.guest.descriptors import readable
 from agentic_isolation_service.guest.stream import SocketStream
+from agentic_isolation_service.peer_credentials import peer_credentials
 from agentic_isolation_service.providers.docker.container import GUEST_SOCKET
 
 _CLONE_NEWNET = 0x40000000
-_CREDENTIALS = struct.Struct("3i")
-"""struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)."""
 _LISTEN_TIMEOUT = 5.0
 """Seconds that a guest which was just started may take to listen."""
 _FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.02
@@ -68,9 +66,7 @@ async def connect_to_guest(init: ContainerInit) -> SocketStream:
         connection = await _socket_beside(init, process)
         try:
             await _connect(connection, process)
-            pid, _, _ = _CREDENTIALS.unpack(
-                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            )
+            pid = peer_credentials(connection).pid
             if pid != init.pid:
                 raise ConnectionError(f"the process {pid} listens in the place of the guest, which is {init.pid}")
             async with asyncio.timeout(_WORD_TIMEOUT):

@@ -7,14 +7,12 @@ import errno
 import os
 import select
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from agentic_isolation.errors import UnavailableError
+from agentic_isolation_service.peer_credentials import peer_credentials
 
-_CREDENTIALS = struct.Struct("3i")
-"""struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)."""
 _ATTEMPTS = 3
 _WANTS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """What says nothing about the other side: it has more connections waiting than it takes, or this side is short."""
@@ -48,9 +46,7 @@ def open_listener(path: Path) -> tuple[int, int] | None:
             with _connected(path) as connection:
                 if connection is None:
                     return None
-                pid, _, _ = _CREDENTIALS.unpack(
-                    connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-                )
+                pid = peer_credentials(connection).pid
                 try:
                     pidfd = os.pidfd_open(pid)
                 except ProcessLookupError:
