@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +34,15 @@ def ground(warm: None, service: ServedProcess) -> Iterator[None]:
 def security(request: pytest.FixtureRequest) -> SecurityConfig:
     """Production's, once without and once under gVisor."""
     return SecurityConfig(use_gvisor=request.param == "runsc")
+
+
+@pytest.fixture
+def common() -> Iterator[Path]:
+    """A directory that every user may enter; the test run's own is not."""
+    path = Path(tempfile.mkdtemp(prefix="common-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -32,10 +32,9 @@ from agentic_isolation_service.settings.tenants import tenants_of
 from agentic_isolation_service.settings.unix import UnixSettings
 from tests.integration.auditing import entries
 from tests.integration.identified import identified
-from tests.integration.test_unix_sockets import NOBODY, as_root, asked, common, connects, mode_of
+from tests.integration.other_users import NOBODY, as_root, asked, connects, mode_of
 from tests.support.service import ServedProcess
 
-__all__ = ["common"]
 ME = os.geteuid()
 STRANGER = 54321
 ASK = """

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
-import shutil
-import stat
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,51 +16,14 @@ from agentic_isolation_service.rpc.authentication.unix_peers import UNIX_IDENTIT
 from agentic_isolation_service.serving import serve
 from agentic_isolation_service.settings.file import FileSettings
 from tests.integration.identified import identified
+from tests.integration.other_users import as_root, asked, connects, mode_of
 from tests.support.service import ServedProcess
 
-NOBODY, GROUP = 65534, 54321
-CONNECT = f"""
-import os, socket, sys
-os.setgroups([int(group) for group in sys.argv[2:]])
-os.setgid({NOBODY})
-os.setuid({NOBODY})
-socket.socket(socket.AF_UNIX).connect(sys.argv[1])
-"""
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-
-
-@pytest.fixture
-def common() -> Iterator[Path]:
-    """A directory that every user may enter; the test run's own is not."""
-    path = Path(tempfile.mkdtemp(prefix="common-", dir="/tmp"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+GROUP = 54321
 
 
 def allow(path: Path, mode: int) -> None:
     path.chmod(mode)
-
-
-def mode_of(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-async def connects(path: Path, *groups: int) -> bool:
-    """Returns whether a process of another user, with these groups, can connect."""
-
-    def run() -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, "-I", "-S", "-c", CONNECT, str(path), *map(str, groups)]
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=False)
-
-    ended = await asyncio.to_thread(run)
-    assert ended.returncode == 0 or "PermissionError" in ended.stderr, ended.stderr
-    return ended.returncode == 0
-
-
-async def asked(target: str) -> None:
-    async with ServiceClient(target, credentials=Credentials(), retry_timeout=0) as client:
-        assert (await client.info()).version
 
 
 @as_root
