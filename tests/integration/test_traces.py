@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from agentic_isolation import AgenticWorkspace
 from agentic_isolation.v1 import workspace_pb2 as pb
 from tests.integration.lasting import execute
-from tests.integration.wire import a_workspace, connected, refused
+from tests.integration.wire import EventReader, a_workspace, connected, refused, shell, start
 from tests.support.eventually import eventually
 from tests.support.otlp import Collector, attributes, collecting
 from tests.support.program import python_environment
@@ -37,14 +38,16 @@ def tells_of(told: str, span: Span) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def traced(directory: Path, more: str = "") -> AsyncIterator[tuple[ServedProcess, Collector]]:
+async def traced(
+    directory: Path, more: str = "", *, address: str | None = None
+) -> AsyncIterator[tuple[ServedProcess, Collector]]:
     """A service that sends its spans to a collector."""
-    config = directory / "config.toml"
+    config, address = directory / "config.toml", address or f"unix:{directory}/grpc.sock"
     async with collecting() as collector:
         config.write_text(f'[tracing]\nendpoint = "{collector.endpoint}"\n{more}')
         with ServedProcess(
-            *("--address", f"unix:{directory}/grpc.sock", "--config", str(config)),
-            environment={"OTEL_BSP_SCHEDULE_DELAY": "50"},
+            *("--address", address, "--config", str(config)),
+            environment={"OTEL_BSP_SCHEDULE_DELAY": "50", "DOCKER_HOST": f"unix://{directory}/no-engine"},
         ) as service:
             yield service, collector
             await asyncio.to_thread(service.stop)
@@ -66,6 +69,7 @@ async def test_one_trace_from_the_agent_to_its_command(directory: Path) -> None:
             found = attributes(span)
             process_id = str(found.pop("agentic_isolation.process_id"))
             assert process_id.startswith("r-")
+            assert str(found.pop("rpc.user_agent")).startswith("grpc-python-asyncio/")
             assert found == {
                 "rpc.system": "grpc",
                 "rpc.service": SERVICE,
@@ -75,6 +79,7 @@ async def test_one_trace_from_the_agent_to_its_command(directory: Path) -> None:
                 "agentic_isolation.workspace_id": workspace.info.id,
             }
             assert collector.resources()["service.name"] == "isolation"
+            assert collector.scopes == {"opentelemetry.instrumentation.grpc"}, "the official one"
 
             with active_span() as agent:
                 assert [line async for line in workspace.stream("echo streamed >&2; echo $TRACEPARENT")] != []
@@ -113,6 +118,49 @@ async def test_refused_calls_and_repeated_requests_have_spans_of_their_own(direc
     assert first == second, "it ran once"
     assert tells_of(first.decode(), one)
     assert collector.resources()["service.name"] == "agentic-isolation"
+
+
+async def test_spans_tell_how_calls_end_that_do_not_answer(directory: Path) -> None:
+    async with traced(directory) as (service, collector):
+        async with connected(service.target) as stub, a_workspace(stub) as workspace:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(stub.Execute(execute(workspace, "sleep 60")), 0.5)
+            async with EventReader(stub, start(workspace, shell("sleep 60"))) as begun:
+                assert await begun.next() == "started"
+            with refused(grpc.StatusCode.UNAVAILABLE, "PROVIDER_UNAVAILABLE"):
+                await stub.CreateWorkspace(pb.CreateWorkspaceRequest(provider="docker"))
+        execution = await collector.one(lambda span: span.name.endswith("/Execute"))
+        stream = await collector.one(lambda span: span.name.endswith("/Stream"))
+        unavailable = await collector.one(lambda span: attributes(span).get("agentic_isolation.code") == "UNAVAILABLE")
+    for span in execution, stream:
+        assert (attributes(span)["agentic_isolation.code"], attributes(span)["rpc.grpc.status_code"]) == (
+            "CANCELLED",
+            1,
+        )
+        assert attributes(span)["agentic_isolation.workspace_id"] == workspace.workspace_id
+        assert span.status.code == Status.STATUS_CODE_UNSET, "it is the client's wish"
+    assert unavailable.status.code == Status.STATUS_CODE_ERROR
+    assert b"no-engine" not in b"".join(request.SerializeToString() for request in collector.requests)
+    assert not any(span.events for span in collector.spans)
+
+
+@pytest.mark.parametrize(
+    ("address", "more", "peer"),
+    [
+        ("127.0.0.1:0", "", {"net.peer.ip": "127.0.0.1", "net.peer.name": "localhost"}),
+        ("[::1]:0", "", {"net.peer.ip": "[::1]", "net.peer.name": "localhost"}),
+        ("unix:{}/grpc.sock", "", {}),
+        ("unix:{}/grpc.sock", "[unix]\n", {}),
+    ],
+)
+async def test_spans_have_the_address_of_the_other_end_where_it_has_one(
+    directory: Path, address: str, more: str, peer: dict[str, str]
+) -> None:
+    async with traced(directory, more, address=address.format(directory)) as (service, collector):
+        async with connected(service.target) as stub:
+            await stub.GetServerInfo(pb.GetServerInfoRequest())
+        found = attributes(await collector.one(lambda span: True))
+    assert {key: value for key, value in found.items() if key in ("net.peer.ip", "net.peer.name")} == peer
 
 
 async def test_only_the_share_of_traces_that_was_asked_for(directory: Path) -> None:

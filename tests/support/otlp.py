@@ -36,6 +36,16 @@ class Collector(pb_grpc.TraceServiceServicer):
             for span in scope.spans
         ]
 
+    @property
+    def scopes(self) -> set[str]:
+        """Names of the instrumentation that has made the spans."""
+        return {
+            scope.scope.name
+            for request in self.requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+        }
+
     async def one(self, wanted: Callable[[Span], bool]) -> Span:
         """Waits for the one span that is wanted."""
         await eventually(lambda: any(map(wanted, self.spans)), "the span has come")

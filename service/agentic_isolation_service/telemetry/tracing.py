@@ -1,8 +1,9 @@
-"""A span for each call, by OpenTelemetry, sent by OTLP.
+"""A span for each call, by OpenTelemetry's instrumentation of grpc.aio servers, sent by OTLP.
 
-The official instrumentation of grpc.aio servers does not fit: around the error boundary it breaks methods that write
-their responses, within it its spans know no status, and it writes down what exceptions say, which may be a path or a
-command of a workload. So the spans are made here, with the attributes that it gives them.
+As an interceptor the instrumentation would break methods that write their responses, would know of no call that is
+cancelled, and would write down what errors say, which may be a path or a command of a workload. So here it is a layer:
+what it is put around is the call, seen as a method that yields once and never fails, and how the call has ended it is
+told by its context's `set_code`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
 
-import grpc
+import grpc.aio
 
 from agentic_isolation._cleanup import finish
-from agentic_isolation._version import __version__
 from agentic_isolation.errors import IsolationError, UnsupportedError
 from agentic_isolation_service.rpc.calls import Call
 from agentic_isolation_service.rpc.outcome import code_of, subject_of
@@ -29,12 +30,12 @@ try:
     from opentelemetry import context as contexts
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.grpc import aio_server_interceptor
     from opentelemetry.sdk.resources import SERVICE_NAME as NAME_OF_SERVICE
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as error:
     raise UnsupportedError(
         f"[tracing] is configured, and {error.name} is not installed: pip install 'agentic-isolation[otel]'",
@@ -46,8 +47,6 @@ _DEFAULT_NAME = "agentic-isolation"
 _NAME_VARIABLES = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES")
 _LAST_SPANS = 2.0
 """Seconds for the last spans to be sent."""
-_FAULTS = frozenset("UNKNOWN DEADLINE_EXCEEDED UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS".split())
-"""Statuses that are the service's fault, as OpenTelemetry's conventions have it."""
 
 
 @contextlib.asynccontextmanager
@@ -62,7 +61,7 @@ async def traced(settings: TracingSettings) -> AsyncIterator[CallTracing]:
     exporter = OTLPSpanExporter(settings.endpoint)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     try:
-        yield CallTracing(provider.get_tracer(_DEFAULT_NAME, __version__))
+        yield CallTracing(provider)
     finally:
         await finish(_close(provider, exporter))
 
@@ -78,11 +77,11 @@ async def _close(provider: TracerProvider, exporter: OTLPSpanExporter) -> None:
 
 
 class CallTracing:
-    """The layer that makes a span for each call, and tells the commands of the call which it is."""
+    """The layer that has the instrumentation make a span for each call, and tells the call's commands which it is."""
 
-    def __init__(self, tracer: trace.Tracer) -> None:
-        self._tracer = tracer
-        self._propagator = TraceContextTextMapPropagator()
+    def __init__(self, provider: TracerProvider) -> None:
+        self._interceptor = aio_server_interceptor(provider)  # type: ignore[no-untyped-call]
+        self._instrumented: dict[str, _Instrumented] = {}
 
     def around(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Makes a span of a call."""
@@ -90,41 +89,89 @@ class CallTracing:
 
     @contextlib.asynccontextmanager
     async def _span(self, call: Call) -> AsyncIterator[None]:
-        metadata = {key: value for key, value in call.context.invocation_metadata() or () if isinstance(value, str)}
-        parent = self._propagator.extract(metadata, contexts.Context())
-        attributes = {"rpc.system": "grpc", "rpc.service": SERVICE_NAME, "rpc.method": call.method}
-        span = self._tracer.start_span(
-            f"{SERVICE_NAME}/{call.method}", parent, kind=trace.SpanKind.SERVER, attributes=attributes
-        )
-        found = span.get_span_context()
-        if found.is_valid:
-            call.trace = TraceContext(
-                f"{found.trace_id:032x}",
-                f"{found.span_id:016x}",
-                f"{found.trace_flags:02x}",
-                found.trace_state.to_header(),
-            )
-        token = contexts.attach(trace.set_span_in_context(span))
+        # What the service itself is a part of is no part of its calls.
+        token = contexts.attach(contexts.Context())
         try:
-            yield
-        except BaseException as error:
-            _end(span, call, error)
-            raise
-        else:
-            _end(span, call, None)
+            instrumented = self._instrumented.get(call.method) or await self._instrument(call.method)
+            rest = instrumented(call, _Told(call.context))
+            context = await anext(rest)
+            span = trace.get_current_span()
+            call.trace = _place_of(span)
+            error: BaseException | None = None
+            try:
+                yield
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                code = code_of(error, answered=call.answered)
+                if span.is_recording():
+                    span.set_attributes(_known(call, code, error))
+                context.set_code(grpc.StatusCode[code])
+                await anext(rest, None)
         finally:
             contexts.detach(token)
 
+    async def _instrument(self, method: str) -> _Instrumented:
+        details: Any = _Details(f"{SERVICE_NAME}/{method}")
+        handler: Any = await self._interceptor.intercept_service(_uninstrumented, details)
+        self._instrumented[method] = handler.unary_stream
+        return self._instrumented[method]
 
-def _end(span: trace.Span, call: Call, error: BaseException | None) -> None:
-    """Writes down how a call has ended, by words that are the service's own, and ends its span."""
-    if span.is_recording():
-        code = code_of(error, answered=call.answered)
-        known = {"code": code, "tenant": call.caller.tenant, **subject_of(call)._asdict()}
-        attributes = {f"agentic_isolation.{name}": value for name, value in known.items() if value}
-        if isinstance(error, IsolationError):
-            attributes["error.type"] = error.reason
-        span.set_attributes({"rpc.grpc.status_code": grpc.StatusCode[code].value[0], **attributes})
-        if code in _FAULTS:
-            span.set_status(trace.StatusCode.ERROR)
-    span.end()
+
+class _Details(NamedTuple):
+    """What an interceptor is told of a call before it."""
+
+    method: str
+
+
+class _Told:
+    """What the instrumentation is told of a call, in place of its context."""
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._context = context
+
+    def invocation_metadata(self) -> list[Any]:
+        """Returns those metadata of the call that are text."""
+        return [entry for entry in self._context.invocation_metadata() or () if isinstance(entry[1], str)]
+
+    def peer(self) -> str:
+        """Returns the other end where it has an address and a port."""
+        peer = self._context.peer()
+        return peer if peer.startswith(("ipv4:", "ipv6:")) else "unix:"
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """Is called for the span to have the status. The call gets its own further outside."""
+
+
+_Instrumented = Callable[[Call, _Told], AsyncIterator[Any]]
+"""Begins a span before its first item, which is the context to tell its end to, and ends it after that."""
+
+
+async def _uninstrumented(details: object) -> grpc.RpcMethodHandler[Any, Any]:
+    behavior: Any = _rest_of_call
+    return grpc.unary_stream_rpc_method_handler(behavior)
+
+
+async def _rest_of_call(call: Call, context: object) -> AsyncIterator[object]:
+    """Stands for a method: what is between its one response and its end is the call."""
+    yield context
+
+
+def _place_of(span: trace.Span) -> TraceContext | None:
+    found = span.get_span_context()
+    if not found.is_valid:
+        return None
+    return TraceContext(
+        f"{found.trace_id:032x}",
+        f"{found.span_id:016x}",
+        f"{found.trace_flags:02x}",
+        found.trace_state.to_header(),
+    )
+
+
+def _known(call: Call, code: str, error: BaseException | None) -> dict[str, str]:
+    """Returns what is known of a call at its end, by words that are the service's own."""
+    known = {"code": code, "tenant": call.caller.tenant, **subject_of(call)._asdict()}
+    attributes = {f"agentic_isolation.{name}": value for name, value in known.items() if value}
+    return attributes | {"error.type": error.reason} if isinstance(error, IsolationError) else attributes
