@@ -50,6 +50,7 @@ async def traced(
             environment={"OTEL_BSP_SCHEDULE_DELAY": "50", "DOCKER_HOST": f"unix://{directory}/no-engine"},
         ) as service:
             yield service, collector
+            assert "Failed" not in service.log, "to detach a context, or to export"
             await asyncio.to_thread(service.stop)
 
 

@@ -27,7 +27,6 @@ from agentic_isolation_service.rpc.trace_context import TraceContext
 from agentic_isolation_service.settings.telemetry import TracingSettings
 
 try:
-    from opentelemetry import context as contexts
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.grpc import aio_server_interceptor
@@ -89,28 +88,23 @@ class CallTracing:
 
     @contextlib.asynccontextmanager
     async def _span(self, call: Call) -> AsyncIterator[None]:
-        # What the service itself is a part of is no part of its calls.
-        token = contexts.attach(contexts.Context())
+        instrumented = self._instrumented.get(call.method) or await self._instrument(call.method)
+        rest = instrumented(call, _Told(call.context))
+        context = await anext(rest)
+        span = trace.get_current_span()
+        call.trace = _place_of(span)
+        error: BaseException | None = None
         try:
-            instrumented = self._instrumented.get(call.method) or await self._instrument(call.method)
-            rest = instrumented(call, _Told(call.context))
-            context = await anext(rest)
-            span = trace.get_current_span()
-            call.trace = _place_of(span)
-            error: BaseException | None = None
-            try:
-                yield
-            except BaseException as raised:
-                error = raised
-                raise
-            finally:
-                code = code_of(error, answered=call.answered)
-                if span.is_recording():
-                    span.set_attributes(_known(call, code, error))
-                context.set_code(grpc.StatusCode[code])
-                await anext(rest, None)
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
-            contexts.detach(token)
+            code = code_of(error, answered=call.answered)
+            if span.is_recording():
+                span.set_attributes(_known(call, code, error))
+            context.set_code(grpc.StatusCode[code])
+            await anext(rest, None)
 
     async def _instrument(self, method: str) -> _Instrumented:
         details: Any = _Details(f"{SERVICE_NAME}/{method}")
