@@ -122,7 +122,8 @@ class ResourceLimits:
     memory: int | str | None = None
     """Bytes, or a number with a binary unit: "512M", "4G". None: 4 GiB."""
     disk: int | str | None = None
-    """Size of the working directory's volume, like `memory`. None: 2 GiB."""
+    """Size of the working directory's volume, in the same units. It is a part of the memory. None: half of it, 2 GiB
+    at most."""
     open_files: int | None = None
     """Open files per process. None: 4,096."""
     network: bool | None = None

@@ -368,7 +368,9 @@ class ResourceLimits(_message.Message):
     memory_bytes: _builtins.int
     """Memory without swap, from 16 MiB (under gVisor from 32 MiB) to 2^62 bytes. Absent: 4 GiB."""
     disk_bytes: _builtins.int
-    """Size of the working directory's volume, from 1 MiB to 2^62 bytes. Absent: 2 GiB."""
+    """Size of the working directory's volume, from 1 MiB to 2^62 bytes. What is in it counts against memory_bytes, and more
+    than that can end the workspace. Absent: half of memory_bytes, 2 GiB at most.
+    """
     open_files_count: _builtins.int
     """Open files per process, from 64. Absent: 4,096."""
     network: Global___NetworkMode.ValueType

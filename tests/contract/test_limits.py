@@ -101,6 +101,16 @@ async def is_lost(ws: Workspace, command: str = "true") -> bool:
     return False
 
 
+@pytest.mark.places("runc", "gvisor")
+async def test_files_are_refused_before_they_use_up_memory(way: Way) -> None:
+    async with way.open(way.config(limits=ResourceLimits(memory="128M"))) as ws:
+        assert ws.info.isolation.disk_bytes == 64 * MEBI
+        result = await ws.execute("cat /dev/zero > filled")
+        assert (cause(result), result.success) == (TerminationCause.EXITED, False)
+        assert "No space left" in result.stderr
+        assert (await ws.execute("rm filled; echo on it goes")).stdout == "on it goes\n"
+
+
 @pytest.mark.places("runc")
 async def test_files_that_use_up_memory_end_the_workspace_and_it_is_said_why(way: Way) -> None:
     """Killing a command frees nothing of them: in the end the guest is all that there is to kill."""

@@ -35,6 +35,7 @@ DEFAULT_USER = "1000:1000"
 DEFAULT_CPU_MILLIS = 2000
 DEFAULT_MEMORY_BYTES = 4 << 30
 DEFAULT_DISK_BYTES = 2 << 30
+"""At most, see disk_bytes_of."""
 DEFAULT_OPEN_FILES = 4096
 _TMP_BYTES = 256 << 20
 _HOME_BYTES = 128 << 20
@@ -102,6 +103,20 @@ def default_cpu_millis(cpus: int) -> int:
     return min(DEFAULT_CPU_MILLIS, cpus * 1000) if cpus > 0 else DEFAULT_CPU_MILLIS
 
 
+def memory_bytes_of(limits: ResourceLimits) -> int:
+    """Returns the limit of memory."""
+    return _or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES)
+
+
+def disk_bytes_of(limits: ResourceLimits) -> int:
+    """Returns the size of the working directory's volume.
+
+    What is in it is memory. Where nothing was asked it takes half of that at most, so that files are refused (ENOSPC)
+    before they end the workspace: where they are all of its memory, there is nothing else that the kernel can kill.
+    """
+    return _or_default(limits.disk_bytes, min(DEFAULT_DISK_BYTES, memory_bytes_of(limits) // 2))
+
+
 def container_name(workspace_id: str) -> str:
     """Returns the name of a workspace's container."""
     return f"agentic-{workspace_id}"
@@ -115,8 +130,8 @@ def with_defaults(config: WorkspaceConfig) -> WorkspaceConfig:
         security=replace(security, user=user_of(security)),
         limits=ResourceLimits(
             cpu=_or_default(limits.cpu_millis, DEFAULT_CPU_MILLIS) / 1000,
-            memory=_or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES),
-            disk=_or_default(limits.disk_bytes, DEFAULT_DISK_BYTES),
+            memory=memory_bytes_of(limits),
+            disk=disk_bytes_of(limits),
             open_files=_or_default(limits.open_files, DEFAULT_OPEN_FILES),
             network=bool(limits.network),
         ),
@@ -153,8 +168,8 @@ def shape_of(config: WorkspaceConfig) -> Hashable:
         config.working_dir.rstrip("/"),
         replace(security, user=user_of(security)),
         limits.cpu_millis,
-        _or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES),
-        _or_default(limits.disk_bytes, DEFAULT_DISK_BYTES),
+        memory_bytes_of(limits),
+        disk_bytes_of(limits),
         _or_default(limits.open_files, DEFAULT_OPEN_FILES),
         bool(limits.network),
     )
@@ -210,7 +225,7 @@ def errand_config(plan: ErrandPlan) -> dict[str, object]:
 
 def never_started_config(plan: ContainerPlan) -> dict[str, object]:
     """Returns the body of the engine's `POST /containers/create` for one that only has a workspace's volume mounted."""
-    size = _or_default((plan.spec.config.limits or ResourceLimits()).disk_bytes, DEFAULT_DISK_BYTES)
+    size = disk_bytes_of(plan.spec.config.limits or ResourceLimits())
     volume = _working_volume(plan, user_of(plan.spec.config.security or SecurityConfig.production()), size)
     return {
         "Image": plan.image,
@@ -221,7 +236,7 @@ def never_started_config(plan: ContainerPlan) -> dict[str, object]:
 
 
 def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: ResourceLimits, user: str) -> dict[str, object]:
-    memory = _or_default(limits.memory_bytes, DEFAULT_MEMORY_BYTES)
+    memory = memory_bytes_of(limits)
     open_files = _or_default(limits.open_files, DEFAULT_OPEN_FILES)
     pids = pids_limit_of(security)
     gvisor = plan.runtime == GVISOR_RUNTIME
@@ -237,7 +252,7 @@ def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: Resource
         "Tmpfs": _tmpfs(security, user),
         "Mounts": [
             {"Type": "volume", "Source": plan.guest_volume, "Target": plan.guest_directory, "ReadOnly": True},
-            _working_volume(plan, user, _or_default(limits.disk_bytes, DEFAULT_DISK_BYTES)),
+            _working_volume(plan, user, disk_bytes_of(limits)),
         ],
         "NetworkMode": plan.network_id or "none",
         "Dns": list(plan.resolvers),

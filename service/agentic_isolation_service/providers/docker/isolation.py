@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from agentic_isolation.models import Isolation, NetworkMode, ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.providers.docker.container import (
-    DEFAULT_DISK_BYTES,
-    DEFAULT_MEMORY_BYTES,
     DEFAULT_OPEN_FILES,
     GVISOR_RUNTIME,
+    disk_bytes_of,
+    memory_bytes_of,
     user_of,
 )
 
@@ -61,13 +61,13 @@ def shortfalls(found: Isolation, config: WorkspaceConfig, *, in_gvisor: bool) ->
         missing.append("its root file system is writable")
     if found.user != user_of(security):
         missing.append(f"it runs as {found.user}")
+    open_files = DEFAULT_OPEN_FILES if limits.open_files is None else limits.open_files
     held = (
-        ("limits.memory", limits.memory_bytes, DEFAULT_MEMORY_BYTES, found.memory_bytes),
-        ("limits.disk", limits.disk_bytes, DEFAULT_DISK_BYTES, found.disk_bytes),
-        ("limits.open_files", limits.open_files, DEFAULT_OPEN_FILES, found.open_files),
+        ("limits.memory", memory_bytes_of(limits), found.memory_bytes),
+        ("limits.disk", disk_bytes_of(limits), found.disk_bytes),
+        ("limits.open_files", open_files, found.open_files),
     )
-    for name, asked, default, actual in held:
-        wanted = default if asked is None else asked
+    for name, wanted, actual in held:
         # The kernel rounds sizes to pages.
         if actual is None or actual > wanted + _PAGE:
             missing.append(f"{name} is {'none' if actual is None else actual} instead of {wanted}")
