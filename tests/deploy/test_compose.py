@@ -33,6 +33,11 @@ def test_containers_have_no_rights(services: dict[str, Any]) -> None:
         assert not {"privileged", "cap_add", "pid", "network_mode", "devices"} & set(service)
 
 
+def test_logs_do_not_fill_the_disk(services: dict[str, Any]) -> None:
+    for service in services.values():
+        assert service["logging"] == {"driver": "local"}
+
+
 def binds(service: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns what a service has of the host, by where it has it; checks that everything else is a volume."""
     shared = [volume for volume in service["volumes"] if isinstance(volume, dict)]
