@@ -100,6 +100,21 @@ def test_words_of_callers_are_shown_as_they_are(service: ServedProcess) -> None:
             assert SHOWN in done.stdout, arguments
 
 
+def test_what_goes_wrong_with_a_workload_s_names_is_one_harmless_line(
+    service: ServedProcess, workspace: str, directory: Path
+) -> None:
+    name = "\x1b]0;title\x07\x9b31m\nagentic-isolation: all is well"
+    target = ("--target", service.target)
+    run("exec", *target, workspace, "mkdir", "-p", f"from/{name}/deeper")
+    (directory / name).write_text("in the way of a directory")
+    done = run("cp", *target, f"{workspace}:from", str(directory))
+    assert done.returncode == 125
+    assert done.stderr.endswith("/\\x1b]0;title\\x07\\x9b31m\\nagentic-isolation: all is well: Not a directory\n"), (
+        done.stderr
+    )
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("columns", [50, 80])
 def test_ids_are_whole_whatever_the_terminal(service: ServedProcess, columns: int) -> None:
     with (

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from agentic_isolation._version import __version__
 from agentic_isolation.errors import IsolationError
+from agentic_isolation_service.cli.escaping import escaped
 
 _PACKAGE = "agentic_isolation_service.cli"
 _COMMANDS = {
@@ -74,7 +75,8 @@ def main() -> None:
     try:
         _cli(prog_name="agentic-isolation")
     except (IsolationError, OSError) as error:
-        click.echo(f"agentic-isolation: {_told(error)}", err=True)
+        # A part of the words may be a workload's: the names of its files, what it has a guest say.
+        click.echo(f"agentic-isolation: {escaped(_told(error))}", err=True)
         sys.exit(FAILED)
 
 

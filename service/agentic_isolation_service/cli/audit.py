@@ -9,6 +9,7 @@ import click
 
 from agentic_isolation_service.audit.chain import NOTHING
 from agentic_isolation_service.audit.verifying import verify
+from agentic_isolation_service.cli.escaping import escaped
 
 _FILES = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True))
 
@@ -50,9 +51,9 @@ def verify_log(files: tuple[Path, ...], after: str, heads: tuple[str, ...]) -> N
     """
     findings = verify(files, after=after, heads=heads)
     for note in findings.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(escaped(f"note: {note}"), err=True)
     if findings.error:
-        click.echo(findings.error, err=True)
+        click.echo(escaped(findings.error), err=True)
         sys.exit(1)
     click.echo(f"{findings.entries} entries are as they were written; the last one is {findings.head}")
 
@@ -64,6 +65,6 @@ def print_head(files: tuple[Path, ...], after: str) -> None:
     """Print the hash of the last entry of FILES, once they are verified, to be kept elsewhere."""
     findings = verify(files, after=after)
     if findings.error:
-        click.echo(findings.error, err=True)
+        click.echo(escaped(findings.error), err=True)
         sys.exit(1)
     click.echo(findings.head)

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from agentic_isolation_service.cli.escaping import escaped
 from agentic_isolation_service.cli.log_queue import LogQueue
 from agentic_isolation_service.rpc.call_logs import CallersThatHaveGone, CallFields
 
@@ -54,7 +55,7 @@ class _LineFormatter(logging.Formatter):
         if self._colored:
             level = click.style(level, fg=_COLORS.get(level.strip()), bold=True)
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        line = f"{_timestamp(record)} [{level}] {_printable(record.getMessage() + fields)}"
+        line = f"{_timestamp(record)} [{level}] {escaped(record.getMessage() + fields)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -64,8 +65,3 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 def _timestamp(record: logging.LogRecord) -> str:
     return dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _printable(text: str) -> str:
-    """Writes out what a terminal would act on: a part of the words may be a workload's."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -11,6 +11,7 @@ from agentic_isolation._target import connected
 from agentic_isolation.service import ServiceCalls, ServiceClient
 from agentic_isolation_service.cli import FAILED, render
 from agentic_isolation_service.cli.completion import complete_workspace
+from agentic_isolation_service.cli.escaping import escaped
 from agentic_isolation_service.cli.options import (
     a_replica,
     json_output,
@@ -59,7 +60,7 @@ def remove(target: str, workspace_ids: tuple[str, ...]) -> None:
                     await service.destroy_workspace(workspace_id)
                 except IsolationError as error:
                     removed = False
-                    click.echo(f"agentic-isolation: {error}", err=True)
+                    click.echo(f"agentic-isolation: {escaped(str(error))}", err=True)
                 else:
                     click.echo(workspace_id)
         return removed
