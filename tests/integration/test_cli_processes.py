@@ -100,6 +100,26 @@ def test_words_of_callers_are_shown_as_they_are(service: ServedProcess) -> None:
             assert SHOWN in done.stdout, arguments
 
 
+def test_json_is_shown_without_what_a_terminal_obeys(service: ServedProcess) -> None:
+    words = WORDS + "\x7f\x90\u202e\U000e0001"
+    target = ("--target", service.target)
+    with Workspace.create("local", labels={"note": words}, target=service.target) as workspace:
+        workspace.execute(["true", words])
+        listed, described, ps = (
+            run(*arguments).stdout
+            for arguments in (
+                ("ls", *target, "--json"),
+                ("info", *target, "--json", workspace.id),
+                ("ps", *target, "--json", workspace.id),
+            )
+        )
+    assert json.loads(listed)[0]["labels"] == json.loads(described)["labels"] == {"note": words}
+    assert json.loads(ps)[0]["args"] == ["true", words]
+    for shown in (listed, described, ps):
+        assert "é" in shown
+        assert shown.replace("\n", "").isprintable()
+
+
 def test_what_goes_wrong_with_a_workload_s_names_is_one_harmless_line(
     service: ServedProcess, workspace: str, directory: Path
 ) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import enum
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from agentic_isolation import Isolation, PoolInfo, ProcessInfo, ServerInfo, Termination, TerminationCause, WorkspaceInfo
+
+_NOT_ASCII = re.compile(r"[^\n -~]")
 
 
 def as_dict(value: object) -> object:
@@ -33,8 +36,9 @@ def as_dict(value: object) -> object:
 
 
 def print_json(value: object) -> None:
-    """Prints plain values as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Prints plain values as JSON, without anything that a terminal obeys: JSON itself escapes a part of that only."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(_NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text))
 
 
 def print_workspaces(workspaces: list[WorkspaceInfo]) -> None:
