@@ -184,3 +184,30 @@ def test_completion(service: ServedProcess, workspace: str) -> None:
     script = run("completion", "bash").stdout
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     assert "_AGENTIC_ISOLATION_COMPLETE" in run("completion", "zsh").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_no_name_of_a_file_is_completed_to_a_command(service: ServedProcess, workspace: str, shell: str) -> None:
+    """Nor does it give the shell a completion of its own, or the terminal something to obey."""
+    names = [
+        "harmless-é.txt",
+        "a;touch pwned;",
+        "$(touch pwned)",
+        "b\nplain,;touch pwned;",
+        "c\x1b]0;title\x07",
+        "d\x9b2J",
+    ]
+    run("exec", "--target", service.target, workspace, "touch", *names)
+    line = f"agentic-isolation cp {workspace}:"
+    environment = {
+        "_AGENTIC_ISOLATION_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": f"{workspace}:" if shell == "fish" else "2",
+        "AGENTIC_ISOLATION_TARGET": service.target,
+    }
+    shown = run(environment=environment).stdout
+    assert f"{workspace}:harmless-é.txt" in shown
+    assert shown.replace("\n", "").isprintable()
+    assert "\nplain,;" not in shown
+    # The others quote what they put into the line.
+    assert ("touch pwned" in shown) == (shell != "bash")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import Callable, Coroutine
 
 import click
@@ -16,6 +17,8 @@ _TIMEOUT = 2.0
 """Seconds that a key may take."""
 _MOST_WORKSPACES = 200
 _DEFAULT_TARGET = "127.0.0.1:50051"
+_PLAIN = re.compile(r"[\w.,:/@%+=-]+")
+"""What no shell acts on."""
 
 
 @click.command()
@@ -111,5 +114,14 @@ async def _paths(target: str, workspace_id: str, path: str) -> list[CompletionIt
     return [
         CompletionItem(f"{prefix}{entry.name}" + ("/" if entry.type is FileType.DIRECTORY else ""))
         for entry in entries
-        if entry.name.startswith(name)
+        if entry.name.startswith(name) and _can_be_typed(entry.name)
     ]
+
+
+def _can_be_typed(name: str) -> bool:
+    """Returns whether a shell may put a file's name, which is a workload's word, into the line that is being typed.
+
+    A completion is a line, and bash, unlike zsh and fish, quotes nothing of what it puts there.
+    """
+    in_bash = os.environ.get(_VARIABLE, "").startswith("bash")
+    return name.isprintable() and (not in_bash or _PLAIN.fullmatch(name) is not None)
