@@ -62,6 +62,28 @@ def test_a_line_is_one_whatever_a_guest_says(configured: Configure) -> None:
     assert written.getvalue().endswith("said: über\\n2026 [error] forged\\x1b[2J\\x9b1m container=a\\rb\n")
 
 
+def test_no_field_passes_for_another(configured: Configure) -> None:
+    """Clients name workspaces as they like, and who reads the log goes by tenant and identity."""
+    written = configured(False)
+    _log.info("call ended", extra={"workspace_id": "ws-1 tenant=other", "tenant": "its own"})
+    _log.info("call ended", extra={"workspace_id": 'ws-1" tenant=other\x1b', "identity": "certificate:CN=a,O=Acme"})
+    first, second = written.getvalue().splitlines()
+    assert first.endswith('] call ended workspace_id="ws-1 tenant=other" tenant=its own')
+    assert second.endswith(r'] call ended workspace_id="ws-1\" tenant=other\u001b" identity=certificate:CN=a,O=Acme')
+
+
+def test_no_line_of_an_exception_passes_for_an_event(configured: Configure) -> None:
+    written = configured(False)
+    try:
+        raise ValueError("\x1b[2J\n2026-01-01T00:00:00Z [info    ] all is well")
+    except ValueError:
+        _log.exception("a defect")
+    first, *traceback = written.getvalue().splitlines()
+    assert first.endswith("] a defect")
+    assert traceback[-2:] == [r"  ValueError: \x1b[2J", "  2026-01-01T00:00:00Z [info    ] all is well"]
+    assert all(line.startswith("  ") for line in traceback)
+
+
 @pytest.mark.parametrize("as_json", [False, True], ids=["lines", "json"])
 def test_exceptions_show_no_values(configured: Configure, as_json: bool) -> None:
     written = configured(as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import re
 import sys
 
 import click
@@ -15,6 +16,7 @@ from agentic_isolation_service.rpc.call_logs import CallersThatHaveGone, CallFie
 
 LEVELS = ("debug", "info", "warning", "error")
 _COLORS = {"warning": "yellow", "error": "red", "critical": "red"}
+_SEVERAL = re.compile(r"\s[^=]*=")
 _OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 
 
@@ -54,13 +56,22 @@ class _LineFormatter(logging.Formatter):
         level = f"{record.levelname.lower():8}"
         if self._colored:
             level = click.style(level, fg=_COLORS.get(level.strip()), bold=True)
-        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        fields = "".join(f" {name}={_field(value)}" for name, value in _fields(record).items())
         line = f"{_timestamp(record)} [{level}] {escaped(record.getMessage() + fields)}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if not record.exc_info:
+            return line
+        # No line of it is taken for an event: what an exception says may be a client's words.
+        return "\n  ".join([line, *map(escaped, self.formatException(record.exc_info).split("\n"))])
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+
+
+def _field(value: object) -> str:
+    """Returns a field's value, in quotes where it would be taken for several fields."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if text.startswith('"') or _SEVERAL.search(text) else text
 
 
 def _timestamp(record: logging.LogRecord) -> str:
