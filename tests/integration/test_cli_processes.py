@@ -120,6 +120,26 @@ def test_json_is_shown_without_what_a_terminal_obeys(service: ServedProcess) -> 
         assert shown.replace("\n", "").isprintable()
 
 
+def test_each_row_is_one_line_for_programs_that_read_it(service: ServedProcess) -> None:
+    """A long label or command ends in no line of its own, which would begin with whatever its author likes."""
+    target = ("--target", service.target)
+    words = "ws-of-somebody-else docker ready " * 7
+    with Workspace.create("local", labels={"note": words}, target=service.target) as workspace:
+        workspace.execute(["true", words * 500])
+        [process] = workspace.processes()
+        for arguments, first in (
+            (("ls", *target), ("WORKSPACE", workspace.id)),
+            (("top", "--once", *target), ("WORKSPACE", workspace.id)),
+            (("ps", *target, workspace.id), ("PROCESS", process.id)),
+        ):
+            lines = run(*arguments).stdout.splitlines()
+            assert tuple(line.split()[0] for line in lines) == first
+            assert words.strip() in lines[1]
+        assert f"label note {words}".split() in [
+            line.split() for line in run("info", *target, workspace.id).stdout.splitlines()
+        ]
+
+
 def test_what_goes_wrong_with_a_workload_s_names_is_one_harmless_line(
     service: ServedProcess, workspace: str, directory: Path
 ) -> None:

@@ -17,6 +17,8 @@ from rich.table import Table
 
 from agentic_isolation import Isolation, PoolInfo, ProcessInfo, ServerInfo, Termination, TerminationCause, WorkspaceInfo
 
+_WIDEST = 16 << 10
+"""Characters of a cell that a program is given; --json has all of it."""
 _NOT_ASCII = re.compile(r"[^\n -~]")
 
 
@@ -208,9 +210,15 @@ def _print_rows(rows: Iterable[tuple[str, str]]) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table: as wide as the terminal, or wide enough for a program that reads it."""
-    # Ids must come out whole where a program reads them from a pipe. Some of the words are callers', and no markup.
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False, emoji=False)
+    """Prints a table: as wide as the terminal, or for a program that reads it, a line for each row."""
+    width = None
+    if not sys.stdout.isatty():
+        # Labels and commands are others' words: the rest of one on a line of its own would pass for another row.
+        width = _WIDEST * len(table.columns)
+        for column in table.columns:
+            column.no_wrap, column.overflow, column.max_width = True, "ellipsis", _WIDEST
+    # Some of the words are callers', and no markup.
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
