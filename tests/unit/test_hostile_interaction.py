@@ -42,7 +42,7 @@ async def ps(session: GuestSession) -> object:
     cases(
         PROCESS,
         {
-            "process_id": NOT_TEXTS,
+            "process_id": [*NOT_TEXTS, "", "p" * 65, "p-1\n", "p;rm", "p\x1b[2J"],
             "argv": [None, "sleep", {}, [1], [None], ["\ud800"]],
             "started_unix_ns": NOT_NUMBERS,
             "cpu_us": NOT_NUMBERS,

@@ -27,6 +27,7 @@ _CAUSES = {
     "out_of_memory": TerminationCause.OUT_OF_MEMORY,
     "pids_limit": TerminationCause.PIDS_LIMIT,
 }
+_PROCESS_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MASK = re.compile(r"[0-9a-fA-F]{1,16}")
 _FILE_TYPES = {kind.value: kind for kind in FileType}
 _CHANGES = {kind.value: kind for kind in FileChangeType}
@@ -105,6 +106,9 @@ def processes(value: dict[str, object]) -> list[ProcessInfo]:
 def _process(value: object) -> ProcessInfo:
     if not isinstance(value, dict):
         raise ProtocolError("malformed process from the guest")
+    process_id = member(value, "process_id", str)
+    if not _PROCESS_ID.fullmatch(process_id):
+        raise ProtocolError("malformed member 'process_id' from the guest")
     args = value.get("argv")
     if not isinstance(args, list):
         raise ProtocolError("malformed member 'argv' from the guest")
@@ -112,7 +116,7 @@ def _process(value: object) -> ProcessInfo:
     if result is not None and not isinstance(result, dict):
         raise ProtocolError("malformed member 'result' from the guest")
     return ProcessInfo(
-        id=member(value, "process_id", str),
+        id=process_id,
         args=[member({"argv": argument}, "argv", str) for argument in args],
         started_at=timestamp(value, "started_unix_ns"),
         cpu_seconds=_milliseconds(member(value, "cpu_us", int)) / 1000,
