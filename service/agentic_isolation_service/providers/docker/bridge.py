@@ -14,8 +14,9 @@ from agentic_isolation_service.guest.stream import Receiver
 from agentic_isolation_service.providers.docker.container import GUEST_SOCKET
 
 _STDOUT = 1
-_BRIDGE_USER = "65532:65532"
-"""Not the workload's: under gVisor that could open a bridge's descriptors and write into the link."""
+_BRIDGE_USERS = ("65532:65532", "65533:65533")
+"""A bridge has the first that is not the workload's: under gVisor that could open a bridge's descriptors and write into
+the link, and stop bridges, of each of which the engine's host would keep a process until the container ends."""
 _OPEN_TIMEOUT = 15.0
 """Seconds that the engine may take to start a bridge."""
 
@@ -38,16 +39,16 @@ class BridgeStream:
     async def open(cls, container: DockerContainer) -> BridgeStream:
         """Starts a bridge. Raises DockerError where the container is gone or not running."""
         async with asyncio.timeout(_OPEN_TIMEOUT):
-            guest = (await container.show())["Config"]["Entrypoint"][0]
+            config = (await container.show())["Config"]
             # The container's own environment holds the guest's settings, which are none of the bridge's business.
             execution = await container.exec(
-                [guest, "bridge", GUEST_SOCKET],
+                [config["Entrypoint"][0], "bridge", GUEST_SOCKET],
                 stdin=True,
                 stdout=True,
                 stderr=True,
                 tty=False,
                 environment={"AGENTIC_GUEST_CONFIG": ""},
-                user=_BRIDGE_USER,
+                user=_user_beside(config.get("User", "")),
                 workdir="/",
             )
             bridge = cls(container, execution.start(detach=False))
@@ -119,6 +120,11 @@ class BridgeStream:
             self._transport.abort()
         with contextlib.suppress(aiohttp.ClientError, AssertionError, OSError):
             await self._stream.close()
+
+
+def _user_beside(workload: str) -> str:
+    """Returns whom a bridge runs as beside a workload of UID:GID."""
+    return next(user for user in _BRIDGE_USERS if user.partition(":")[0] != workload.partition(":")[0])
 
 
 def _transport_of(stream: Stream) -> asyncio.Transport:
