@@ -74,6 +74,28 @@ async def test_connections_that_say_nothing(metered: ServedProcess) -> None:
     await eventually(lambda: len(os.listdir(descriptors)) <= before + 1, "all are closed")
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET " + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+        (b"\x16\x03\x01" * 50 + b"\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text; version=x\r\n\r\n", b"200"),
+    ],
+    ids=["url", "chunks", "tls", "accept"],
+)
+async def test_requests_that_make_no_sense(metered: ServedProcess, sent: bytes, status: bytes) -> None:
+    """They are answered, and fill nobody's log with tracebacks that have their words."""
+    host, _, port = url_in(metered.log).removeprefix("http://").removesuffix("/metrics").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    answer = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.split()[1] == status
+    assert "Traceback" not in metered.log
+
+
 async def test_calls_by_method_and_code(metered: ServedProcess) -> None:
     before = await Scrape.of(metered.log)
     async with connected(metered.target) as stub, a_workspace(stub) as workspace:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry, Info, Metric, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -25,6 +26,7 @@ _PATH = "/metrics"
 _MOST_CONNECTIONS = 16
 """The latest of them. Scrapers are few, and anybody who reaches the port may open others and say nothing."""
 _log = logging.getLogger(__name__)
+_request_log = logging.getLogger(f"{__name__}.requests")
 
 
 @contextlib.asynccontextmanager
@@ -49,12 +51,31 @@ async def measured(workspaces: Workspaces, address: str) -> AsyncIterator[CallMe
     async def answer(request: web.Request) -> web.StreamResponse:
         # This thread owns what is looked at; to write it out takes milliseconds, and is done on another one.
         looks.last = [*calls.families(), *families_of(workspaces)]
-        encode, content_type = choose_encoder(",".join(request.headers.getall("Accept", [])))
+        encode, content_type = _encoding_for(",".join(request.headers.getall("Accept", [])))
         text = await asyncio.to_thread(encode, registry)
         return web.Response(body=text, headers={"Content-Type": content_type})
 
     async with _listening(answer, address):
         yield calls
+
+
+def _encoding_for(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """Returns what writes metrics as a request accepts them, and the type of that."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none
+        return choose_encoder("")
+
+
+class _MalformedRequests(logging.Filter):
+    """Keeps back what aiohttp logs of requests that are none: tracebacks with their words, which anybody may send."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether the record is anything else."""
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_request_log.addFilter(_MalformedRequests())
 
 
 class _Looks(Collector):
@@ -73,7 +94,7 @@ async def _listening(answer: Handler, address: str) -> AsyncIterator[None]:
     host, port = split_metrics_address(address)
     app = web.Application()
     app.router.add_get(_PATH, answer)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, access_log=None, logger=_request_log, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     listener: asyncio.Server | None = None
     try:
