@@ -142,6 +142,23 @@ func TestBridge(t *testing.T) {
 	g.Connect().Ping("on")
 }
 
+// Under gVisor a workload can stop its guest, and each bridge that the service has given up would stay.
+func TestBridgeEndsWithItsServiceThoughTheGuestIsStopped(t *testing.T) {
+	g := guesttest.Start(t, nil)
+	must(t, g.Cmd.Process.Signal(syscall.SIGSTOP))
+	defer func() { _ = g.Cmd.Process.Signal(syscall.SIGCONT) }()
+	cmd := exec.Command(guesttest.Binary(t), "bridge", g.Socket)
+	service, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	must(t, service.Close())
+	late := time.AfterFunc(guesttest.Patience, func() { _ = cmd.Process.Kill() })
+	_ = cmd.Wait()
+	if !late.Stop() {
+		t.Error("the bridge waits for a guest that is stopped")
+	}
+}
+
 func TestRefusedSettings(t *testing.T) {
 	for _, settings := range []string{
 		``, `5`, `{}`, `{"workspace_id":"w","key":"00","socket":"/tmp/s","lease_ms":5}`,

@@ -18,6 +18,11 @@ const (
 	dialLimit = 5 * time.Second
 	firstWait = 5 * time.Millisecond
 	lastWait  = 100 * time.Millisecond
+	// farewell is how long the guest has to end the link once the service has gone. Under gVisor a workload of its user
+	// can stop it, and the engine's host would keep a process for each bridge that waits.
+	farewell = 5 * time.Second
+	// takeLimit is how long the guest may take nothing of what the service sends: it takes everything at once.
+	takeLimit = time.Minute
 )
 
 // Main is the bridge process. It returns the exit code.
@@ -32,11 +37,12 @@ func Main(socket string) int {
 	}
 	defer conn.Close()
 	go func() {
-		if _, err := io.CopyBuffer(onlyWriter{conn}, onlyReader{os.Stdin}, make([]byte, bufferSize)); err == nil {
-			_ = conn.CloseWrite()
+		if _, err := io.CopyBuffer(guestWriter{conn}, onlyReader{os.Stdin}, make([]byte, bufferSize)); err != nil {
+			conn.Close()
 			return
 		}
-		conn.Close()
+		_ = conn.CloseWrite()
+		_ = conn.SetReadDeadline(time.Now().Add(farewell))
 	}()
 	if _, err := io.CopyBuffer(onlyWriter{os.Stdout}, onlyReader{conn}, make([]byte, bufferSize)); err != nil {
 		return complain("the link broke", err)
@@ -60,6 +66,16 @@ type (
 	onlyReader struct{ io.Reader }
 	onlyWriter struct{ io.Writer }
 )
+
+// guestWriter gives up on a guest that takes nothing.
+type guestWriter struct{ conn net.Conn }
+
+func (w guestWriter) Write(data []byte) (int, error) {
+	if err := w.conn.SetWriteDeadline(time.Now().Add(takeLimit)); err != nil {
+		return 0, err
+	}
+	return w.conn.Write(data)
+}
 
 func complain(what string, err error) int {
 	fmt.Fprintf(os.Stderr, "agentic-guest bridge: %s: %v\n", what, err)
