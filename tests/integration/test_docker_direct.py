@@ -168,7 +168,7 @@ async def test_listeners_in_the_place_of_a_guest(engine: Engine) -> None:
     ):
         await connect_to_guest(ContainerInit(group, pid))
     began = time.monotonic()
-    with listening_elsewhere("") as pid, pytest.raises(TimeoutError):
+    with listening_elsewhere("") as pid, pytest.raises(TimeoutError, match="has said nothing for"):
         await connect_to_guest(ContainerInit(group, pid))
     assert time.monotonic() - began < SOON
     with listening_elsewhere("nobody is here") as pid:

@@ -69,8 +69,11 @@ async def connect_to_guest(init: ContainerInit) -> SocketStream:
             pid = peer_credentials(connection).pid
             if pid != init.pid:
                 raise ConnectionError(f"the process {pid} listens in the place of the guest, which is {init.pid}")
-            async with asyncio.timeout(_WORD_TIMEOUT):
-                await readable(connection.fileno())
+            try:
+                async with asyncio.timeout(_WORD_TIMEOUT):
+                    await readable(connection.fileno())
+            except TimeoutError:
+                raise TimeoutError(f"the guest has said nothing for {_WORD_TIMEOUT:g} s") from None
             if not connection.recv(1, socket.MSG_PEEK):
                 raise ConnectionResetError("the guest has hung up")
             return await SocketStream.over(connection)
