@@ -122,6 +122,31 @@ async def test_socket_of_others_is_diagnosed(directory: Path) -> None:
     assert "cannot be reached (Permission denied); let this program's user into the group" in done.stdout
 
 
+async def test_data_of_others_is_diagnosed(directory: Path) -> None:
+    """As an engine with userns-remap keeps it: who may use its socket may not look at its disk."""
+    root = directory / "docker" / "231072.231072"
+    root.mkdir(parents=True)
+    root.parent.chmod(0)
+    capable = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    program = (
+        "import asyncio; from agentic_isolation_service.doctor.checks import _disk; "
+        f"print(asyncio.run(_disk('unix:///socket', {{'Driver': 'overlay2', 'DockerRootDir': {str(root)!r}}})).detail)"
+    )
+    try:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*capable, sys.executable, "-c", program],
+            env=python_environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        root.parent.chmod(0o700)
+    assert done.stdout == f"overlay2 in {root}, which cannot be looked at from here\n", done.stderr
+
+
 async def _diagnosed(host: str, words: str) -> None:
     [check] = await check_engine(host, "python", GVisor.AUTO)
     assert (check.name, check.status) == ("engine", Status.FAILED)
