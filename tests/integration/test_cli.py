@@ -209,6 +209,16 @@ def test_reader_that_goes_ends_run() -> None:
     assert not mentioning(mark)
 
 
+def test_exit_code_without_a_reader_is_no_commands() -> None:
+    """As other programs have it in a pipeline: 128 + SIGPIPE; 1 would be that of a command such as grep."""
+    with started(*LOCAL, "--", "sh", "-c", "while echo line; do sleep 0.05; done") as program:
+        assert program.line() == "line\n"
+        assert program.process.stdout is not None
+        program.process.stdout.close()
+        assert program.wait() == 128 + signal.SIGPIPE
+        assert program.errors() == ""
+
+
 def test_agent_streams_its_events_as_they_happen() -> None:
     """`make demo`: each event arrives when it happens, in order, and the last one says that the agent is done."""
     arrivals, events = [], []

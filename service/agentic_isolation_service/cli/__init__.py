@@ -49,6 +49,19 @@ class _Commands(click.Group):
         command: click.Command = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs a command. Where nobody reads its output any more the exit code is SIGPIPE's, as other programs have it.
+
+        click's own would be 1, which may be that of a command.
+        """
+        try:
+            result: object = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+            sys.exit(128 + signal.SIGPIPE)
+        return result
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (*_, words) in _COMMANDS.items()])
@@ -94,6 +107,13 @@ def _end_by_interrupts() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _discard_output() -> None:
+    """Opens /dev/null for what is still in the buffers, which Python writes when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(null, descriptor)
 
 
 def _open_standard_streams() -> None:
