@@ -147,6 +147,22 @@ async def test_data_of_others_is_diagnosed(directory: Path) -> None:
     assert done.stdout == f"overlay2 in {root}, which cannot be looked at from here\n", done.stderr
 
 
+async def test_profile_without_a_workspace_is_not_told_as_held(engine: Engine) -> None:
+    words = ["--profile", "development", "--image", "127.0.0.1:1/nothing"]
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "agentic_isolation_service", "doctor", *words],
+        env=python_environment(DOCKER_HOST=engine.docker_host),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "development workspace  failed" in done.stdout
+    assert done.stdout.endswith("\n\ndevelopment: not attacked, as there is no workspace\n")
+
+
 async def _diagnosed(host: str, words: str) -> None:
     [check] = await check_engine(host, "python", GVisor.AUTO)
     assert (check.name, check.status) == ("engine", Status.FAILED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 from rich.text import Text
@@ -16,6 +17,7 @@ from agentic_isolation_service.doctor import (
     DoctorError,
     GVisor,
     Outcome,
+    ProfileFindings,
     Status,
     diagnose,
     profiles_of,
@@ -81,30 +83,32 @@ def _print(diagnosis: Diagnosis) -> None:
     for check in diagnosis.checks:
         checks.add_row(check.name, _status(check), check.detail)
     render.print_table(checks)
-    if not diagnosis.profiles:
-        return
-    click.echo()
-    _print_attacks(diagnosis)
-    click.echo()
-    for findings in diagnosis.profiles:
+    attacked = [findings for findings in diagnosis.profiles if findings.attempts]
+    if attacked:
+        click.echo()
+        _print_attacks(attacked)
+    if diagnosis.profiles:
+        click.echo()
+    for findings in attacked:
         for attempt in findings.attempts:
             if attempt.outcome is Outcome.NOT_BLOCKED and (attempt.promised or findings.profile != LOCAL):
                 note = f" (not promised: {attempt.reason})" if attempt.reason else ""
                 click.echo(f"{findings.profile}: {attempt.name}{note}: {attempt.detail}")
     for findings in diagnosis.profiles:
+        if not findings.attempts:
+            click.echo(f"{findings.profile}: not attacked, as there is no workspace")
+            continue
         blocked = sum(attempt.outcome is Outcome.BLOCKED for attempt in findings.attempts)
         broken = sum(attempt.breaks_promise for attempt in findings.attempts)
         verdict = f"{broken} BROKEN PROMISES" if broken else "every promise kept"
         click.echo(f"{findings.profile}: {blocked} of {len(findings.attempts)} attacks blocked, {verdict}")
 
 
-def _print_attacks(diagnosis: Diagnosis) -> None:
-    columns = {
-        findings.profile: {attempt.name: attempt for attempt in findings.attempts} for findings in diagnosis.profiles
-    }
+def _print_attacks(profiles: Sequence[ProfileFindings]) -> None:
+    columns = {findings.profile: {attempt.name: attempt for attempt in findings.attempts} for findings in profiles}
     headings = [
         f"{findings.profile.upper()} ({findings.isolation.runtime if findings.isolation else 'none'})"
-        for findings in diagnosis.profiles
+        for findings in profiles
     ]
     table = render.new_table("ATTACK", "FROM INSIDE, TRY TO", *headings)
     known = {attempt.name: attempt for column in columns.values() for attempt in column.values()}
