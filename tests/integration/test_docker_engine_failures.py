@@ -163,6 +163,14 @@ async def test_profile_without_a_workspace_is_not_told_as_held(engine: Engine) -
     assert done.stdout.endswith("\n\ndevelopment: not attacked, as there is no workspace\n")
 
 
+async def test_image_that_is_no_name_is_diagnosed(engine: Engine) -> None:
+    """It is not the engine's fault, of which everything else is told."""
+    *others, image = await check_engine(engine.docker_host, "No Image!", GVisor.AUTO)
+    assert "engine" in [check.name for check in others if check.status is Status.OK]
+    assert (image.name, image.status) == ("image", Status.FAILED)
+    assert image.detail.startswith("'No Image!' is no name of an image: ")
+
+
 async def _diagnosed(host: str, words: str) -> None:
     [check] = await check_engine(host, "python", GVisor.AUTO)
     assert (check.name, check.status) == ("engine", Status.FAILED)

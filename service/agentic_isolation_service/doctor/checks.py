@@ -50,7 +50,7 @@ async def check_engine(host: str | None, image: str, gvisor: GVisor) -> list[Che
         async with engine.client() as client:
             info: Mapping[str, Any] = await client.system.info()
             version: Mapping[str, Any] = await client.version()
-            present = await _has_image(client, image)
+            found = await _image(client, image)
     except IsolationError as error:
         return [_failed("engine", str(error))]
     except aiodocker.DockerError as error:
@@ -64,18 +64,20 @@ async def check_engine(host: str | None, image: str, gvisor: GVisor) -> list[Che
         _cgroups(info),
         _security(info),
         await _disk(engine.host, info),
-        _ok("image", image) if present else _warning("image", f"{image} is not there; the engine has to pull it"),
+        found,
     ]
 
 
-async def _has_image(client: aiodocker.Docker, image: str) -> bool:
+async def _image(client: aiodocker.Docker, image: str) -> Check:
     try:
         await client.images.inspect(image)
     except aiodocker.DockerError as error:
-        if error.status != 404:
-            raise
-        return False
-    return True
+        if error.status == 400:
+            return _failed("image", f"{image!r} is no name of an image: {error.message}")
+        if error.status == 404:
+            return _warning("image", f"{image} is not there; the engine has to pull it")
+        raise
+    return _ok("image", image)
 
 
 def _version(host: str, version: Mapping[str, Any]) -> Check:
