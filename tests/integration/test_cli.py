@@ -209,6 +209,23 @@ def test_reader_that_goes_ends_run() -> None:
     assert not mentioning(mark)
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--label", ("ls", "-l", "x")),
+        ("--label", ("top", "--once", "-l", "x")),
+        ("--env", ("run", "-e", "x", "true")),
+        ("--env", ("exec", "-e", "x", "ws-none", "true")),
+        ("--env", ("shell", "-e", "x", "ws-none")),
+    ],
+    ids=lambda it: it[0] if isinstance(it, tuple) else "",
+)
+def test_option_that_is_no_pair_is_named(option: str, words: tuple[str, ...]) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert f"Invalid value for {option}: 'x' is not NAME=VALUE" in done.stderr
+
+
 def test_exit_code_without_a_reader_is_no_commands() -> None:
     """As other programs have it in a pipeline: 128 + SIGPIPE; 1 would be that of a command such as grep."""
     with started(*LOCAL, "--", "sh", "-c", "while echo line; do sleep 0.05; done") as program:

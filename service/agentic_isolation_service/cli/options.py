@@ -66,12 +66,12 @@ def run_to_end(program: Coroutine[object, object, _T]) -> _T:
     return result
 
 
-def parse_pairs(pairs: tuple[str, ...], what: str) -> dict[str, str]:
-    """Returns NAME=VALUE arguments as a dictionary. Raises click.BadParameter where there is no '='."""
+def parse_pairs(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Returns an option's NAME=VALUE as a dictionary. Raises click.BadParameter, naming it, where there is no '='."""
     parsed = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
-            raise click.BadParameter(f"{pair!r} is not {what}")
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint=option)
         parsed[name] = value
     return parsed

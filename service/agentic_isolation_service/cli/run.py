@@ -47,7 +47,7 @@ def run(
     The command's output goes to standard output and standard error as it is printed; its exit code is this program's
     (124: timeout, 128+n: signal n, 125: this program failed or there is no such command, 2: wrong usage).
     """
-    environment = parse_pairs(env, "NAME=VALUE")
+    environment = parse_pairs("--env", env)
     uploads = [_upload(file) for file in files]
 
     async def program() -> int:
@@ -79,7 +79,7 @@ def execute(
     command: tuple[str, ...],
 ) -> None:
     """Run COMMAND in a workspace that is there; otherwise like `run`."""
-    environment = parse_pairs(env, "NAME=VALUE")
+    environment = parse_pairs("--env", env)
     if command[0] == "--":
         # It comes after the workspace, where click no longer takes it for itself.
         command = command[1:]

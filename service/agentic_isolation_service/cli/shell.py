@@ -96,7 +96,7 @@ def shell(
         detachable=detachable,
         detach_keys=parse_keys(detach_keys),
         workdir=workdir,
-        environment=parse_pairs(env, "NAME=VALUE"),
+        environment=parse_pairs("--env", env),
     )
     if process_id and options.command:
         raise click.UsageError("use either --process or a command")

@@ -29,7 +29,7 @@ from agentic_isolation_service.cli.options import (
 @json_output
 def list_workspaces(target: str, label: tuple[str, ...], replica: str | None, as_json: bool) -> None:
     """List a service's workspaces, oldest first."""
-    labels = parse_pairs(label, "NAME=VALUE")
+    labels = parse_pairs("--label", label)
 
     async def program() -> list[WorkspaceInfo]:
         async with ServiceClient(target, retry_timeout=0, replica=replica) as service:

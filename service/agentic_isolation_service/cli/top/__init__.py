@@ -25,7 +25,7 @@ def top(target: str, label: tuple[str, ...], once: bool, interval: float) -> Non
 
     It only looks on: no process is kept alive or let go on by it.
     """
-    labels = parse_pairs(label, "NAME=VALUE")
+    labels = parse_pairs("--label", label)
     if once:
         from agentic_isolation_service.cli.top.tables import WORKSPACE_COLUMNS, workspace_cells
         from agentic_isolation_service.cli.top.watching import look_twice
