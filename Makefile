@@ -60,8 +60,9 @@ demo: setup ## Watch an agent's output stream out of a workspace: a container wh
 
 test: test-go test-python test-chaos ## Run all tests, those of containers on DOCKER_HOST's engine or on a private one (root on Debian)
 
+# More at a time than there are processors: a guest's tests that say t.Parallel() wait for seconds to pass.
 test-go: setup
-	cd guest && $(GO) vet ./... && { $(GO) test ./... || { \
+	cd guest && $(GO) vet ./... && { $(GO) test -parallel 16 ./... || { \
 	  echo $(ONCE_MORE) >&2; $(GO) test -p 1 ./...; }; }
 
 test-python: setup

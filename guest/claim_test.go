@@ -55,6 +55,7 @@ func TestRefusedClaimChangesNothing(t *testing.T) {
 }
 
 func TestClaimedGuestIsIdleFromTheClaimOn(t *testing.T) {
+	t.Parallel()
 	g := guesttest.Start(t, nil)
 	c := g.Connect()
 	if o := c.Do("claim", claimOf(map[string]any{"idle_ms": 300})); o.Err != nil {

@@ -17,6 +17,7 @@ import (
 )
 
 func TestEndingIsAnnounced(t *testing.T) {
+	t.Parallel()
 	busy := map[string]any{"linger_ms": -1}
 	for reason, test := range map[string]struct {
 		settings map[string]any
@@ -61,6 +62,7 @@ func TestLeaseEndsInTime(t *testing.T) {
 }
 
 func TestIdleGuestEnds(t *testing.T) {
+	t.Parallel()
 	const idle = 500 * time.Millisecond
 	g := guesttest.Start(t, map[string]any{"idle_ms": idle.Milliseconds()})
 	c := g.Connect()
@@ -90,6 +92,7 @@ func TestIdleGuestEnds(t *testing.T) {
 }
 
 func TestFrozenGuestIsNotChargedForIt(t *testing.T) {
+	t.Parallel()
 	g := guesttest.Start(t, map[string]any{"lease_ms": 1000, "idle_ms": 1000, "lifetime_ms": 30_000})
 	c := g.Connect()
 	must(t, g.Cmd.Process.Signal(syscall.SIGSTOP))
@@ -148,6 +151,7 @@ func peer(t *testing.T, conn net.Conn) int {
 
 // TestGuestOutlivesItsParent starts a guest by a process that is then killed, with the ends of both of its outputs.
 func TestGuestOutlivesItsParent(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
 	parent := exec.Command("sh", "-c", `"$0" serve & wait`, guesttest.Binary(t))

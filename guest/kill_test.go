@@ -237,6 +237,7 @@ chmod +x hop; for i in 1 2 3 4; do ./hop; done; sleep 60`))
 }
 
 func TestGuestThatIsKilledTakesItsTreesAlong(t *testing.T) {
+	t.Parallel()
 	g := guesttest.Start(t, nil)
 	c := g.Connect()
 	c.Open("run", sh(nil, daemon+"sleep 60"))

@@ -24,6 +24,7 @@ func gone(path string) bool {
 }
 
 func TestLeaseExpiryLeavesNothing(t *testing.T) {
+	t.Parallel()
 	shared := t.TempDir()
 	sweep := filepath.Join(shared, "dir")
 	cleanup := filepath.Join(sweep, "w", "one")

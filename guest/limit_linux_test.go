@@ -137,6 +137,7 @@ func TestOrphansOfATimeWithoutDescriptors(t *testing.T) {
 
 // What a shim that was killed has left is told of where it cannot be looked at for as long as is waited for that.
 func TestOrphansThatCannotBeLookedAt(t *testing.T) {
+	t.Parallel()
 	g := guesttest.Start(t, nil)
 	ch, pid, undo := orphaned(t, g)
 	o := ch.Finish()

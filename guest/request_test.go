@@ -163,6 +163,7 @@ func TestResultIsKeptOfWhatNobodyWaitedFor(t *testing.T) {
 }
 
 func TestWindowOfARequest(t *testing.T) {
+	t.Parallel()
 	const window = 600 * time.Millisecond
 	g := guesttest.Start(t, map[string]any{"request_window_ms": window.Milliseconds()})
 	c := g.Connect()
