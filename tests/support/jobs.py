@@ -85,11 +85,11 @@ time.sleep(1e6)
 
 # A process that holds a lock on a file, and of whose threads the first one ends and the second one does not.
 HEADLESS = """
-import ctypes, fcntl, platform, sys, threading, time
+import ctypes, fcntl, os, platform, sys, threading, time
 lock = open(sys.argv[1], "w")
 fcntl.flock(lock, fcntl.LOCK_EX)
 threading.Thread(target=time.sleep, args=(1e6,)).start()
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 SYS_EXIT = {"x86_64": 60, "aarch64": 93}[platform.machine()]
 ctypes.CDLL(None).syscall(SYS_EXIT, 0)
 """
