@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import subprocess
-import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from tests.engine.plugin import RUN_LABEL
 from tests.support.busy_client import STEPS
 from tests.support.engine_leaks import containers, emptied
 from tests.support.eventually import eventually
+from tests.support.fork_server import ForkServer
 from tests.support.program import python_environment
 
 pytestmark = pytest.mark.docker
@@ -30,23 +29,25 @@ LONGEST_STEP = 0.5
 
 
 async def killed_client(runtime: str, steps: int, delay: float, directory: Path) -> str:
-    """Runs a client, kills it so many seconds after so many steps, and returns the last step that it had done."""
-    client = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.busy_client", runtime,
-        env=python_environment(TMPDIR=str(directory)), cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert client.stdout is not None
-    done = b""
-    try:
-        for _ in range(steps):
-            done += await client.stdout.readline()
-        await asyncio.sleep(delay)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            client.kill()
-        more, complaints = await client.communicate()
+    """Forks a client, kills it so many seconds after so many steps, and returns the last step that it had done."""
+    environment = python_environment(TMPDIR=str(directory))
+    assert ForkServer.shared is not None
+    with tempfile.TemporaryFile() as errors:
+        client = ForkServer.shared.start("tests.support.busy_client", runtime, environment=environment, stderr=errors)
+        with client.stdout:
+            done = b""
+            try:
+                for _ in range(steps):
+                    done += await asyncio.to_thread(client.stdout.readline)
+                await asyncio.sleep(delay)
+            finally:
+                client.kill()
+                done += await asyncio.to_thread(client.stdout.read)
+                client.wait()
+        errors.seek(0)
+        complaints = errors.read()
     assert b"Traceback" not in complaints, complaints.decode()
-    return (done + more).decode().split()[-1]
+    return done.decode().split()[-1]
 
 
 @pytest.mark.timeout(180)
