@@ -44,6 +44,8 @@ GO := $(shell if $(GO_ON_PATH); then command -v go; else echo $(CURDIR)/$(BIN)/g
 export CGO_ENABLED := 0
 export GOTOOLCHAIN := local
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Else each of the hundreds of processes that tests start compiles anew all that it imports, as do pytest's workers.
+unexport PYTHONDONTWRITEBYTECODE
 
 .SILENT:
 .DELETE_ON_ERROR:
