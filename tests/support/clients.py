@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.fork_server import ForkServer
 from tests.support.program import Program
 from tests.support.ways import Way
 
@@ -19,5 +20,5 @@ class ClientProgram(Program):
 
     def __init__(self, way: Way, *, mode: str, mark: str, lease: float, retry_timeout: float = 0) -> None:
         arguments = [way.name, way.target, str(way.service_pid), str(lease), mode, mark, str(retry_timeout)]
-        super().__init__("tests.support.client", *arguments, name="the client")
+        super().__init__("tests.support.client", *arguments, name="the client", forks=ForkServer.shared)
         self.workspace_id = self.announcement
