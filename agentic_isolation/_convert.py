@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TypeVar
 
@@ -11,12 +11,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentic_isolation._wire import check_mapping, check_seconds, check_text, check_type, check_unsigned
+from agentic_isolation._wire import check_mapping, check_seconds, check_text, check_type, check_unsigned, wrong_type
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.models import (
     FileInfo,
     FileType,
     Isolation,
+    Mount,
     NetworkMode,
     PoolInfo,
     ProviderInfo,
@@ -111,6 +112,7 @@ def config_to_pb(config: WorkspaceConfig) -> pb.CreateWorkspaceRequest:
         idle_timeout=_optional_duration(config.idle_timeout, "idle_timeout"),
         max_lifetime=_optional_duration(config.max_lifetime, "max_lifetime"),
         secrets=texts_to_pb(config.secrets, "secrets"),
+        mounts=[_mount_to_pb(mount, f"mounts[{position}]") for position, mount in enumerate(_mounts_of(config))],
     )
 
 
@@ -133,6 +135,26 @@ def config_from_pb(request: pb.CreateWorkspaceRequest) -> WorkspaceConfig:
         idle_timeout=_asked_optional(request, "idle_timeout"),
         max_lifetime=_asked_optional(request, "max_lifetime"),
         secrets=dict(request.secrets),
+        mounts=tuple(
+            Mount(mount.source, mount.target, read_only=not mount.HasField("read_only") or mount.read_only)
+            for mount in request.mounts
+        ),
+    )
+
+
+def _mounts_of(config: WorkspaceConfig) -> Sequence[Mount]:
+    mounts: object = config.mounts
+    if isinstance(mounts, str) or not isinstance(mounts, Sequence):
+        raise wrong_type(mounts, "mounts", "a list of Mount")
+    return mounts
+
+
+def _mount_to_pb(mount: Mount, field: str) -> pb.Mount:
+    mount = check_type(mount, field, Mount)
+    return pb.Mount(
+        source=check_text(mount.source, f"{field}.source"),
+        target=check_text(mount.target, f"{field}.target"),
+        read_only=check_type(mount.read_only, f"{field}.read_only", bool),
     )
 
 

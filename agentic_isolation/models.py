@@ -18,6 +18,7 @@ __all__ = [
     "FileInfo",
     "FileType",
     "Isolation",
+    "Mount",
     "NetworkMode",
     "PoolInfo",
     "ProviderInfo",
@@ -153,6 +154,18 @@ class ResourceLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A path of the engine's host that a workspace has."""
+
+    source: str
+    """On the host: absolute, without "..". Whoever has the service says whose workspaces may have which."""
+    target: str
+    """In the workspace, likewise."""
+    read_only: bool = True
+    """Whether nothing can be changed there."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkspaceConfig:
     """How to make a workspace."""
 
@@ -179,6 +192,8 @@ class WorkspaceConfig:
     """Seconds after which it ends, however often its lease is renewed; None: no limit."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Variables of every command whose values are given to processes only, and are written down nowhere."""
+    mounts: Sequence[Mount] = ()
+    """Paths of the engine's host, at most 16."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from agentic_isolation._target import connected, target_or_default
 from agentic_isolation._wire import check_mapping, check_text, check_type
 from agentic_isolation.credentials import Credentials
 from agentic_isolation.files import Files
-from agentic_isolation.models import FileInfo, ResourceLimits, SecurityConfig, WorkspaceConfig, WorkspaceInfo
+from agentic_isolation.models import FileInfo, Mount, ResourceLimits, SecurityConfig, WorkspaceConfig, WorkspaceInfo
 from agentic_isolation.service import ServiceCalls
 from agentic_isolation.transfer import TransferProgress, TransferSummary
 from agentic_isolation.v1 import workspace_pb2 as pb
@@ -86,6 +86,7 @@ class AgenticWorkspace(RunsCommands):
         idle_timeout: float | None = None,
         max_lifetime: float | None = None,
         secrets: Mapping[str, str] | None = None,
+        mounts: Sequence[Mount] = (),
         target: str | None = None,
         credentials: Credentials | None = None,
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
@@ -107,6 +108,7 @@ class AgenticWorkspace(RunsCommands):
             secrets: Environment of every command that is given to processes only: it is in nothing that the engine
                 tells of the workspace, in no log, listing or repr. `redact_secrets` of a command hides the values in
                 its output.
+            mounts: Paths of the engine's host that it has, as far as the service allows.
             target: The service's address, `host:port` or `unix:PATH`.
             credentials: For that service; None: those of the environment.
             retry_timeout: Seconds for which calls bear with a service that cannot be reached; 0: not at all.
@@ -126,6 +128,7 @@ class AgenticWorkspace(RunsCommands):
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
             secrets=dict(check_mapping(secrets or {}, "secrets")),
+            mounts=mounts,
         )
         return cls(config, target=target, credentials=credentials, retry_timeout=retry_timeout)
 

@@ -408,6 +408,40 @@ class ResourceLimits(_message.Message):
 Global___ResourceLimits: _TypeAlias = ResourceLimits  # noqa: Y015
 
 @_typing.final
+class Mount(_message.Message):
+    """A path of the engine's host that a workspace has. What is mounted below it on the host does not come along, and what is
+    mounted there later neither.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Absolute and normal: without "..", and without more slashes than it needs. A directory or a file that is there."""
+    target: _builtins.str
+    """Where it is in the workspace, likewise. Directories on the way to it are made."""
+    read_only: _builtins.bool
+    """Whether nothing can be changed there. Absent: true."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        read_only: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_read_only", b"_read_only", "read_only", b"read_only"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_read_only", b"_read_only", "read_only", b"read_only", "source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__read_only: _TypeAlias = _typing.Literal["read_only"]  # noqa: Y015
+    _WhichOneofArgType__read_only: _TypeAlias = _typing.Literal["_read_only", b"_read_only"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__read_only) -> _WhichOneofReturnType__read_only | None: ...
+
+Global___Mount: _TypeAlias = Mount  # noqa: Y015
+
+@_typing.final
 class Isolation(_message.Message):
     """The isolation that a workspace has, read back from its place, not what was asked for. A field is absent where the
     provider cannot tell.
@@ -703,6 +737,7 @@ class CreateWorkspaceRequest(_message.Message):
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_LIFETIME_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    MOUNTS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """"docker" or "local". Required: there is no silent default between isolated and not."""
     image: _builtins.str
@@ -757,6 +792,13 @@ class CreateWorkspaceRequest(_message.Message):
         128 KiB in all.
         """
 
+    @_builtins.property
+    def mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mount]:
+        """Paths of the engine's host: none but those that the server's configuration allows its tenant, and where it has no
+        tenants none, which is PERMISSION_DENIED. At most 16. With the local provider, which has the host's files anyway, it
+        is FAILED_PRECONDITION [ISOLATION_UNAVAILABLE].
+        """
+
     def __init__(
         self,
         *,
@@ -772,10 +814,11 @@ class CreateWorkspaceRequest(_message.Message):
         idle_timeout: _duration_pb2.Duration | None = ...,
         max_lifetime: _duration_pb2.Duration | None = ...,
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        mounts: _abc.Iterable[Global___Mount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "lease_duration", b"lease_duration", "limits", b"limits", "max_lifetime", b"max_lifetime", "security", b"security"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "idle_timeout", b"idle_timeout", "image", b"image", "labels", b"labels", "lease_duration", b"lease_duration", "limits", b"limits", "max_lifetime", b"max_lifetime", "provider", b"provider", "request_id", b"request_id", "secrets", b"secrets", "security", b"security", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "idle_timeout", b"idle_timeout", "image", b"image", "labels", b"labels", "lease_duration", b"lease_duration", "limits", b"limits", "max_lifetime", b"max_lifetime", "mounts", b"mounts", "provider", b"provider", "request_id", b"request_id", "secrets", b"secrets", "security", b"security", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

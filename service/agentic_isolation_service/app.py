@@ -10,6 +10,7 @@ from functools import partial
 from agentic_isolation._connection import Connects
 from agentic_isolation._nested import nested
 from agentic_isolation_service.config import ServiceConfig
+from agentic_isolation_service.core.policy import ANYTHING
 from agentic_isolation_service.core.ports import Provider
 from agentic_isolation_service.core.replicas import Replica
 from agentic_isolation_service.core.tenants import Tenants
@@ -51,15 +52,16 @@ async def open_in_process(config: ServiceConfig) -> AsyncIterator[Connects]:
         layers.append(AccessLog())
     if config.file.quotas.bound_anything:
         layers.append(QuotaLayer(config.file.quotas))
-    async with open_workspaces(config) as workspaces:
+    # Whoever calls it is this program itself, which has nothing to prove.
+    file = replace(config.file, tokens=(), jwt=None, tls=None, tenants=Tenants(others=ANYTHING))
+    async with open_workspaces(replace(config, file=file)) as workspaces:
         yield partial(InProcessConnection, workspaces, layers)
 
 
 @nested
 async def open_embedded() -> AsyncIterator[Connects]:
     """Opens an embedded service, as the environment has it."""
-    # Whoever calls it is this program itself, which has nothing to prove.
-    file = replace(await asyncio.to_thread(settings_of_environment), tokens=(), jwt=None, tls=None, tenants=Tenants())
+    file = await asyncio.to_thread(settings_of_environment)
     async with open_in_process(ServiceConfig(file=file)) as connects:
         yield connects
 

@@ -17,6 +17,7 @@ from agentic_isolation.models import (
     FileInfo,
     FileType,
     Isolation,
+    Mount,
     NetworkMode,
     ProviderInfo,
     ResourceLimits,
@@ -80,6 +81,7 @@ configs = st.builds(
     limits=optional(limits),
     labels=mappings,
     lease=nanoseconds,
+    mounts=st.lists(st.builds(Mount, texts, texts, st.booleans()), max_size=3).map(tuple),
 )
 commands = st.builds(
     Command,

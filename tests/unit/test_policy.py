@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from agentic_isolation import InvalidArgumentError, ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation import InvalidArgumentError, Mount, ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation.errors import NotAllowedError
 from agentic_isolation_service.core.patterns import Pattern
-from agentic_isolation_service.core.policy import ANYTHING, IMAGE_SEPARATORS, Policy
+from agentic_isolation_service.core.policy import ANYTHING, IMAGE_SEPARATORS, OPERATORS, HostPath, Policy
 from agentic_isolation_service.core.ports import PlaceSpec
 from agentic_isolation_service.providers.docker.container import ContainerPlan, container_config, with_defaults
 
@@ -27,6 +27,10 @@ def asked(
             limits=None if limits is None else ResourceLimits(**limits),
         )
     )
+
+
+HELD = (HostPath("/srv/a"), HostPath("/srv/w", writable=True))
+WRITABLE = Mount("/srv/w", "/w", read_only=False)
 
 
 def images(*patterns: str) -> tuple[Pattern, ...]:
@@ -69,6 +73,21 @@ def test_defaults_are_for_everybody() -> None:
         ({"max_lifetime": 60}, asked(max_lifetime=61.0), "max_lifetime", "at most 60 s"),
         ({"images": images("node:*")}, asked(), "image", "'python:3.12-slim' is not for this tenant, which may have"),
         ({"images": ()}, asked(), "image", "none"),
+        (
+            {},
+            asked(mounts=[Mount("/srv/a", "/a")]),
+            "mounts[0].source",
+            "'/srv/a' is not for this tenant, which may have none",
+        ),
+        ({"mounts": HELD}, asked(mounts=[Mount("/srv/a/b", "/b")]), "mounts[0].source", "'/srv/a' or '/srv/w'"),
+        ({"mounts": HELD}, asked(mounts=[Mount("/srv", "/b")]), "mounts[0].source", "'/srv/a' or '/srv/w'"),
+        ({"mounts": HELD}, asked(mounts=[WRITABLE, Mount("/srv/a", "/a", False)]), "mounts[1].read_only", "true"),
+        (
+            {"mounts": HELD, "floor": SecurityConfig(user="0:0")},
+            asked({"user": "0"}, mounts=[WRITABLE]),
+            "mounts[0].read_only",
+            "another user",
+        ),
     ],
 )
 def test_more_is_refused(policy: dict[str, Any], config: WorkspaceConfig, field: str, words: str) -> None:
@@ -86,6 +105,8 @@ def test_more_is_refused(policy: dict[str, Any], config: WorkspaceConfig, field:
         ({"floor": SecurityConfig(user="0:0")}, asked({"user": "0"})),
         ({"floor": SecurityConfig(cap_drop_all=False)}, asked({"cap_drop_all": False})),
         ({"network": True}, asked(limits={"network": True})),
+        ({"mounts": HELD}, asked(mounts=[Mount("/srv/a", "/a"), WRITABLE])),
+        ({"mounts": HELD, "floor": SecurityConfig(user="0:0")}, asked({"user": "0"}, mounts=[Mount("/srv/w", "/w")])),
         ({"providers": ("docker", "local")}, WorkspaceConfig(provider="local")),
         ({"max_lifetime": 60}, asked(max_lifetime=60.0)),
         ({"max_lease": 300}, asked()),
@@ -188,3 +209,9 @@ def test_bounds_that_make_no_sense(settings: dict[str, Any], field: str) -> None
     with pytest.raises(InvalidArgumentError) as refused:
         Policy(**settings)
     assert refused.value.field == field
+
+
+def test_mounts_are_nobodys_where_there_are_no_tenants() -> None:
+    with pytest.raises(NotAllowedError, match="may have none"):
+        OPERATORS.check(asked(mounts=[Mount("/srv/a", "/a")]))
+    ANYTHING.check(asked(mounts=[Mount("/srv/a", "/a")]))

@@ -11,7 +11,7 @@ import pytest
 from agentic_isolation import InvalidArgumentError, ResourceLimits, SecurityConfig
 from agentic_isolation.errors import NotAllowedError
 from agentic_isolation_service.core.caller import OPERATOR, Caller
-from agentic_isolation_service.core.policy import ANYTHING, Policy
+from agentic_isolation_service.core.policy import OPERATORS, HostPath, Policy
 from agentic_isolation_service.core.tenants import Tenants
 from agentic_isolation_service.settings.file import FileSettings, read_settings
 
@@ -28,6 +28,7 @@ providers = ["docker", "local"]
 images = ["python:*", "registry.example.org/**"]
 floor = "development"
 network = true
+mounts = ["/srv/models", "/srv/cache:rw"]
 limits = { cpu = 2, memory = "4G", disk = "2G", open_files = 4096, pids = 256 }
 max_lease = 600
 max_lifetime = 86400.5
@@ -61,6 +62,7 @@ def test_every_setting(tenants: Tenants, tmp_path: Path) -> None:
     assert (policy.providers, policy.floor) == (("docker", "local"), SecurityConfig.development())
     assert policy.limits == ResourceLimits(cpu=2, memory="4G", disk="2G", open_files=4096)
     assert (policy.pids, policy.network, policy.max_lease, policy.max_lifetime) == (256, True, 600, 86400.5)
+    assert policy.mounts == (HostPath("/srv/models"), HostPath("/srv/cache", writable=True))
     assert operators.policy == Policy(floor=SecurityConfig(read_only_root=False, user="0:0"))
     found = settings(tmp_path, FULL)
     assert found.identifies
@@ -95,8 +97,8 @@ def test_identity_that_is_nobodys(tenants: Tenants, identity: str) -> None:
 
 
 def test_operator_may_have_anything_and_strangers_nothing(tenants: Tenants) -> None:
-    assert tenants.policy_of(OPERATOR) is ANYTHING
-    assert Tenants().policy_of(OPERATOR) is ANYTHING
+    assert tenants.policy_of(OPERATOR) is OPERATORS
+    assert Tenants().policy_of(OPERATOR) is OPERATORS
     with pytest.raises(NotAllowedError, match="no tenant 'gone'"):
         tenants.policy_of(Caller(identity="token:x", tenant="gone"))
 
@@ -195,3 +197,26 @@ def test_providers_that_there_are_not(tenants: Tenants, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="no provider 'local'") as refused:
         tenants.check(["docker"])
     assert refused.value.field == "tenant[0].providers[1]"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "others", "field", "words"),
+    [
+        ('["srv"]', "[]", "tenant[0].mounts[0]", "relative"),
+        ('["/srv/../etc"]', "[]", "tenant[0].mounts[0]", "'..'"),
+        ('["/srv/"]', "[]", "tenant[0].mounts[0]", "'/srv'"),
+        ('["/srv:rw", "/srv/models"]', "[]", "tenant[0].mounts[1]", "symbolic link"),
+        ('["/srv:rw"]', '["/srv/models"]', "tenant[1].mounts[0]", "symbolic link"),
+        ('["/:rw"]', '["/srv"]', "tenant[1].mounts[0]", "symbolic link"),
+    ],
+)
+def test_mounts_that_make_no_sense(tmp_path: Path, mounts: str, others: str, field: str, words: str) -> None:
+    tables = "".join(
+        f'[[tenant]]\nname = "{name}"\nidentities = ["token:{name}"]\nmounts = {paths}\n'
+        for name, paths in (("a", mounts), ("b", others))
+    )
+    with pytest.raises(InvalidArgumentError) as refused:
+        settings(tmp_path, tables)
+    assert refused.value.field is not None
+    assert field in refused.value.field
+    assert words in refused.value.message

@@ -11,7 +11,7 @@ import pytest
 from agentic_isolation import InvalidArgumentError
 from agentic_isolation import _convert as convert
 from agentic_isolation import _convert_runs as run_convert
-from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation.models import Mount, ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation.runs import Command
 from agentic_isolation_service.core import validation
 from agentic_isolation_service.core.validation import (
@@ -41,6 +41,10 @@ SURROGATE = "a\ud800"
 
 def command(**fields: Any) -> Command:
     return Command(**{"program": ["true"], **fields})
+
+
+def mounts(*asked: Mount) -> WorkspaceConfig:
+    return WorkspaceConfig(mounts=asked)
 
 
 def limits(**fields: Any) -> WorkspaceConfig:
@@ -99,6 +103,17 @@ BAD_CONFIGS = [
     case("limits.disk_bytes", limits(disk=(1 << 62) + 1), str(1 << 62)),
     case("limits.open_files_count", limits(open_files=63), "64"),
     case("limits.open_files_count", limits(open_files=-1)),
+    case("mounts", mounts(*(Mount("/a", f"/{n}") for n in range(17))), "16"),
+    case("mounts[0].source", mounts(Mount("a", "/a")), "relative"),
+    case("mounts[0].source", mounts(Mount("/a/../b", "/a")), "'..'"),
+    case("mounts[0].source", mounts(Mount("/a/", "/a")), "'/a'"),
+    case("mounts[0].source", mounts(Mount("//a", "/a")), "'/a'"),
+    case("mounts[0].source", mounts(Mount("/a\0", "/a")), "NUL"),
+    case("mounts[0].source", mounts(Mount("/" + SURROGATE, "/a"))),
+    case("mounts[1].target", mounts(Mount("/a", "/a"), Mount("/b", "./b")), "relative"),
+    case("mounts[1].target", mounts(Mount("/a", "/a"), Mount("/b", "/a")), "'/a'"),
+    case("mounts[1].target", mounts(Mount("/a", "/a"), Mount("/b", "/a/b")), "each other's way"),
+    case("mounts[1].target", mounts(Mount("/a", "/a/b"), Mount("/b", "/a")), "each other's way"),
 ]
 
 
@@ -109,6 +124,8 @@ def test_config_that_is_refused(field: str, config: WorkspaceConfig, hint: str) 
 
 
 GOOD_CONFIGS = [
+    mounts(*(Mount("/a", f"/a{n}") for n in range(16))),
+    mounts(Mount("/", "/host")),
     WorkspaceConfig(),
     WorkspaceConfig(working_dir="/"),
     WorkspaceConfig(working_dir="/a..b/…"),

@@ -1,7 +1,8 @@
 """What is written down of a call: names, numbers and results, and nothing that is content.
 
-No paths, arguments, environment, labels, input, output, file contents, request ids or messages of errors. Strings that
-a caller chooses are written down only where they have the form of what they should be.
+No paths but those of the host that are mounted, no arguments, environment, labels, input, output, file contents,
+request ids or messages of errors. Strings that a caller chooses are written down only where they have the form of what
+they should be.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _Facts = dict[str, object]
 _PROCESS = re.compile(r"[pr]-[0-9a-f]{16,32}").fullmatch
 _PROVIDER = re.compile(r"[a-z][a-z0-9]{0,15}")
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._/:-]{0,254}(@sha256:[0-9a-f]{64})?")
+_HOST_PATH = re.compile(r"/[A-Za-z0-9._/@+-]{0,254}")
 _USER = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 _CAUSES = {number: name.removeprefix("TERMINATION_CAUSE_") for name, number in pb.TerminationCause.items()}
 _NETWORKS = {number: name.removeprefix("NETWORK_MODE_").lower() for name, number in pb.NetworkMode.items()}
@@ -95,9 +97,15 @@ def _created(request: pb.CreateWorkspaceRequest) -> _Facts:
     limits = {field.name: value for field, value in request.limits.ListFields()}
     if "network" in limits:
         limits["network"] = _NETWORKS.get(request.limits.network, "unknown")
+    mounts = [_mount(mount) for mount in request.mounts]
     counts = {"environment_count": len(request.environment), "secrets_count": len(request.secrets)}
-    asked = {"security": security, "limits": limits} | counts
+    asked = {"security": security, "limits": limits, "mounts": mounts} | counts
     return _image(request) | {name: value for name, value in asked.items() if value}
+
+
+def _mount(mount: pb.Mount) -> str:
+    writable = mount.HasField("read_only") and not mount.read_only
+    return f"{_formed(_HOST_PATH, mount.source) or '?'}:{'rw' if writable else 'ro'}"
 
 
 def _image(request: pb.CreateWorkspaceRequest | pb.PullImageRequest) -> _Facts:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentic_isolation.errors import InvalidArgumentError, NotAllowedError
-from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation.models import Mount, ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.core.patterns import Pattern
 
 IMAGE_SEPARATORS = "/@"
@@ -19,6 +19,20 @@ _IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]+")
 """What an engine may take for the beginning of an image's id, whosever it is."""
 _IDS = 1 << 32
 """How many numbers of users there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostPath:
+    """A path of the engine's host that workspaces may have. It stands for itself, not for what lies in it.
+
+    A workspace that could name what lies in a directory in which it can write would make symbolic links there, and the
+    engine follows them.
+    """
+
+    path: str
+    """Absolute and normal."""
+    writable: bool = False
+    """Whether workspaces may write there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +55,8 @@ class Policy:
     """The most that may be asked for, but for `network`; None: as much as the service gives."""
     pids: int | None = None
     """Processes and threads that may be asked for, likewise."""
+    mounts: Sequence[HostPath] | None = ()
+    """Paths of the engine's host that may be had; None: any."""
     max_lease: float | None = None
     """Seconds that a lease may take at most, likewise."""
     max_lifetime: float | None = None
@@ -71,6 +87,8 @@ class Policy:
         self.check_image(config.image)
         self._check_security(config.security)
         self._check_limits(config.limits)
+        for position, mount in enumerate(config.mounts):
+            self._check_mount(mount, f"mounts[{position}]", config.security)
         self.check_lease(config.lease)
         if self.max_lifetime is not None and (config.max_lifetime is None or config.max_lifetime > self.max_lifetime):
             asked = "no limit" if config.max_lifetime is None else f"{config.max_lifetime:g} s"
@@ -132,9 +150,25 @@ class Policy:
         if limits.network and not self.network:
             raise _refusal("limits.network", "a network", "none")
 
+    def _check_mount(self, mount: Mount, field: str, security: SecurityConfig | None) -> None:
+        if self.mounts is None:
+            return
+        allowed = [known for known in self.mounts if known.path == mount.source]
+        if not allowed:
+            raise _refusal(f"{field}.source", repr(mount.source), _either([known.path for known in self.mounts]))
+        if mount.read_only:
+            return
+        if not any(known.writable for known in allowed):
+            raise _refusal(f"{field}.read_only", "false", "true")
+        if security is not None and _is_root(security.user):
+            # Else it could leave programs there that run as root for whoever starts them on the host.
+            raise _refusal(f"{field}.read_only", "false as root", "true, or another user")
 
-ANYTHING = Policy(providers=None, floor=None, network=True)
-"""Of whoever runs the service."""
+
+OPERATORS = Policy(providers=None, floor=None, network=True)
+"""Of whoever calls a service that has no tenants."""
+ANYTHING = replace(OPERATORS, mounts=None)
+"""Of a program that has the service to itself, in its own process."""
 
 
 def _refusal(field: str, asked: str, allowed: str) -> NotAllowedError:

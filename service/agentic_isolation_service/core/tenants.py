@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from agentic_isolation.errors import InvalidArgumentError, NotAllowedError
 from agentic_isolation_service.core.caller import Caller
 from agentic_isolation_service.core.patterns import Pattern
-from agentic_isolation_service.core.policy import ANYTHING, Policy
+from agentic_isolation_service.core.policy import OPERATORS, Policy
+from agentic_isolation_service.core.validation import is_within
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
-_OPERATORS = ""
-"""The tenant of whoever runs the service, who may have anything."""
+_NOBODYS = ""
+"""The tenant of those who call where there are no tenants."""
 _REMEMBERED = 4096
 """Identities whose tenant is not looked for again."""
 
@@ -52,15 +53,18 @@ class Tenants:
 
     Args:
         tenants: They, in the order of the configuration.
+        others: What whoever is no tenant's may ask for, where it can call at all.
 
     Raises:
-        InvalidArgumentError: Two have the same name, or there is an identity that could be two tenants'.
+        InvalidArgumentError: Two have the same name, or there is an identity that could be two tenants', or a path of
+            the host leads through a directory where workspaces can write.
     """
 
-    def __init__(self, tenants: Sequence[Tenant] = ()) -> None:
+    def __init__(self, tenants: Sequence[Tenant] = (), *, others: Policy = OPERATORS) -> None:
         self._tenants = {tenant.name: tenant for tenant in tenants}
-        self._policies = {_OPERATORS: ANYTHING} | {tenant.name: tenant.policy for tenant in tenants}
+        self._policies = {_NOBODYS: others} | {tenant.name: tenant.policy for tenant in tenants}
         _check_names(tenants)
+        _check_mounts(tenants)
         named = [
             (f"tenant[{position}].identities[{number}]", tenant, identity)
             for position, tenant in enumerate(tenants)
@@ -132,6 +136,20 @@ def _check_names(tenants: Sequence[Tenant]) -> None:
                 field=f"tenant[{position}].name",
             )
         seen.add(tenant.name)
+
+
+def _check_mounts(tenants: Sequence[Tenant]) -> None:
+    """Refuses paths of the host that a workspace could have lead elsewhere, by symbolic links that it makes."""
+    writable = [known.path for tenant in tenants for known in tenant.policy.mounts or () if known.writable]
+    for position, tenant in enumerate(tenants):
+        for number, known in enumerate(tenant.policy.mounts or ()):
+            above = next((path for path in writable if path != known.path and is_within(known.path, path)), None)
+            if above is not None:
+                raise InvalidArgumentError(
+                    f"{known.path!r} lies in {above!r}, where workspaces can write, and could make it a symbolic "
+                    "link to anywhere; make that read-only, or keep them apart",
+                    field=f"tenant[{position}].mounts[{number}]",
+                )
 
 
 def _check_identities(named: Sequence[tuple[str, Tenant, Pattern]]) -> None:

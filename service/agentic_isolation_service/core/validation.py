@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from agentic_isolation._wire import check_finite, check_text
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.interaction import TerminalSize
-from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation.models import Mount, ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation.runs import Command
 
 MAX_LEASE = 24 * 3600.0
@@ -40,6 +40,8 @@ _MAX_WRITTEN = 480 << 10
 """Bytes of environment and labels as JSON: with the rest of the record they must fit into what a guest keeps of it."""
 MAX_WORD = (128 << 10) - 1
 """Bytes of one argument or variable, as MAX_ARG_STRLEN of Linux, whose last one ends it."""
+MAX_MOUNTS = 16
+"""Paths of the engine's host that one workspace has."""
 MAX_COMMAND = 512 << 10
 """Bytes of a command's arguments and environment together."""
 MAX_PATH = 4096
@@ -67,12 +69,14 @@ def check_config(config: WorkspaceConfig) -> None:
         raise refuse("environment", f"{size} bytes, more than {MAX_ENVIRONMENT}; pass the bulk as a file")
     _check_secrets(config)
     check_labels(config.labels)
+    _check_mounts(config.mounts)
     # The record has the labels twice, as those that were asked for and as those of the workspace.
-    if (size := len(json.dumps([dict(config.environment), *[dict(config.labels)] * 2]))) > _MAX_WRITTEN:
+    paths = [[mount.source, mount.target] for mount in config.mounts]
+    if (size := len(json.dumps([dict(config.environment), *[dict(config.labels)] * 2, paths]))) > _MAX_WRITTEN:
         raise refuse(
             "environment",
-            f"{size} bytes with the labels as JSON, where control characters take six, more than {_MAX_WRITTEN}; "
-            "pass the bulk as a file",
+            f"{size} bytes with labels and mounts as JSON, where control characters take six, more than "
+            f"{_MAX_WRITTEN}; pass the bulk as a file",
         )
     check_lease(config.lease)
     for seconds, field in ((config.idle_timeout, "idle_timeout"), (config.max_lifetime, "max_lifetime")):
@@ -115,6 +119,13 @@ def check_absolute_path(path: str, field: str) -> None:
         raise refuse(field, f"{path!r} is relative; give an absolute path such as /workspace/{path}")
     if ".." in path.split("/"):
         raise refuse(field, f"{path!r} holds '..'; give {posixpath.normpath(path)!r} if that is meant")
+
+
+def check_normal_path(path: str, field: str) -> None:
+    """Raises InvalidArgumentError where a path is not absolute, or could be written more shortly."""
+    check_absolute_path(path, field)
+    if path != (normal := posixpath.normpath("/" + path.lstrip("/"))):
+        raise refuse(field, f"{path!r} is not normal; write {normal!r}")
 
 
 def check_path(path: str, field: str) -> None:
@@ -199,6 +210,27 @@ def _check_secrets(config: WorkspaceConfig) -> None:
     size = sum(len((name + value).encode()) for name, value in config.secrets.items())
     if size > MAX_SECRETS:
         raise refuse("secrets", f"{size} bytes, more than {MAX_SECRETS}; pass the bulk as a file")
+
+
+def _check_mounts(mounts: Sequence[Mount]) -> None:
+    if len(mounts) > MAX_MOUNTS:
+        raise refuse("mounts", f"{len(mounts)}, more than {MAX_MOUNTS}; mount a directory that has them all")
+    targets: list[str] = []
+    for position, mount in enumerate(mounts):
+        check_normal_path(mount.source, f"mounts[{position}].source")
+        check_normal_path(mount.target, f"mounts[{position}].target")
+        if (other := next((other for other in targets if is_within(mount.target, other)), None)) is None:
+            other = next((other for other in targets if is_within(other, mount.target)), None)
+        if other is not None:
+            raise refuse(
+                f"mounts[{position}].target", f"{mount.target!r} and {other!r} are in each other's way; put them apart"
+            )
+        targets.append(mount.target)
+
+
+def is_within(path: str, directory: str) -> bool:
+    """Returns whether a normal path is a directory or lies in it."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
 def _size_of(environment: Mapping[str, str]) -> int:

@@ -9,9 +9,10 @@ from typing import Any
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.models import SecurityConfig
 from agentic_isolation_service.core.patterns import Pattern
-from agentic_isolation_service.core.policy import IMAGE_SEPARATORS, Policy
+from agentic_isolation_service.core.policy import IMAGE_SEPARATORS, HostPath, Policy
 from agentic_isolation_service.core.templates import PoolTemplate
 from agentic_isolation_service.core.tenants import Tenant, Tenants
+from agentic_isolation_service.core.validation import check_normal_path
 from agentic_isolation_service.settings.protections import LIMITS, SECURITY, limits_of
 from agentic_isolation_service.settings.tables import Types, checked, strings, tables, within
 
@@ -20,6 +21,7 @@ _POLICY: dict[str, Types] = {
     "images": (list,),
     "floor": (str, dict),
     "network": (bool,),
+    "mounts": (list,),
     "limits": (dict,),
     "max_lease": (int, float),
     "max_lifetime": (int, float),
@@ -35,6 +37,8 @@ _MAXIMA: dict[str, Types] = {name: types for name, types in LIMITS.items() if na
 _FLOOR: dict[str, Types] = {name: types for name, types in SECURITY.items() if name != "pids_limit"}
 _FLOORS = {"production": SecurityConfig.production(), "development": SecurityConfig.development()}
 _ROOT = "0:0"
+_WRITABLE = ":rw"
+"""Behind a path of the host: workspaces may write there."""
 
 
 def tenants_of(content: object, pools: Sequence[PoolTemplate]) -> Tenants:
@@ -75,6 +79,8 @@ def _policy(settings: dict[str, Any]) -> Policy:
         settings["images"] = _patterns(settings["images"], "images", separators=IMAGE_SEPARATORS)
     if "floor" in settings:
         settings["floor"] = within("floor", partial(_floor, settings["floor"]))
+    if "mounts" in settings:
+        settings["mounts"] = _host_paths(settings["mounts"])
     if "limits" in settings:
         limits = within("limits", partial(checked, settings["limits"], _MAXIMA))
         settings["pids"] = limits.pop("pids", None)
@@ -91,6 +97,15 @@ def _floor(value: object) -> SecurityConfig:
     if settings.get("user", _ROOT) != _ROOT:
         raise InvalidArgumentError(f"write {_ROOT!r} to allow root, or leave it out", field="user")
     return SecurityConfig(**settings)
+
+
+def _host_paths(content: Sequence[object]) -> tuple[HostPath, ...]:
+    found = []
+    for position, text in enumerate(strings(content, "mounts")):
+        path = text.removesuffix(_WRITABLE)
+        check_normal_path(path, f"mounts[{position}]")
+        found.append(HostPath(path, writable=path != text))
+    return tuple(found)
 
 
 def _patterns(content: Sequence[object], name: str, *, separators: str) -> tuple[Pattern, ...]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from agentic_isolation.errors import InvalidArgumentError, IsolationUnavailableError
-from agentic_isolation.models import ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation.models import Mount, ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.core.ports import PlaceSpec
+from agentic_isolation_service.core.validation import is_within
 from agentic_isolation_service.guest.settings import times
 
 GUEST_DIRECTORY = "/.agentic-isolation"
@@ -140,12 +141,28 @@ def with_defaults(config: WorkspaceConfig) -> WorkspaceConfig:
 
 def check_working_dir(path: str) -> None:
     """Raises InvalidArgumentError where a working directory would hide what the container needs."""
-    # As the engine reads it; normpath alone keeps two slashes at the beginning.
-    normal = "/" + posixpath.normpath(path).lstrip("/")
+    normal = _normal(path)
     if normal in _RESERVED or normal.startswith(_KERNELS):
         raise InvalidArgumentError(
             f"{path!r} is the system's; use a directory of its own such as /workspace", field="working_dir"
         )
+
+
+def check_mounts(config: WorkspaceConfig) -> None:
+    """Raises InvalidArgumentError where a mount would hide what the container needs.
+
+    One that others lie in would have the engine make directories for them, on its host.
+    """
+    for position, mount in enumerate(config.mounts):
+        field, target = f"mounts[{position}].target", mount.target
+        if target in _RESERVED or target.startswith(_KERNELS):
+            raise InvalidArgumentError(f"{target!r} is the system's; use a path of its own such as /data", field=field)
+        for place in (_normal(config.working_dir), HOME, "/tmp"):
+            if is_within(place, target):
+                raise InvalidArgumentError(
+                    f"{target!r} would be in the place of the workspace's own {place!r}; use a path in it or beside it",
+                    field=field,
+                )
 
 
 def check_sandbox(limits: ResourceLimits) -> None:
@@ -172,6 +189,7 @@ def shape_of(config: WorkspaceConfig) -> Hashable:
         disk_bytes_of(limits),
         _or_default(limits.open_files, DEFAULT_OPEN_FILES),
         bool(limits.network),
+        tuple(config.mounts),
     )
 
 
@@ -253,6 +271,7 @@ def _host_config(plan: ContainerPlan, security: SecurityConfig, limits: Resource
         "Mounts": [
             {"Type": "volume", "Source": plan.guest_volume, "Target": plan.guest_directory, "ReadOnly": True},
             _working_volume(plan, user, disk_bytes_of(limits)),
+            *map(_bind, plan.spec.config.mounts),
         ],
         "NetworkMode": plan.network_id or "none",
         "Dns": list(plan.resolvers),
@@ -296,6 +315,17 @@ def _working_volume(plan: ContainerPlan, user: str, size: int) -> dict[str, obje
     }
 
 
+def _bind(mount: Mount) -> dict[str, object]:
+    """A path of the host alone: before Docker 25 what is mounted below it would be writable whatever was asked."""
+    return {
+        "Type": "bind",
+        "Source": mount.source,
+        "Target": mount.target,
+        "ReadOnly": mount.read_only,
+        "BindOptions": {"Propagation": "private", "NonRecursive": True},
+    }
+
+
 def _guest_settings(plan: ContainerPlan, security: SecurityConfig) -> str:
     spec = plan.spec
     settings: dict[str, object] = {
@@ -334,6 +364,11 @@ def user_of(security: SecurityConfig) -> str:
 def _owner(user: str) -> str:
     uid, _, gid = user.partition(":")
     return f"uid={uid},gid={gid}"
+
+
+def _normal(path: str) -> str:
+    """Returns an absolute path as the engine reads it; normpath alone keeps two slashes at the beginning."""
+    return "/" + posixpath.normpath(path).lstrip("/")
 
 
 def _or_default(value: int | None, default: int) -> int:

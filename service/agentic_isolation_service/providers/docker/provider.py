@@ -42,6 +42,7 @@ from agentic_isolation_service.providers.docker.container import (
     WORKSPACE_LABEL,
     ContainerPlan,
     ErrandPlan,
+    check_mounts,
     check_sandbox,
     check_working_dir,
     container_name,
@@ -115,10 +116,11 @@ class DockerProvider:
         self._images = Images()
 
     def check(self, config: WorkspaceConfig) -> None:
-        """Refuses a malformed image name, and a working directory that would hide what the container needs."""
+        """Refuses a malformed image name, and what would hide what the container needs."""
         if config.image:
             check_image(config.image)
         check_working_dir(config.working_dir)
+        check_mounts(config)
 
     def with_defaults(self, config: WorkspaceConfig) -> WorkspaceConfig:
         """Returns what the container would have."""

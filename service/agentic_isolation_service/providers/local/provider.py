@@ -65,6 +65,12 @@ class LocalProvider:
                 "leave security out, or use provider='docker'",
                 field="security",
             )
+        if config.mounts:
+            raise IsolationUnavailableError(
+                "the local provider mounts nothing, and its commands have this host's files where they are; "
+                "leave mounts out, or use provider='docker'",
+                field="mounts",
+            )
         limits = config.limits
         asked = limits and (limits.cpu, limits.memory, limits.disk, limits.open_files, limits.network is False or None)
         if asked and any(value is not None for value in asked):
