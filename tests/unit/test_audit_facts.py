@@ -76,6 +76,11 @@ def test_what_was_asked_of_a_workspace_is_told() -> None:
         security=pb.SecurityConfig(use_gvisor=False, user="0:0"),
         limits=pb.ResourceLimits(memory_bytes=1 << 30, network=pb.NETWORK_MODE_OUTBOUND),
         labels={"team": "x"},
+        mounts=[
+            pb.Mount(source="/srv/models", target="/hidden"),
+            pb.Mount(source="/srv/cache", target="/hidden", read_only=False),
+            pb.Mount(source="anything\n", target="/hidden"),
+        ],
     )
     assert facts_of(call("CreateWorkspace", request)) == {
         "what": {
@@ -83,6 +88,7 @@ def test_what_was_asked_of_a_workspace_is_told() -> None:
             "image": "python:3.12-slim",
             "security": {"use_gvisor": False, "user": "0:0"},
             "limits": {"memory_bytes": 1 << 30, "network": "outbound"},
+            "mounts": ["/srv/models:ro", "/srv/cache:rw", "?:ro"],
             "environment_count": 1,
             "secrets_count": 2,
         }
