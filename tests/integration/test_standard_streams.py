@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,11 +40,16 @@ class Served(Running):
 
     async def works(self) -> None:
         """Uses it, and sees it end in good order."""
-        await eventually(lambda: Path(self.target.removeprefix("unix:")).exists(), "it listens")
+        await eventually(self._listens, "it listens")
         async with connected(self.target) as stub, a_workspace(stub) as workspace:
             assert (await stub.Execute(execute(workspace, "echo works"))).stdout.head == b"works\n"
         self.process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(self.process.wait, 20) == 0
+
+    def _listens(self) -> bool:
+        """Returns whether it takes connections, which is a moment after its socket is there."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(self.target.removeprefix("unix:")) == 0
 
 
 @pytest.fixture
