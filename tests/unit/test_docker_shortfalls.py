@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from agentic_isolation.models import Isolation, NetworkMode, ResourceLimits, SecurityConfig, WorkspaceConfig
-from agentic_isolation_service.providers.docker.isolation import shortfalls
+from agentic_isolation.models import Isolation, Mount, NetworkMode, ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation_service.providers.docker.isolation import mount_shortfalls, shortfalls
 
 ASKED = WorkspaceConfig(limits=ResourceLimits(memory="1G", disk="64M", open_files=1000))
 HELD = Isolation(
@@ -53,3 +53,23 @@ def test_less_is_fine_where_less_was_asked_for() -> None:
     relaxed = replace(ASKED, security=SecurityConfig(cap_drop_all=False, no_new_privileges=False, read_only_root=False))
     found = replace(HELD, capabilities=("CAP_CHOWN",), no_new_privileges=False, read_only_root=False)
     assert shortfalls(found, relaxed, in_gvisor=False) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "word"),
+    [
+        (None, "/srv/a is not at /a"),
+        ([], "/srv/a is not at /a"),
+        (["/a"], "/srv/a is not at /a"),
+        ([{"Destination": "/a", "Source": "/srv", "RW": False}], "/srv/a is not at /a"),
+        ([{"Destination": "/a", "Source": "/srv/a", "RW": True}], "/a is writable"),
+        ([{"Destination": "/a", "Source": "/srv/a"}], "/a is writable"),
+    ],
+)
+def test_mounts_that_are_not_held_are_told(told: object, word: str) -> None:
+    asked = [Mount("/srv/a", "/a"), Mount("/srv/w", "/w", read_only=False)]
+    writable = {"Destination": "/w", "Source": "/srv/w", "RW": True}
+    found = {"Mounts": [*told, writable] if isinstance(told, list) else told}
+    assert word in mount_shortfalls(found, asked)
+    held = {"Mounts": [{"Destination": "/a", "Source": "/srv/a", "RW": False}, writable]}
+    assert mount_shortfalls(held, asked) == []

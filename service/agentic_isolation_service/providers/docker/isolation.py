@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from agentic_isolation.models import Isolation, NetworkMode, ResourceLimits, SecurityConfig, WorkspaceConfig
+from agentic_isolation.models import Isolation, Mount, NetworkMode, ResourceLimits, SecurityConfig, WorkspaceConfig
 from agentic_isolation_service.providers.docker.container import (
     DEFAULT_OPEN_FILES,
     GVISOR_RUNTIME,
@@ -73,6 +73,21 @@ def shortfalls(found: Isolation, config: WorkspaceConfig, *, in_gvisor: bool) ->
             missing.append(f"{name} is {'none' if actual is None else actual} instead of {wanted}")
     if found.pids_limit is None:
         missing.append("there is no limit of processes")
+    return missing
+
+
+def mount_shortfalls(container: Mapping[str, object], mounts: Sequence[Mount]) -> list[str]:
+    """Returns in what mounts are not as they were asked for, by the engine's `GET /containers/{id}/json`."""
+    told = container.get("Mounts")
+    entries = told if isinstance(told, list) else []
+    found = {entry.get("Destination"): entry for entry in entries if isinstance(entry, Mapping)}
+    missing = []
+    for mount in mounts:
+        held = found.get(mount.target, {})
+        if held.get("Source") != mount.source:
+            missing.append(f"{mount.source} is not at {mount.target}")
+        elif mount.read_only and held.get("RW") is not False:
+            missing.append(f"{mount.target} is writable")
     return missing
 
 

@@ -57,7 +57,7 @@ from agentic_isolation_service.providers.docker.empty_image import empty_image
 from agentic_isolation_service.providers.docker.engine import LOOK_TIMEOUT, NOT_CONNECTED, SERVER_FAILS, Engine
 from agentic_isolation_service.providers.docker.guest_volume import ensure_guest_volume
 from agentic_isolation_service.providers.docker.images import Images, check_image
-from agentic_isolation_service.providers.docker.isolation import read_back, shortfalls
+from agentic_isolation_service.providers.docker.isolation import mount_shortfalls, read_back, shortfalls
 from agentic_isolation_service.providers.docker.memory import MemoryWatch
 from agentic_isolation_service.providers.docker.network import Networks
 from agentic_isolation_service.providers.docker.starting import start_planned
@@ -246,7 +246,8 @@ class DockerProvider:
                         raise
                     raise WorkspaceLostError("the container has ended at once; see the engine's log") from error
             found = read_back(measured, container, config.working_dir)
-        if missing := shortfalls(found, config, in_gvisor=in_gvisor):
+        missing = [*shortfalls(found, config, in_gvisor=in_gvisor), *mount_shortfalls(container, config.mounts)]
+        if missing:
             raise IsolationUnavailableError(
                 f"the engine at {self._engine.host} does not hold what was asked for: {'; '.join(missing)}"
             )
