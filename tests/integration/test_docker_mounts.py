@@ -27,9 +27,12 @@ RUNTIMES = [
 
 @pytest.fixture
 def models(directory: Path) -> Path:
+    """Where the host's own permissions would let everybody write."""
     path = directory / "models"
     path.mkdir()
+    path.chmod(0o777)
     (path / "model").write_text("weights\n")
+    (path / "model").chmod(0o666)
     return path
 
 
@@ -65,6 +68,7 @@ async def test_mounts_are_there_as_they_were_asked_for(
         assert (await ws.execute("cat /models/model models/model")).stdout == "weights\nweights\n"
         for attempt in (
             "> /models/new",
+            "echo more >> /models/model",
             "> models/new",
             "rm /models/model",
             "chmod 777 /models",
