@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agentic_isolation._wire import check_mapping, check_seconds, check_text, check_type, check_unsigned, wrong_type
+from agentic_isolation._wire import check_mapping, check_seconds, check_series, check_text, check_type, check_unsigned
 from agentic_isolation.errors import InvalidArgumentError
 from agentic_isolation.models import (
     FileInfo,
@@ -112,7 +112,10 @@ def config_to_pb(config: WorkspaceConfig) -> pb.CreateWorkspaceRequest:
         idle_timeout=_optional_duration(config.idle_timeout, "idle_timeout"),
         max_lifetime=_optional_duration(config.max_lifetime, "max_lifetime"),
         secrets=texts_to_pb(config.secrets, "secrets"),
-        mounts=[_mount_to_pb(mount, f"mounts[{position}]") for position, mount in enumerate(_mounts_of(config))],
+        mounts=[
+            _mount_to_pb(mount, f"mounts[{at}]")
+            for at, mount in enumerate(check_series(config.mounts, "mounts", "Mount"))
+        ],
     )
 
 
@@ -140,13 +143,6 @@ def config_from_pb(request: pb.CreateWorkspaceRequest) -> WorkspaceConfig:
             for mount in request.mounts
         ),
     )
-
-
-def _mounts_of(config: WorkspaceConfig) -> Sequence[Mount]:
-    mounts: object = config.mounts
-    if isinstance(mounts, str) or not isinstance(mounts, Sequence):
-        raise wrong_type(mounts, "mounts", "a list of Mount")
-    return mounts
 
 
 def _mount_to_pb(mount: Mount, field: str) -> pb.Mount:

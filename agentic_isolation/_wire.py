@@ -53,14 +53,14 @@ def check_bytes(content: str | bytes | bytearray | memoryview, field: str) -> by
     return bytes(content)
 
 
-def check_series(items: Iterable[str], field: str) -> Iterable[str]:
+def check_series(items: Iterable[_T], field: str, of: str = "str") -> Iterable[_T]:
     """Returns `items`, which are still to be checked.
 
     Raises:
         InvalidArgumentError: They are none, or a single text or bytes, of which every character would be one.
     """
     if isinstance(items, str | bytes | bytearray | memoryview) or not isinstance(items, Iterable):
-        raise wrong_type(items, field, "a list of str")
+        raise wrong_type(items, field, f"a list of {of}")
     return items
 
 

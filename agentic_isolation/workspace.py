@@ -13,7 +13,7 @@ from agentic_isolation._lifecycle import Connect, Lifecycle
 from agentic_isolation._retry import DEFAULT_RETRY_TIMEOUT, check_retry_timeout
 from agentic_isolation._running import RunsCommands
 from agentic_isolation._target import connected, target_or_default
-from agentic_isolation._wire import check_mapping, check_text, check_type
+from agentic_isolation._wire import check_mapping, check_series, check_text, check_type
 from agentic_isolation.credentials import Credentials
 from agentic_isolation.files import Files
 from agentic_isolation.models import FileInfo, Mount, ResourceLimits, SecurityConfig, WorkspaceConfig, WorkspaceInfo
@@ -128,7 +128,7 @@ class AgenticWorkspace(RunsCommands):
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
             secrets=dict(check_mapping(secrets or {}, "secrets")),
-            mounts=mounts,
+            mounts=tuple(check_series(mounts, "mounts", "Mount")),
         )
         return cls(config, target=target, credentials=credentials, retry_timeout=retry_timeout)
 
